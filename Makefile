@@ -1,0 +1,50 @@
+# The two commands: `make demo` and `make test`. Both set up .venv first if it is missing or the lock has changed.
+include telemetry.env
+export $(shell sed 's/=.*//' telemetry.env)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL ?= support-intents
+STORE ?= store
+DATA ?= ../shared/data/banking77 ../shared/data/clinc150_oos
+OUT ?= build/bench/rows.json
+
+.PHONY: demo test install lint types unit bench reproduce docs clean
+
+demo: install  ## build MODEL by flow, publish it to the folder registry STORE, print the table
+	$(BIN)/python -m flows build $(MODEL) --publish $(STORE) --alias candidate
+
+test: lint types unit  ## lint, types, tests
+
+install: $(VENV)/installed
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'slm-factory needs Python 3.11 or newer')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=26"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+unit: install
+	$(BIN)/python -m pytest
+
+bench: install  ## the board: DATA="folder ..." OUT=rows.json
+	$(BIN)/python -m benchmarks --data $(DATA) --out $(OUT)
+
+reproduce: install  ## build MODEL twice from scratch and compare the published files' digests
+	$(BIN)/python -m flows reproduce $(MODEL)
+
+docs: install  ## write the generated parts of the documentation anew
+	$(BIN)/python -m pipelines.documentation
+
+clean:  ## remove what was built; the environment and the store stay
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Prefect's part of the factory: when, where, retries, visibility. It knows DVC's stages and knows no model."""

@@ -1,0 +1,127 @@
+"""`python -m flows build NAME`, `python -m flows new NAME --data FILE`: the factory from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from pipelines.environment import disable_telemetry
+from pipelines.errors import FactoryError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m flows", description="Build small models, and write recipes for new ones.")
+    commands = top.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", help="run what is stale, then publish", description="Run what DVC finds stale, gate, publish.")
+    build.add_argument("name", help="name of a recipe in params.yaml")
+    build.add_argument("--publish", metavar="URL", help="registry to publish to: a folder or s3://BUCKET/PREFIX (default: build only)")
+    build.add_argument("--alias", default="candidate", help="alias that points at the published version (default: candidate)")
+    build.add_argument("--plan", action="store_true", help="only show which stages would run, and why")
+    new = commands.add_parser("new", help="write a recipe for a data set", description="Look at a file and append a recipe to params.yaml.")
+    new.add_argument("name", help="name of the new recipe")
+    new.add_argument("--data", metavar="FILE", required=True, type=Path, help="CSV, JSONL or Parquet file, or a folder with train/validation/test")
+    new.add_argument("--task", choices=["text-classification"], required=True, help="what the model is for")
+    return top
+
+
+def build_command(name: str, publish: str | None, alias: str, plan_only: bool) -> int:
+    """Build one model, or only show its plan; the exit code."""
+    from flows.graph import find_root, make_plan
+    from pipelines.config import load_recipe
+
+    root = find_root(Path.cwd())
+    load_recipe(root / "params.yaml", name)
+    if plan_only:
+        from rich.console import Console
+
+        from flows.console import show_plan
+
+        show_plan(make_plan(root, name), Console())
+        return 0
+    return _run_flow(root, name, publish, alias)
+
+
+def _run_flow(root: Path, name: str, publish: str | None, alias: str) -> int:
+    from flows.console import LOG_FORMATS
+    from flows.server import prefect_api
+
+    for key, value in LOG_FORMATS.items():
+        os.environ.setdefault(key, value)
+    os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
+    signal.signal(signal.SIGTERM, _terminate)
+    with prefect_api(meanwhile=_import_the_rest):
+        from flows.build import BuildResult, build
+
+        state = build(model=name, publish=publish, alias=alias, return_state=True)
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, BaseException):
+        raise result
+    if not isinstance(result, BuildResult):
+        raise SystemExit(f"the build ended as {state.name}: {state.message}")
+    _report(root, result)
+    return 0
+
+
+def _import_the_rest() -> None:
+    """Import what the flow needs while the server starts."""
+    import dvc.repo  # noqa: F401
+
+    import flows.build  # noqa: F401
+
+
+def _report(root: Path, result: "BuildResult") -> None:
+    """The result's table, the report's place, the next commands."""
+    from prefect.settings import PREFECT_HOME
+    from rich.console import Console
+
+    from flows.console import next_commands, show_result
+    from flows.record import read_json
+
+    console, publication = Console(), result.publication
+    if result.metrics:
+        show_result(read_json(root / result.metrics), publication is not None, console)
+    lines = [f"report     {os.path.relpath(root / result.report)}"] if result.report else []
+    if publication:
+        word = "published" if publication.created else "unchanged"
+        lines.append(f"{word}  {publication.model} {publication.version} as {publication.alias} in {publication.url}")
+    url, alias = (publication.url, publication.alias) if publication else (None, "")
+    commands = next_commands(result.model, url, alias, Path(PREFECT_HOME.value()))
+    print("\n".join([*lines, "next:", *(f"  {command}" for command in commands)]))
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; errors meant for the user are one message on stderr and an exit code."""
+    disable_telemetry()
+    given = parser().parse_args(argv)
+    from slm_registry.errors import RegistryError
+
+    from flows.errors import FlowError
+
+    try:
+        if given.command == "new":
+            from flows.new import new_recipe
+
+            return new_recipe(Path("params.yaml"), given.name, given.data, given.task)
+        return build_command(given.name, given.publish, given.alias, given.plan)
+    except (FlowError, FactoryError, RegistryError) as error:
+        kind = getattr(error, "kind", type(error).__name__)
+        print(f"{kind}: {getattr(error, 'message', error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; what is finished stays finished, run the same command again for the rest", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

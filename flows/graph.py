@@ -1,0 +1,262 @@
+"""The graph as DVC holds it, and what DVC would run and why. Read-only: nothing is kept here, and no edge is written here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from flows.errors import GraphError
+
+ReasonKind = Literal[
+    "never run",
+    "command changed",
+    "dependency changed",
+    "parameter changed",
+    "output missing",
+    "output changed",
+    "always runs",
+    "upstream runs",
+]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One DVC stage. Paths are relative to the project's root, as dvc.yaml writes them."""
+
+    name: str
+    description: str
+    upstream: tuple[str, ...]
+    outs: tuple[Path, ...]
+    metrics: tuple[Path, ...]
+
+    @property
+    def stage(self) -> str:
+        """`distill` of `distill@support-intents`."""
+        return self.name.partition("@")[0]
+
+    @property
+    def model(self) -> str:
+        """`support-intents` of `distill@support-intents`; empty for a stage that belongs to no model."""
+        return self.name.partition("@")[2]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a stage would run: the kind, and the file, key or stage at fault."""
+
+    kind: ReasonKind
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}" if self.detail else self.kind
+
+
+NEVER_RUN = Reason("never run")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a plan; without reasons it is up to date."""
+
+    node: Node
+    reasons: tuple[Reason, ...]
+
+    @property
+    def stale(self) -> bool:
+        """Whether DVC would look at running it (it may yet find that its inputs came out the same)."""
+        return bool(self.reasons)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages in an order in which they can run, each with the reasons to run it."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def stale(self) -> tuple[Step, ...]:
+        """The steps that would run."""
+        return tuple(step for step in self.steps if step.stale)
+
+    @property
+    def edges(self) -> set[tuple[str, str]]:
+        """(upstream, downstream) pairs."""
+        return {(above, step.node.name) for step in self.steps for above in step.node.upstream}
+
+    def find(self, filename: str) -> Path | None:
+        """The output of these stages that bears a file name, where exactly one does."""
+        found = {path for step in self.steps for path in step.node.outs if path.name == filename}
+        return found.pop() if len(found) == 1 else None
+
+    def out(self, filename: str) -> Path:
+        """As `find`, but GraphError where there is none."""
+        found = self.find(filename)
+        if found is None:
+            raise GraphError(f"dvc.yaml: one output named {filename!r} is needed; the stages of this model have none, or several")
+        return found
+
+    def metrics_file(self) -> Path | None:
+        """The metrics file of the last stage that writes one."""
+        return next((step.node.metrics[-1] for step in reversed(self.steps) if step.node.metrics), None)
+
+
+def find_root(start: Path) -> Path:
+    """The DVC project that a folder belongs to; GraphError where it belongs to none."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        return Path(Repo.find_root(os.fspath(start)))
+    except NotDvcRepoError as error:
+        raise GraphError(f"{start}: no .dvc folder here or above; run from the project's folder, or `dvc init` it first") from error
+
+
+def make_plan(root: Path, model: str | None = None) -> Plan:
+    """What DVC would run for one model (or for all) and why, from one look under DVC's lock.
+
+    Raises GraphError where dvc.yaml cannot be read or holds no stage of the model.
+    """
+    with _index(root) as (stages, graph):
+        upstream = {stage: list(graph.successors(stage)) for stage in stages}  # DVC's edges point from a stage to what it needs
+        wanted = _in_order(_targets(stages, model), upstream)
+        steps: list[Step] = []
+        stale: set[str] = set()
+        for stage in wanted:
+            node = _node(stage, sorted(map(_name, upstream[stage])), root)
+            reasons = tuple(_own_reasons(stage, root))
+            if NEVER_RUN not in reasons:
+                reasons += tuple(Reason("upstream runs", name) for name in node.upstream if name in stale)
+            if reasons:
+                stale.add(node.name)
+            steps.append(Step(node, reasons))
+    return Plan(tuple(steps))
+
+
+@contextmanager
+def _index(root: Path) -> Iterator[tuple[list[Any], Any]]:
+    """DVC's stages and graph, read while its repository lock is held: dvc.lock is not written atomically."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo, lock_repo
+
+    try:
+        with Repo(os.fspath(root), _wait_for_lock=True) as repo, lock_repo(repo):
+            yield list(repo.index.stages), repo.index.graph
+    except DvcException as error:
+        raise GraphError(_one_line(error)) from error
+
+
+def _one_line(error: BaseException) -> str:
+    """DVC's message with that of its cause: the outer one alone often only says that something is invalid."""
+    parts = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
+    return ": ".join(" ".join(part.split()) for part in parts if part)
+
+
+def _targets(stages: Sequence[Any], model: str | None) -> list[Any]:
+    if model is None:
+        return list(stages)
+    found = [stage for stage in stages if _name(stage).endswith(f"@{model}")]
+    if not found:
+        models = sorted({_name(stage).partition("@")[2] for stage in stages} - {""})
+        raise GraphError(f"dvc.yaml: no stage of a model {model!r}; there are: {', '.join(models) or 'none'}")
+    return found
+
+
+def _in_order(targets: Sequence[Any], upstream: dict[Any, list[Any]]) -> list[Any]:
+    """The targets and all they need, each after what it needs."""
+    ordered: dict[Any, None] = {}
+
+    def visit(stage: Any) -> None:
+        if stage in ordered:
+            return
+        for above in sorted(upstream[stage], key=_name):
+            visit(above)
+        ordered[stage] = None
+
+    for target in targets:
+        visit(target)
+    return list(ordered)
+
+
+def _name(stage: Any) -> str:
+    """How a stage is addressed from the project's root; DVC's own `addressing` depends on the current folder."""
+    from dvc.dvcfile import PROJECT_FILE
+
+    file = Path(stage.path_in_repo).as_posix()
+    name = getattr(stage, "name", None)
+    if not name:
+        return file  # a .dvc file is one stage
+    return str(name) if file == PROJECT_FILE else f"{file}:{name}"
+
+
+def _node(stage: Any, upstream: Sequence[str], root: Path) -> Node:
+    def local(outs: Sequence[Any]) -> tuple[Path, ...]:
+        return tuple(Path(_place(out, root)) for out in outs if out.is_in_repo)
+
+    metrics = [out for out in stage.outs if out.metric]
+    return Node(_name(stage), stage.desc or "", tuple(upstream), local(stage.outs), local(metrics))
+
+
+def _place(thing: Any, root: Path) -> str:
+    """Where an output or a dependency lies: relative to the root, or its address where it lies outside."""
+    return os.path.relpath(thing.fs_path, root) if thing.is_in_repo else str(thing)
+
+
+def _own_reasons(stage: Any, root: Path) -> Iterator[Reason]:
+    """What DVC's own status says of one stage, in our words."""
+    if stage.is_callback or stage.always_changed:
+        yield Reason("always runs")
+    if _never_run(stage):
+        yield NEVER_RUN
+        return
+    if stage.changed_stage():
+        yield Reason("command changed")
+    if not stage.frozen:
+        for dependency in stage.deps:
+            yield from _dependency_reasons(dependency, root)
+    for out in stage.outs:
+        for state in out.status().values():
+            kind: ReasonKind = "output missing" if state == "deleted" else "output changed"
+            yield Reason(kind, _place(out, root) if state == "deleted" else f"{_place(out, root)} ({state})")
+
+
+def _never_run(stage: Any) -> bool:
+    """No record in dvc.lock: nothing that the stage reads or writes has a digest yet."""
+    things = [*stage.outs, *stage.deps]
+    return bool(stage.cmd) and bool(things) and not any(thing.hash_info for thing in things)
+
+
+def _dependency_reasons(dependency: Any, root: Path) -> Iterator[Reason]:
+    from dvc.dependency import ParamsDependency
+
+    for state in dependency.status().values():
+        if isinstance(dependency, ParamsDependency) and isinstance(state, dict):
+            for key, change in _changed_keys(dependency):
+                yield Reason("parameter changed", f"{key} ({change})")
+        else:
+            yield Reason("dependency changed", f"{_place(dependency, root)} ({state})")
+
+
+def _changed_keys(dependency: Any) -> Iterator[tuple[str, str]]:
+    """The single keys that differ between dvc.lock and the file; DVC itself only names the block that it tracks."""
+    before = dict(_flatten(dependency.hash_info.value or {}))
+    now = dict(_flatten(dependency.read_params()))
+    for key in sorted(before.keys() | now.keys()):
+        if key not in before:
+            yield key, f"new: {now[key]!r}"
+        elif key not in now:
+            yield key, f"was {before[key]!r}"
+        elif before[key] != now[key]:
+            yield key, f"{before[key]!r} -> {now[key]!r}"
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"a": {"b": 1}}` as `("a.b", 1)`; lists are values."""
+    if isinstance(value, dict) and (value or not prefix):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,105 @@
+"""What the registry keeps beside a published model: enough to build the same model again, and to tell that it is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.errors import PublishError
+
+#: What decides a model's bytes, besides the code.
+PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime", "numpy", "great-expectations", "dvc", "prefect")
+BUNDLE_RECORD = "lineage.json"
+
+
+def lineage(root: Path, model: str, bundle: Path, metrics: Path) -> dict[str, Any]:
+    """The record of one built model.
+
+    Raises PublishError where the bundle does not say which data and which teacher it came from.
+    """
+    made = _made_from(bundle)
+    return {
+        "git": git_state(root),
+        "dvc_lock_sha256": _sha256(root / "dvc.lock"),
+        "recipe": recipe_block(root, model),
+        "data_sha256": made["data_sha256"],
+        "teacher": made["teacher"],
+        "bundle": made,
+        "metrics": read_json(metrics),
+        "environment": environment(),
+    }
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; PublishError where it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PublishError(f"{path}: cannot be read as JSON ({error}); `dvc repro` makes it again") from error
+
+
+def recipe_block(root: Path, model: str) -> Any:
+    """The model's block of params.yaml, as written."""
+    path = root / "params.yaml"
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))["models"][model]
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise PublishError(f"{path}: no recipe of model {model!r}") from error
+
+
+def git_state(root: Path) -> dict[str, Any]:
+    """Commit, and whether the work tree differs from it; both null outside git or before the first commit.
+
+    dvc.lock is left out of the comparison: its own digest is recorded, and a build has just written it.
+    """
+    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    if not commit:
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain", "--", ".", ":(exclude)dvc.lock"))}
+
+
+def environment() -> dict[str, Any]:
+    """Python, platform, and the versions of what computes."""
+    found = {name: _version(name) for name in PACKAGES}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "packages": {name: number for name, number in found.items() if number},
+    }
+
+
+def _made_from(bundle: Path) -> dict[str, Any]:
+    path = bundle / BUNDLE_RECORD
+    made = read_json(path)
+    missing = [key for key in ("data_sha256", "teacher") if not isinstance(made, dict) or not made.get(key)]
+    if missing:
+        raise PublishError(f"{path}: {' and '.join(missing)} missing; a model without a record of its origin is not published")
+    record: dict[str, Any] = made
+    return record
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,101 @@
+"""Prefect's API for a build from the command line: the server that Prefect's settings name, or a temporary one of our own.
+
+Prefect would start a temporary server by itself, but that one survives a SIGKILL of its parent, two first starts at once race for
+the database's migrations, and nothing can be done meanwhile.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows import child
+from flows.errors import FlowError
+
+START_SECONDS = 90.0
+_HOST = "127.0.0.1"
+_READY_TICK = 0.1
+
+
+@contextmanager
+def prefect_api(meanwhile: Callable[[], None]) -> Iterator[str]:
+    """Point Prefect at a server for the time of the `with`; `meanwhile` runs while a temporary one starts.
+
+    Raises FlowError where a temporary server does not come up.
+    """
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_UI_URL, temporary_settings
+
+    named = PREFECT_API_URL.value()
+    if named:
+        meanwhile()
+        yield named
+        return
+    url = _temporary_server(Path(PREFECT_HOME.value()).absolute(), meanwhile)
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: ""}):
+        yield url
+
+
+def _temporary_server(home: Path, meanwhile: Callable[[], None]) -> str:
+    """Start a server on a free port of this machine, its runs kept in `home`; it ends with this process, however that ends."""
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "temporary-server.log"
+    with _one_at_a_time(home / "temporary-server.lock"), log.open("w", encoding="utf-8") as output:
+        port = _free_port()
+        environment = os.environ | {"PREFECT_HOME": str(home), "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
+        process = child.start(_command(port), cwd=home, env=environment, stdout=output)
+        # At exit and not earlier: Prefect's own exit handlers, which run first, still send logs and events.
+        atexit.register(child.end, process)
+        meanwhile()
+        _wait_until_healthy(process, port, log)
+    return f"http://{_HOST}:{port}/api"
+
+
+def _command(port: int) -> list[str]:
+    """The command with which Prefect itself starts its temporary server."""
+    app = ["--factory", "prefect.server.api.server:create_app"]
+    return [sys.executable, "-m", "uvicorn", *app, "--host", _HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold a file lock: servers that share a database start one after another, or their migrations collide."""
+    with path.open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_healthy(process: subprocess.Popen[str], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if _healthy(port):
+            return
+        time.sleep(_READY_TICK)
+    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+    raise FlowError(f"Prefect's temporary server did not start{': ' + last[0] if last else ''}; see {log}, or set PREFECT_API_URL to a running server")
+
+
+def _healthy(port: int) -> bool:
+    connection = http.client.HTTPConnection(_HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/api/health")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,83 @@
+"""One Prefect task for one DVC stage. DVC decides what it does; the task runs it, shows it, ends it, and judges its errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import Cancelled, Completed, State
+from prefect.tasks import Task
+
+from flows import child
+from flows.errors import Transient
+from flows.graph import Node, Step
+from flows.transcript import Outcome, Transcript
+
+#: Seconds before the second and the third try of a stage that may pass.
+RETRY_DELAYS = [3, 9]
+
+
+def reproduce(node: Node, root: Path, stop: threading.Event, show: Callable[[str], None]) -> Outcome:
+    """Run `dvc repro` for one stage alone and say what came of it.
+
+    Raises a StageError where the stage failed, Stopped once `stop` is set.
+    """
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", node.name]
+    transcript = Transcript(node.name)
+
+    def each(line: str) -> None:
+        if transcript.read(line):
+            show(line)
+
+    code = child.run(command, cwd=root, env=_environment(), stop=stop, each=each)
+    if code:
+        raise transcript.error(code)
+    return transcript.outcome
+
+
+def _environment() -> dict[str, str]:
+    """The stage's environment: this Python first (dvc.yaml says `python`), and lines that come as they are printed."""
+    here = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", os.defpath)
+    return os.environ | {"PATH": f"{here}{os.pathsep}{path}", "PYTHONUNBUFFERED": "1"}
+
+
+def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed try deserves another: a remote source or a lock, never a gate, a recipe, data or a model."""
+    return isinstance(state.result(raise_on_failure=False), Transient)
+
+
+@task(cache_policy=NO_CACHE, retries=len(RETRY_DELAYS), retry_delay_seconds=list(RETRY_DELAYS), retry_condition_fn=may_pass)
+def run_stage(step: Step, root: Path, stop: threading.Event) -> State[None]:
+    """Bring one stage up to date. Its state's name says what happened: Built, Restored, Up to date.
+
+    Raises a StageError where the stage failed.
+    """
+    logger = get_run_logger()
+    if stop.is_set():
+        return Cancelled(message="the build was stopped before this stage")
+    if not step.stale:
+        return Completed(name="Up to date", message="nothing changed since it was built")
+    try:
+        outcome = reproduce(step.node, root, stop, logger.info)
+    except child.Stopped:
+        return Cancelled(message="stopped; no process of the stage is left")
+    messages = {
+        "built": "ran, and its record stands in dvc.lock",
+        "up to date": "looked again: its inputs came out the same",
+        "restored": "these inputs were built before: outputs restored from DVC's run cache",
+    }
+    return Completed(name=outcome.capitalize(), message=messages[outcome])
+
+
+def stage_task(node: Node) -> Task[..., State[None]]:
+    """The task of one stage, named as the stage, its run named `distill · support-intents`."""
+    run_name = f"{node.stage} · {node.model}" if node.model else node.stage
+    return run_stage.with_options(name=node.stage, task_run_name=run_name, description=node.description or None)

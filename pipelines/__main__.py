@@ -1,0 +1,129 @@
+"""`python -m pipelines STAGE MODEL --option PATH ...`: the command line, generated from the stage functions' signatures.
+
+A parameter whose name is a section of the recipe is read from params.yaml; every other one is an option. Outputs are written
+beside their place and moved there when the stage has succeeded, so an interrupted stage leaves nothing half-written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import inspect
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pipelines.config import Recipe, load_recipe
+from pipelines.environment import disable_telemetry
+from pipelines.errors import FactoryError, ResourceError
+from pipelines.stages import STAGES, Output
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def stage_function(stage: str) -> Callable[..., None]:
+    """The function of a stage: `pipelines.stages.<stage>.<stage>`."""
+    function: Callable[..., None] = getattr(importlib.import_module(f"pipelines.stages.{stage}"), stage)
+    return function
+
+
+def options_of(function: Callable[..., None]) -> dict[str, Any]:
+    """Command-line options of a stage function: name -> annotation (Path, Output or str)."""
+    hints = get_type_hints(function, include_extras=True)
+    return {name: hints[name] for name in inspect.signature(function).parameters if name not in Recipe.model_fields}
+
+
+def sections_of(function: Callable[..., None]) -> list[str]:
+    """Sections of the recipe that a stage function reads."""
+    return [name for name in inspect.signature(function).parameters if name in Recipe.model_fields]
+
+
+def _parser(stage: str) -> argparse.ArgumentParser:
+    function = stage_function(stage)
+    parser = argparse.ArgumentParser(prog=f"python -m pipelines {stage}", description=inspect.getdoc(function))
+    parser.add_argument("model", help="name of a recipe in params.yaml")
+    parser.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), help="the file of recipes (default: params.yaml)"
+    )
+    for name, annotation in options_of(function).items():
+        parser.add_argument(f"--{name}", type=str if annotation is str else Path, required=True)
+    return parser
+
+
+@contextmanager
+def _finished_whole(arguments: dict[str, Any], outputs: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Swap every output for a sibling `*.partial`; move them into place on success, drop them otherwise."""
+    partial = {name: arguments[name].with_name(arguments[name].name + ".partial") for name in outputs}
+    try:
+        for path in partial.values():
+            _remove(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield arguments | partial
+        for name, path in partial.items():
+            _remove(arguments[name])
+            path.replace(arguments[name])
+    finally:
+        for path in partial.values():
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def run(stage: str, argv: Sequence[str]) -> None:
+    """Parse the options of one stage and run it. Raises FactoryError with a message for the user."""
+    function = stage_function(stage)
+    given = vars(_parser(stage).parse_args(argv))
+    recipe = load_recipe(given["params"], given["model"])
+    sections = {name: getattr(recipe, name) for name in sections_of(function)}
+    options = options_of(function)
+    arguments = {name: given[name] for name in options}
+    outputs = [name for name, annotation in options.items() if annotation == Output]
+    try:
+        with _finished_whole(arguments, outputs) as arguments:
+            function(**arguments, **sections)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        place = error.filename or os.fspath(arguments[outputs[0]].parent)
+        raise ResourceError(
+            f"{place}: {error.strerror}; free space or mend permissions, then run the same command again"
+        ) from error
+
+
+def _stop(number: int, _frame: Any) -> None:
+    raise SystemExit(128 + number)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one stage; errors meant for the user are one message on stderr and an exit code from the tree."""
+    disable_telemetry()
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("stage", choices=STAGES)
+    stage = parser.parse_args(argv[:1]).stage
+    signal.signal(signal.SIGTERM, _stop)  # unwinds, so that partial outputs go
+    try:
+        run(stage, argv[1:])
+    except FactoryError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{stage}: interrupted; nothing was written, run the same command again", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,18 @@
+"""What a process of the factory sets before any library is imported: no telemetry, no hub unless asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def disable_telemetry() -> None:
+    """Turn the telemetry of every dependency off, as telemetry.env says; the Makefile exports the same file.
+
+    Must run before the libraries are imported: several read their switch at import.
+    """
+    for line in (ROOT / "telemetry.env").read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition("=")
+        os.environ[key] = value

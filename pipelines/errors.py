@@ -1,0 +1,54 @@
+"""The factory's one tree of errors. Each message names the thing, the value, and the remedy.
+
+FactoryError
+├── RecipeError        exit 2   params.yaml says something that cannot be
+├── DataError          exit 3   the data set is unusable as it stands
+├── ModelError         exit 4   a model folder, teacher or exported file is unusable
+├── GateError          exit 5   the finished model misses a bound of its recipe
+├── ResourceError      exit 6   disk, memory or permissions
+└── TransientError     exit 7   a remote source did not answer: worth a second try
+"""
+
+from __future__ import annotations
+
+
+class FactoryError(Exception):
+    """Root of every error that the factory raises on purpose. `exit_code` is what its commands exit with."""
+
+    exit_code = 1
+
+
+class RecipeError(FactoryError):
+    """A value in params.yaml is unknown, of the wrong type, or impossible beside another."""
+
+    exit_code = 2
+
+
+class DataError(FactoryError):
+    """A data set cannot be read, or fails a check that the recipe sets to `fail`."""
+
+    exit_code = 3
+
+
+class ModelError(FactoryError):
+    """A model folder is incomplete, does not match its digest, or disagrees with the data or with its own export."""
+
+    exit_code = 4
+
+
+class GateError(FactoryError):
+    """The finished model misses at least one bound of the recipe's gate."""
+
+    exit_code = 5
+
+
+class ResourceError(FactoryError):
+    """The machine refuses: no space, no permission, no memory."""
+
+    exit_code = 6
+
+
+class TransientError(FactoryError):
+    """A remote source failed in a way that may pass; the only error that a flow retries."""
+
+    exit_code = 7

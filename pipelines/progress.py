@@ -1,0 +1,57 @@
+"""Progress of long work: a bar with an estimate in a terminal, plain lines with one elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+#: Seconds between plain lines.
+LINE_INTERVAL = 10.0
+
+
+class Progress:
+    """Counts steps of one named piece of work. Use as a context manager."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._name, self._total, self._done = name, total, 0
+        self._started = self._printed = time.monotonic()
+        self._bar = _bar() if sys.stderr.isatty() else None
+        self._task = self._bar.add_task(name, total=total) if self._bar else None
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, steps: int = 1) -> None:
+        """Count steps as done."""
+        self._done += steps
+        if self._bar and self._task is not None:
+            self._bar.advance(self._task, steps)
+        elif time.monotonic() - self._printed >= LINE_INTERVAL:
+            self._printed = time.monotonic()
+            left = (self._printed - self._started) / self._done * (self._total - self._done)
+            self.note(f"{self._done}/{self._total}, about {left:.0f} s left")
+
+    def note(self, text: str) -> None:
+        """Print one line about the work."""
+        if self._bar:
+            self._bar.console.print(f"{self._name}: {text}", highlight=False)
+        else:
+            print(f"{self._name}: {text}", file=sys.stderr, flush=True)
+
+
+def _bar() -> RichProgress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return RichProgress(*columns, console=Console(stderr=True), transient=True)

@@ -1,0 +1,167 @@
+"""Teacher signals on disk: written once, memory-mapped ever after.
+
+signals/
+  index.json       counts, layers, digests of teacher, data and every file below
+  keys.npy         [N, 16] uint8, first half of the text's sha256: what a row belongs to
+  tokens.npy       [total] int32 token ids of all texts, end to end
+  offsets.npy      [N + 1] int64: tokens of text i are tokens[offsets[i]:offsets[i + 1]]
+  logits.npy       [N, C] float16
+  hidden.<layer>.npy, relation_{queries,keys,values}.npy   [total, H] float16, a row a token; only where asked for
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.bundle import Bundle, read_json, sha256_of, write_json
+from pipelines.config import Label
+from pipelines.errors import DataError, ModelError
+from pipelines.families.base import Family, Outputs, TokenIds
+from pipelines.progress import Progress
+
+Array = NDArray[Any]
+RELATIONS = ("relation_queries", "relation_keys", "relation_values")
+
+
+def text_key(text: str) -> bytes:
+    """What a text is stored under: half of its sha256."""
+    return hashlib.sha256(text.encode("utf-8")).digest()[:16]
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a teacher said about N texts, memory-mapped."""
+
+    rows: Mapping[bytes, int]
+    tokens: Array
+    offsets: Array
+    logits: Array
+    hidden: Mapping[int, Array]
+    relations: tuple[Array, ...]
+    teacher_heads: int
+
+    def rows_of(self, texts: Sequence[str]) -> Array:
+        """Row of each text; DataError names the first text that the teacher has not seen."""
+        missing = next((text for text in texts if text_key(text) not in self.rows), None)
+        if missing is not None:
+            raise DataError(f"the stored signals lack the text {missing[:60]!r}; label again: `dvc repro label`")
+        return np.array([self.rows[text_key(text)] for text in texts], dtype=np.int64)
+
+    def logits_of(self, rows: Array) -> Tensor:
+        """Teacher logits [len(rows), C], float32."""
+        return torch.from_numpy(self.logits[rows].astype(np.float32))
+
+    def padded(self, states: Array, rows: Array) -> Tensor:
+        """Per-token states of some texts, padded with zeros: [len(rows), T, H] float32."""
+        spans = [(int(self.offsets[row]), int(self.offsets[row + 1])) for row in rows]
+        out = np.zeros((len(rows), max(stop - start for start, stop in spans), states.shape[1]), dtype=np.float32)
+        for index, (start, stop) in enumerate(spans):
+            out[index, : stop - start] = states[start:stop]
+        return torch.from_numpy(out)
+
+    def token_ids(self, row: int) -> list[int]:
+        """The teacher's token ids of one text."""
+        return self.tokens[self.offsets[row] : self.offsets[row + 1]].tolist()  # type: ignore[no-any-return]
+
+
+def write_signals(
+    folder: Path,
+    family: Family,
+    teacher: Bundle,
+    texts: Sequence[str],
+    encoded: Sequence[TokenIds],
+    wanted: Label,
+    facts: dict[str, Any],
+) -> None:
+    """Run the teacher over every text once and store what it says. `facts` go into index.json beside the digests.
+
+    Raises ModelError where a wanted layer does not exist.
+    """
+    depth = teacher.model.config.num_hidden_layers
+    if wanted.hidden_layers and max(wanted.hidden_layers) >= depth:
+        raise ModelError(f"label.hidden_layers {wanted.hidden_layers}: the teacher has layers 0 to {depth - 1}")
+    folder.mkdir(parents=True)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in encoded])]).astype(np.int64)
+    np.save(
+        folder / "keys.npy", np.frombuffer(b"".join(text_key(text) for text in texts), dtype=np.uint8).reshape(-1, 16)
+    )
+    np.save(folder / "offsets.npy", offsets)
+    np.save(folder / "tokens.npy", np.concatenate([np.asarray(row, dtype=np.int32) for row in encoded]))
+    _run_teacher(folder, family, teacher, encoded, offsets, wanted)
+    facts = facts | {
+        "hidden_layers": wanted.hidden_layers,
+        "relations": wanted.relations,
+        "teacher_heads": teacher.model.config.num_attention_heads,
+        "files": {path.name: sha256_of(path) for path in sorted(folder.glob("*.npy"))},
+    }
+    write_json(folder / "index.json", facts)
+
+
+def _run_teacher(
+    folder: Path, family: Family, teacher: Bundle, encoded: Sequence[TokenIds], offsets: Array, wanted: Label
+) -> None:
+    """Forward passes by length; every file is opened at its final size at the first batch."""
+    files: dict[str, Array] = {}
+    order = np.argsort([len(row) for row in encoded], kind="stable")
+    with torch.inference_mode(), Progress("label", len(order)) as progress:
+        for start in range(0, len(order), wanted.batch_size):
+            rows = order[start : start + wanted.batch_size]
+            inputs = family.collate(teacher.tokenizer, [encoded[row] for row in rows])
+            outputs = family.forward(teacher.model, inputs, wanted.hidden_layers, wanted.relations)
+            per_token = _per_token(outputs)
+            if not files:
+                files["logits"] = _create(folder / "logits.npy", (len(order), outputs.logits.shape[-1]))
+                files |= {
+                    name: _create(folder / f"{name}.npy", (int(offsets[-1]), states.shape[-1]))
+                    for name, states in per_token.items()
+                }
+            files["logits"][rows] = outputs.logits.numpy().astype(np.float16)
+            for name, states in per_token.items():
+                for index, row in enumerate(rows):
+                    length = int(offsets[row + 1] - offsets[row])
+                    files[name][offsets[row] : offsets[row + 1]] = states[index, :length].numpy().astype(np.float16)
+            progress.advance(len(rows))
+    for array in files.values():
+        array.flush()  # type: ignore[attr-defined]
+
+
+def _per_token(outputs: Outputs) -> dict[str, Tensor]:
+    """File name -> states [B, T, H] of what is stored a token."""
+    hidden = {f"hidden.{layer}": states for layer, states in outputs.hidden.items()}
+    return hidden | dict(zip(RELATIONS, outputs.relations, strict=False))
+
+
+def _create(path: Path, shape: tuple[int, int]) -> Array:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+
+
+def read_signals(folder: Path) -> Signals:
+    """Open stored signals after checking every file's digest; DataError names a damaged file and how to make it again."""
+    index = read_json(folder / "index.json")
+    for name, digest in index["files"].items():
+        path = folder / name
+        if not path.is_file() or sha256_of(path) != digest:
+            state = "is damaged" if path.is_file() else "is missing"
+            raise DataError(
+                f"{path}: the stored signal file {state}; `dvc repro` makes it again (or delete {folder} and repeat)"
+            )
+    load = {name: np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in index["files"]}
+    keys = [bytes(key) for key in load["keys.npy"]]
+    return Signals(
+        rows={key: row for row, key in enumerate(keys)},
+        tokens=load["tokens.npy"],
+        offsets=load["offsets.npy"],
+        logits=load["logits.npy"],
+        hidden={layer: load[f"hidden.{layer}.npy"] for layer in index["hidden_layers"]},
+        relations=tuple(load[f"{name}.npy"] for name in RELATIONS) if index["relations"] else (),
+        teacher_heads=index["teacher_heads"],
+    )

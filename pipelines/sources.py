@@ -1,0 +1,65 @@
+"""Where pretrained models come from: an installed package, a hub revision, or a folder. Digests are always checked."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from pipelines.bundle import require_files, sha256_of
+from pipelines.errors import ModelError, TransientError
+
+WEIGHTS = "model.safetensors"
+
+#: What a model needs; nothing else is fetched from a hub, no code and no pickle.
+HUB_FILES = ("config.json", WEIGHTS, "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
+
+
+def fetch_pretrained(source: str, sha256: str) -> Path:
+    """The local folder of a pretrained model, its weights checked against their digest.
+
+    Raises ModelError where the source does not exist or has other weights, TransientError where a hub does not answer.
+    """
+    scheme, _, rest = source.partition(":")
+    if scheme == "package" and rest:
+        folder = _package_folder(source, rest)
+    elif scheme == "hub" and rest:
+        folder = _hub_folder(source, rest)
+    else:
+        folder = Path(source)
+    require_files(folder, "config.json", WEIGHTS)
+    found = sha256_of(folder / WEIGHTS)
+    if found != sha256:
+        raise ModelError(
+            f"{folder / WEIGHTS}: sha256 is {found}, the recipe says {sha256}; get the right file, or correct the recipe's sha256"
+        )
+    return folder
+
+
+def _package_folder(source: str, rest: str) -> Path:
+    package, _, inner = rest.partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"{source}: no installed package {package!r}; run `make install`")
+    return Path(spec.submodule_search_locations[0], inner)
+
+
+def _hub_folder(source: str, rest: str) -> Path:
+    repo, at, revision = rest.partition("@")
+    if not at or not revision:
+        raise ModelError(f"{source}: a hub source needs a pinned revision: hub:ORG/NAME@REVISION")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(HUB_FILES)))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ModelError(
+            f"{source}: the hub has no such repository or revision (or it is private: set HF_TOKEN)"
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise TransientError(f"{source}: the hub did not answer: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,104 @@
+"""Stage `prune`: tokens, layers, FFN columns and heads go step by step; after each cut the student recovers on the signals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pipelines.bundle import Bundle, extend_lineage
+from pipelines.config import NoTechnique, StructuredPruning, Task
+from pipelines.curves import write_curve
+from pipelines.data.clean import CleanData, load_clean
+from pipelines.families import family_of
+from pipelines.families.base import Family
+from pipelines.reproducible import fix_randomness
+from pipelines.signals import read_signals
+from pipelines.stages import Output
+from pipelines.techniques.distilling import Lesson, batch_loss, learn, lesson_from
+from pipelines.techniques.pruning import CalibrationLosses, prune_to, shape_of, targets
+from pipelines.techniques.training import EpochRecord
+from pipelines.techniques.vocabulary import check_vocabulary, kept_tokens, prune_vocabulary
+
+
+def prune(
+    clean: Path,
+    signals: Path,
+    student: Path,
+    pruned: Output,
+    curve: Output,
+    task: Task,
+    prune: NoTechnique | StructuredPruning,
+) -> None:
+    """Write the pruned bundle and the loss curve of its recoveries.
+
+    Raises ModelError where the recipe asks for more units than the student has, or its architecture forbids the cut.
+    """
+    fix_randomness(task)
+    family = family_of(task)
+    bundle = family.load(student)
+    records: list[EpochRecord] = []
+    if isinstance(prune, StructuredPruning):
+        data = load_clean(clean)
+        lesson = lesson_from(data, read_signals(signals))
+        _prune_tables(family, bundle, lesson, task, prune)
+        records = _prune_steps(family, bundle, data, lesson, task, prune)
+    bundle.lineage = extend_lineage(bundle.lineage, "prune", {"params": prune.model_dump()})
+    family.save(bundle, pruned)
+    write_curve(curve, records)
+
+
+def _prune_tables(family: Family, bundle: Bundle, lesson: Lesson, task: Task, wanted: StructuredPruning) -> None:
+    """Embedding rows: positions that no text reaches, tokens that the domain does not use."""
+    family.trim_positions(bundle.model, task.max_length)
+    if wanted.vocabulary is None:
+        return
+    before = bundle.tokenizer
+    kept = kept_tokens(before, family.encode(before, lesson.texts, task.max_length), wanted.vocabulary)
+    bundle.tokenizer = prune_vocabulary(bundle.model, before, kept)
+    check_vocabulary(before, bundle.tokenizer, kept, lesson.texts)
+
+
+def _prune_steps(
+    family: Family, bundle: Bundle, data: CleanData, lesson: Lesson, task: Task, wanted: StructuredPruning
+) -> list[EpochRecord]:
+    records: list[EpochRecord] = []
+    losses = _calibration(family, bundle, lesson, task, wanted)
+    shapes = targets(shape_of(family, bundle.model, wanted), wanted)
+    for step, shape in enumerate(shapes, start=1):
+        prune_to(family, bundle.model, shape, losses, wanted.importance)
+        records += learn(
+            family,
+            bundle,
+            lesson,
+            data.validation,
+            wanted.losses,
+            wanted.recovery,
+            max_length=task.max_length,
+            seed=task.seed + step,
+            phase=f"prune {step}/{len(shapes)}",
+            epochs=wanted.recovery.epochs if step == len(shapes) else wanted.step_epochs,
+        )
+    return records
+
+
+def _calibration(
+    family: Family, bundle: Bundle, lesson: Lesson, task: Task, wanted: StructuredPruning
+) -> CalibrationLosses:
+    """Recovery's own loss over a fixed random sample of training text, batch by batch."""
+    rng = np.random.default_rng(task.seed)
+    sample = rng.permutation(len(lesson.texts))[: wanted.calibration_rows]
+    encoded = family.encode(bundle.tokenizer, lesson.texts, task.max_length)
+    sample = sample[np.argsort([len(encoded[index]) for index in sample], kind="stable")]
+    size = wanted.recovery.batch_size
+
+    def losses(model: Any) -> Iterator[Tensor]:
+        model.eval()
+        trial = Bundle(model, bundle.tokenizer, {})
+        for start in range(0, len(sample), size):
+            yield batch_loss(family, trial, lesson, encoded, sample[start : start + size], wanted.losses)
+
+    return losses

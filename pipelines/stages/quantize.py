@@ -1,0 +1,88 @@
+"""Stage `quantize`: export to ONNX, hold the file against torch, then make it smaller."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipelines.bundle import LINEAGE, Bundle, extend_lineage, write_json
+from pipelines.config import DynamicInt8, NoQuantization, StaticInt8, Task
+from pipelines.data.clean import CleanData, load_clean
+from pipelines.families import family_of
+from pipelines.families.base import Family
+from pipelines.reproducible import fix_randomness
+from pipelines.stages import Output
+from pipelines.techniques.distilling import predict_logits
+from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_onnx
+from pipelines.techniques.quantizing import dynamic_int8, fit_temperature, static_int8
+
+
+def quantize(
+    clean: Path, pruned: Path, exported: Output, task: Task, quantize: NoQuantization | DynamicInt8 | StaticInt8
+) -> None:
+    """Write config, tokenizer and model.onnx.
+
+    Raises ModelError where the exported float32 file differs from torch by more than quantize.parity.
+    """
+    fix_randomness(task)
+    family, data = family_of(task), load_clean(clean)
+    bundle = family.load(pruned)
+    temperature = _calibrate(family, bundle, data, task) if quantize.calibrate else 1.0
+    exported.mkdir(parents=True)
+    whole = exported / "float32.onnx"
+    export_onnx(family, bundle, task.max_length, whole)
+    parity = check_parity(whole, family, bundle, data.train.texts[:PARITY_TEXTS], task.max_length, quantize.parity)
+    _shrink(whole, exported / "model.onnx", family, bundle, data, task, quantize)
+    facts = {"params": quantize.model_dump(), "parity": parity, "temperature": temperature}
+    _save_beside(bundle, exported)
+    write_json(exported / LINEAGE, extend_lineage(bundle.lineage, "quantize", facts))
+
+
+def _calibrate(family: Family, bundle: Bundle, data: CleanData, task: Task) -> float:
+    """Fit the temperature on validation and fold it into the head."""
+    encoded = family.encode(bundle.tokenizer, data.validation.texts, task.max_length)
+    logits = predict_logits(family, bundle.model, bundle.tokenizer, encoded)
+    temperature = fit_temperature(logits, torch.tensor(data.validation.labels))
+    family.scale_logits(bundle.model, 1 / temperature)
+    return temperature
+
+
+def _shrink(
+    source: Path,
+    out: Path,
+    family: Family,
+    bundle: Bundle,
+    data: CleanData,
+    task: Task,
+    wanted: NoQuantization | DynamicInt8 | StaticInt8,
+) -> None:
+    """Quantize as the recipe says; the float32 file does not stay."""
+    if isinstance(wanted, NoQuantization):
+        source.rename(out)
+        return
+    if isinstance(wanted, DynamicInt8):
+        dynamic_int8(source, out, per_channel=wanted.per_channel)
+    else:
+        sample = np.random.default_rng(task.seed).permutation(len(data.train.texts))[: wanted.calibration_rows]
+        rows = family.encode(bundle.tokenizer, [data.train.texts[index] for index in sample], task.max_length)
+        batches = [
+            {name: value.numpy() for name, value in family.collate(bundle.tokenizer, [row]).items()} for row in rows
+        ]
+        static_int8(source, out, batches, per_channel=wanted.per_channel)
+    source.unlink()
+
+
+def _save_beside(bundle: Bundle, out: Path) -> None:
+    """config.json and the tokenizer, the latter without white space: every user downloads it."""
+    bundle.model.config.name_or_path = ""
+    bundle.model.config.save_pretrained(out)
+    bundle.tokenizer.name_or_path = ""
+    bundle.tokenizer.save_pretrained(out)
+    path = out / "tokenizer.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")), ensure_ascii=False, separators=(",", ":")),
+        encoding="utf-8",
+    )

@@ -1,0 +1,73 @@
+"""int8 quantization of an exported file, and the temperature that calibrates its confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.errors import ModelError
+
+#: What counts as converted: nodes that hold int8 weights.
+INTEGER_NODES = frozenset({"MatMulInteger", "QLinearMatMul", "QGemm", "DequantizeLinear", "DynamicQuantizeMatMul"})
+
+
+def dynamic_int8(source: Path, out: Path, *, per_channel: bool) -> None:
+    """int8 weights and embeddings; scales of activations are found at run time. Raises ModelError where nothing was converted."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(source, out, per_channel=per_channel, weight_type=QuantType.QInt8)
+    _require_integers(out)
+
+
+def static_int8(source: Path, out: Path, batches: Sequence[dict[str, np.ndarray]], *, per_channel: bool) -> None:
+    """int8 weights and activations with scales fixed on calibration batches. Raises ModelError where nothing was converted."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left: Iterator[dict[str, np.ndarray]] = iter(batches)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._left, None)
+
+    quantize_static(
+        source,
+        out,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=per_channel,
+        weight_type=QuantType.QInt8,
+        activation_type=QuantType.QUInt8,
+        op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+        extra_options={"MatMulConstBOnly": True},
+    )
+    _require_integers(out)
+
+
+def _require_integers(path: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(path))
+    if not any(node.op_type in INTEGER_NODES for node in model.graph.node):
+        raise ModelError(f"{path}: quantization converted no node; use quantize.technique: none for this architecture")
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that minimises cross-entropy of logits [N, C] / T (Guo et al. 2017), within 0.05 to 20."""
+    log_t = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
+    scores = logits.double()
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(scores / log_t.exp(), labels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return float(log_t.exp().clamp(0.05, 20))

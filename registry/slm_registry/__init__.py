@@ -1,0 +1,104 @@
+"""A model registry over a folder or an S3 bucket, with no server and no database.
+
+from slm_registry import Registry
+
+model = Registry("store").load("support-intents@production")
+model.predict(["where is my parcel?"])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slm_registry.client import Details, Registry, Resolved, Row
+    from slm_registry.errors import (
+        AccessError,
+        ConflictError,
+        CorruptError,
+        InputTypeError,
+        NoSpaceError,
+        NotFoundError,
+        ReadOnlyError,
+        RefusedError,
+        RegistryError,
+        StoreError,
+        UnreachableError,
+        UsageError,
+    )
+    from slm_registry.log import Entry
+    from slm_registry.manifest import BundleFile
+    from slm_registry.publish import UNSET, Published
+    from slm_registry.runtime import Prediction, TextClassifier
+    from slm_registry.stores import Store, open_store
+
+__version__ = "0.1.0"
+
+# Where each public name lives; its module is imported when the name is first used.
+_HOMES = {
+    "AccessError": "errors",
+    "BundleFile": "manifest",
+    "ConflictError": "errors",
+    "CorruptError": "errors",
+    "Details": "client",
+    "Entry": "log",
+    "InputTypeError": "errors",
+    "NoSpaceError": "errors",
+    "NotFoundError": "errors",
+    "Prediction": "runtime",
+    "Published": "publish",
+    "ReadOnlyError": "errors",
+    "RefusedError": "errors",
+    "Registry": "client",
+    "RegistryError": "errors",
+    "Resolved": "client",
+    "Row": "client",
+    "Store": "stores",
+    "StoreError": "errors",
+    "TextClassifier": "runtime",
+    "UNSET": "publish",
+    "UnreachableError": "errors",
+    "UsageError": "errors",
+    "open_store": "stores",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOMES, "__version__"])
+
+
+__all__ = [
+    "UNSET",
+    "AccessError",
+    "BundleFile",
+    "ConflictError",
+    "CorruptError",
+    "Details",
+    "Entry",
+    "InputTypeError",
+    "NoSpaceError",
+    "NotFoundError",
+    "Prediction",
+    "Published",
+    "ReadOnlyError",
+    "RefusedError",
+    "Registry",
+    "RegistryError",
+    "Resolved",
+    "Row",
+    "Store",
+    "StoreError",
+    "TextClassifier",
+    "UnreachableError",
+    "UsageError",
+    "__version__",
+    "open_store",
+]

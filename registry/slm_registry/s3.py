@@ -1,0 +1,310 @@
+"""The store that is a bucket, or a prefix of one, behind the S3 protocol."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from slm_registry.errors import (
+    AccessError,
+    CorruptError,
+    NoSpaceError,
+    ReadOnlyError,
+    RegistryError,
+    StoreError,
+    UnreachableError,
+    UsageError,
+)
+from slm_registry.stores import check_key, open_regular, os_errors
+
+ATTEMPTS = 6
+SINGLE_PUT = 64 << 20
+_PART = 16 << 20
+_BLOCK = 1 << 20
+_MISSING = {"404", "NoSuchKey", "NotFound"}
+_LOST = {"412", "PreconditionFailed"}
+_AGAIN = {"409", "ConditionalRequestConflict", "OperationAborted"}
+_DENIED = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
+_BEHIND = {"416", "InvalidRange"}
+_FULL = {"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"}
+_REGION = {"301", "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+
+
+class _BrokenBody(UnreachableError):
+    """The store answered, and then the connection broke: worth going on."""
+
+
+class S3Store:
+    """A store in a bucket whose PutObject honours `If-None-Match: *`."""
+
+    def __init__(
+        self, bucket: str, prefix: str = "", endpoint_url: str | None = None, region: str | None = None
+    ) -> None:
+        self.bucket = bucket
+        self.prefix = f"{prefix}/" if prefix else ""
+        self.url = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
+        self._endpoint_url = endpoint_url
+        self._region = region
+        self._made: Any = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_url(cls, url: str) -> S3Store:
+        """Read `s3://bucket/prefix?endpoint_url=...&region=...`. Raises UsageError for anything else."""
+        parts = urlsplit(url)
+        try:
+            query = parse_qs(parts.query, strict_parsing=bool(parts.query))
+        except ValueError as error:
+            raise UsageError(f"store {url!r}: what follows the ? cannot be read: {error}") from error
+        options = {key: values[-1] for key, values in query.items()}
+        unknown = sorted(set(options) - {"endpoint_url", "region"})
+        if not parts.netloc or "@" in parts.netloc or unknown or parts.fragment:
+            raise UsageError(
+                f"store {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}: write "
+                "s3://bucket/prefix?endpoint_url=...&region=... (both optional; credentials go into the environment)"
+                + (f", not {unknown[0]!r}" if unknown else "")
+            )
+        prefix = unquote(parts.path).strip("/")
+        if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
+            raise UsageError(f"store {url!r}: the prefix {prefix!r} holds an empty or dotted segment")
+        return cls(parts.netloc, prefix, options.get("endpoint_url"), options.get("region"))
+
+    def get(self, key: str, limit: int) -> bytes | None:
+        data = bytearray()
+        for attempt in range(1, ATTEMPTS + 1):
+            data.clear()
+            try:
+                with self._errors("read", key):
+                    body = self._open(key, f"bytes=0-{limit}")
+                    if body is None:
+                        return None
+                    for block in self._blocks(body):
+                        data += block
+                break
+            except _BrokenBody:
+                if attempt == ATTEMPTS:
+                    raise
+                _pause(attempt)
+        if len(data) > limit:
+            raise CorruptError(f"{self._name(key)}: more than the {limit} bytes allowed for such an object")
+        return bytes(data)
+
+    def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        failures = 0
+        while start < end:
+            try:
+                with self._errors("read", key):
+                    for block in self._blocks(self._open(key, f"bytes={start}-{end - 1}") or io.BytesIO()):
+                        start += len(block)
+                        yield block
+                return
+            except _BrokenBody:
+                # Go on from the byte that is missing.
+                failures += 1
+                if failures == ATTEMPTS:
+                    raise
+                _pause(failures)
+
+    def _open(self, key: str, byte_range: str) -> Any:
+        """The body of a ranged read: None where there is no such object, empty where the range lies behind its end."""
+        try:
+            return self._client.get_object(**self._at(key), Range=byte_range)["Body"]
+        except self._service_error as error:
+            if _code(error) in _MISSING:
+                return None
+            if _code(error) in _BEHIND:
+                return io.BytesIO()
+            raise
+
+    def _blocks(self, body: Any) -> Iterator[bytes]:
+        from botocore.exceptions import BotoCoreError
+
+        with contextlib.closing(body):
+            try:
+                while block := body.read(_BLOCK):
+                    yield block
+            except (BotoCoreError, OSError) as error:
+                raise _BrokenBody(f"s3://{self.bucket}: the connection broke within an answer: {error}") from error
+
+    def size(self, key: str) -> int | None:
+        with self._errors("read", key):
+            try:
+                return int(self._client.head_object(**self._at(key))["ContentLength"])
+            except self._service_error as error:
+                if _code(error) in _MISSING:
+                    return None
+                raise
+
+    def create(self, key: str, data: bytes) -> bool:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self._errors("write", key):
+                    answer = self._try_create(key, data)
+            except UnreachableError:
+                # Time-out, reset or 5xx: the write may have happened. Only what the key holds can tell.
+                if attempt == ATTEMPTS:
+                    raise
+                answer = None
+            if answer is True:
+                return True
+            # After a 412 too: the client library may have sent it twice, and the first one won unheard.
+            held = self.get(key, max(len(data), _BLOCK))
+            if held is not None:
+                return held == data
+            _pause(attempt)
+        raise UnreachableError(f"{self._name(key)}: still in conflict after {ATTEMPTS} attempts; run it again")
+
+    def _try_create(self, key: str, data: bytes) -> bool | None:
+        """True: written. False: there was one. None: the store asks to try again."""
+        try:
+            self._client.put_object(**self._at(key), Body=data, IfNoneMatch="*", ChecksumSHA256=_checksum(data))
+        except self._service_error as error:
+            if _code(error) in _LOST:
+                return False
+            if _code(error) in _AGAIN:
+                return None
+            raise
+        return True
+
+    def put(self, key: str, data: bytes) -> None:
+        with self._errors("write", key):
+            self._client.put_object(**self._at(key), Body=data, ChecksumSHA256=_checksum(data))
+
+    def put_blob(self, key: str, source: Path, hex_digest: str) -> None:
+        with os_errors("read", source), open_regular(source) as file:
+            if os.fstat(file.fileno()).st_size > SINGLE_PUT:
+                self._put_large(key, file)
+                return
+            data = file.read()
+        if hashlib.sha256(data).hexdigest() != hex_digest:
+            raise CorruptError(f"{source}: the file changed while it was published; run it again")
+        self.put(key, data)
+
+    def _put_large(self, key: str, file: Any) -> None:
+        """Parts in parallel. The digest of the whole is checked by the publisher, who reads it back."""
+        from boto3.s3.transfer import TransferConfig
+
+        config = TransferConfig(multipart_threshold=SINGLE_PUT, multipart_chunksize=_PART, max_concurrency=4)
+        with self._errors("write", key):
+            self._client.upload_fileobj(file, **self._at(key), Config=config)
+
+    def delete(self, key: str) -> None:
+        with self._errors("remove", key):
+            self._client.delete_object(**self._at(key))
+
+    def children(self, prefix: str) -> list[str]:
+        where = self.prefix + check_key(prefix) + "/"
+        found: set[str] = set()
+        with self._errors("list", prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=where, Delimiter="/"
+            )
+            for page in pages:
+                names = [item["Prefix"] for item in page.get("CommonPrefixes", [])]
+                names += [item["Key"] for item in page.get("Contents", [])]
+                found.update(name[len(where) :].rstrip("/") for name in names)
+        return sorted(name for name in found if name and not name.startswith("."))
+
+    def _at(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self.prefix + check_key(key)}
+
+    def _name(self, key: str) -> str:
+        return f"s3://{self.bucket}/{self.prefix}{key}"
+
+    @property
+    def _service_error(self) -> type[Exception]:
+        from botocore.exceptions import ClientError
+
+        found: type[Exception] = ClientError
+        return found
+
+    @property
+    def _client(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                self._made = _make_client(self._endpoint_url, self._region)
+            return self._made
+
+    @contextlib.contextmanager
+    def _errors(self, what: str, key: str) -> Iterator[None]:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            yield
+        except RegistryError:
+            raise
+        except self._service_error as error:
+            raise self._service_failure(what, key, error) from error
+        except (BotoCoreError, Boto3Error, OSError) as error:
+            raise self._client_failure(what, key, error) from error
+
+    def _service_failure(self, what: str, key: str, error: Exception) -> StoreError:
+        code = _code(error)
+        where = f"cannot {what} {self._name(key)}: the store answered {code}"
+        if code == "NoSuchBucket":
+            return UnreachableError(f"{where}: there is no bucket {self.bucket!r}; create it or correct the URL")
+        if code in _DENIED and what in ("write", "remove"):
+            return ReadOnlyError(f"{where}; these credentials may not write: ask for s3:PutObject and s3:DeleteObject")
+        if code in _DENIED:
+            return AccessError(f"{where}; check the credentials, and that they may do s3:GetObject and s3:ListBucket")
+        if code in _FULL:
+            return NoSpaceError(f"{where}; free some space or raise the quota")
+        if code in _REGION:
+            return UnreachableError(f"{where}; the bucket is in another region: add ?region=... to the URL")
+        return UnreachableError(f"{where}; try again, and check the endpoint if it stays so")
+
+    def _client_failure(self, what: str, key: str, error: Exception) -> StoreError:
+        from botocore import exceptions
+
+        where = f"cannot {what} {self._name(key)}"
+        if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
+            return AccessError(f"{where}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+        return UnreachableError(f"{where}: {error}; check the network and the endpoint")
+
+
+def _make_client(endpoint_url: str | None, region: str | None) -> Any:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    config = Config(
+        connect_timeout=10,
+        read_timeout=60,
+        retries={"mode": "standard", "total_max_attempts": 4},
+        # The default checksums break on some look-alikes, and readers check SHA-256 themselves.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path"} if endpoint_url or os.environ.get("AWS_ENDPOINT_URL") else {},
+    )
+    try:
+        # A session of its own: the default one is shared by the whole process and not safe to set up in threads.
+        session = boto3.session.Session(region_name=region)
+        return session.client(
+            "s3", endpoint_url=endpoint_url, region_name=session.region_name or "us-east-1", config=config
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise UsageError(f"the S3 client cannot be set up: {error}; check endpoint, region and profile") from error
+
+
+def _code(error: Exception) -> str:
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", "?"))
+
+
+def _checksum(data: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
+
+
+def _pause(attempt: int, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Wait a little longer each time, and not in step with the others."""
+    sleep(random.uniform(0.5, 1.0) * min(2.0, 0.05 * 2**attempt))

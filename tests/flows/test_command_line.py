@@ -1,0 +1,168 @@
+"""`python -m flows build`, as a user runs it: output, exit codes, signals, two builds at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from flows import console
+from flows.graph import make_plan
+from tests.flows.toy import STAGES, Toy, wait_for
+
+RESULT = """\
+                                             teacher        published model
+accuracy, % (95 % interval)      90.00 (88.00-92.00)    90.00 (88.00-92.00)   -0.40 points
+macro-F1, %                                    89.00                  89.00
+calibration error (ECE)                            -                      -
+size, MB                                        90.0                    5.0   18.0x smaller
+p50, ms at batch 1                             12.00                   0.80   15.0x faster
+texts a second                                    50                     50
+report     build/alpha/evaluation/report.html
+published  alpha 1.0.0 as candidate in store
+next:
+  slm-registry predict alpha@candidate --store store 'where is my parcel?'
+  dvc repro
+"""
+
+
+@pytest.fixture
+def on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The virtual environment is activated."""
+    import sys
+
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+def napping(toy: Toy) -> psutil.Process | None:
+    """The sleeping process at the end of a stage's chain."""
+    return next((one for one in toy.processes() if "nap of" in " ".join(one.cmdline())), None)
+
+
+@pytest.mark.usefixtures("on_path")
+def test_from_nothing_with_a_server_of_its_own(toy: Toy, tmp_path: Path) -> None:
+    """No Prefect server anywhere: one is started, says nothing, keeps its runs in the project, and is gone at the end."""
+    api = os.environ.pop("PREFECT_API_URL", None)
+    home = os.environ.pop("PREFECT_HOME")
+    try:
+        code, output = toy.flows("build", "alpha", "--publish", "store")
+    finally:
+        os.environ["PREFECT_HOME"] = home
+        if api:
+            os.environ["PREFECT_API_URL"] = api
+    assert code == 0, output
+    assert RESULT in output
+    assert "PREFECT_HOME=.prefect prefect server start" in output
+    assert "temporary server" not in output
+    assert "View at" not in output
+    assert (toy.folder / ".prefect" / "prefect.db").exists()
+    with sqlite3.connect(toy.folder / ".prefect" / "prefect.db") as database:
+        assert database.execute("select name, state_type from flow_run").fetchall() == [("build · alpha", "COMPLETED")]
+    lines = [line for line in output.splitlines() if "teach · alpha" in line]
+    assert any(line.endswith("teach · alpha  > python tool.py teach alpha build/alpha/teacher") for line in lines)
+
+
+def test_plan_needs_no_server_and_runs_nothing(built: Toy) -> None:
+    built.change("alpha", "gate", "max_bytes", 5)
+    code, output = built.flows("build", "alpha", "--plan", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert code == 0
+    assert output.splitlines() == [
+        *(f"{step.node.name}: up to date" for step in make_plan(built.folder, "alpha").steps if not step.stale),
+        "gate@alpha: parameter changed: models.alpha.gate.max_bytes (8000000 -> 5)",
+    ]
+    assert built.ran() == []
+
+
+@pytest.mark.parametrize(
+    ("order", "code", "line"),
+    [
+        ("fail GateError: accuracy 0.90 misses 0.95 by 0.05", 5, "GateError: accuracy 0.90 misses 0.95 by 0.05"),
+        ("crash boom", 1, "StageFailed: ValueError: boom"),
+    ],
+)
+@pytest.mark.usefixtures("api")
+def test_a_failed_stage_ends_in_one_line_and_its_exit_code(built: Toy, order: str, code: int, line: str) -> None:
+    built.behave("gate", order)
+    built.change("alpha", "gate", "max_bytes", 5)
+    found, output = built.flows("build", "alpha", "--publish", "store")
+    assert (found, output.splitlines()[-1]) == (code, line)
+    assert "task_engine.py" not in output, "no traceback of Prefect's"
+    assert not (built.folder / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["build", "gamma"], 2, "RecipeError: {folder}/params.yaml: no model 'gamma' under `models`; there are: alpha, beta"),
+        (["build", "alpha", "--publish", "ftp://x"], 2, "UsageError: "),
+    ],
+)
+@pytest.mark.usefixtures("api")
+def test_a_mistake_is_one_line(built: Toy, arguments: list[str], code: int, line: str) -> None:
+    found, output = built.flows(*arguments)
+    assert found == code, output
+    assert output.splitlines()[-1].startswith(line.format(folder=built.folder))
+    assert "Traceback" not in output
+
+
+def test_outside_a_project(tmp_path: Path) -> None:
+    code, output = Toy(tmp_path).flows("build", "alpha")
+    assert (code, output.count("\n")) == (2, 1)
+    assert "no .dvc folder" in output
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("api")
+def test_interrupted_in_the_middle_of_a_stage(built: Toy, number: signal.Signals, code: int) -> None:
+    built.behave("gate", "sleep 60")
+    built.change("alpha", "gate", "max_bytes", 5)
+    process = built.start("build", "alpha")
+    wait_for(lambda: napping(built))
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == code, output
+    assert built.processes() == []
+    if number == signal.SIGINT:
+        assert output.splitlines()[-1] == "interrupted; what is finished stays finished, run the same command again for the rest"
+    built.behave("gate", "")
+    assert built.flows("build", "alpha")[0] == 0, "the next run starts clean"
+
+
+def test_sigkill_leaves_neither_stage_nor_server(built: Toy) -> None:
+    built.behave("gate", "sleep 60")
+    built.change("alpha", "gate", "max_bytes", 5)
+    process = built.start("build", "alpha", PREFECT_API_URL="", PREFECT_HOME=str(built.folder / ".prefect"))
+    wait_for(lambda: napping(built), 60)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert any("uvicorn" in one.cmdline() for one in family)
+    assert any("dvc" in one.cmdline() for one in family)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE], 12)
+
+
+@pytest.mark.usefixtures("api")
+def test_two_models_at_once(toy: Toy) -> None:
+    both = [toy.start("build", model, "--publish", "store") for model in ("alpha", "beta")]
+    outputs = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(outputs)
+    assert sorted(toy.ran("alpha")) == sorted(toy.ran("beta")) == sorted(STAGES)
+    recorded = yaml.safe_load((toy.folder / "dvc.lock").read_text())["stages"]
+    assert set(recorded) == {f"{stage}@{model}" for stage in STAGES for model in ("alpha", "beta")}
+    assert not make_plan(toy.folder).stale
+
+
+def test_the_result_table_takes_any_metrics() -> None:
+    for metrics in (None, [], {}, {"teacher": 3}, {"model": {"accuracy": "high"}}, {"comparison": {"size_ratio": None}}):
+        assert all(len(row) == 4 for row in console.result_rows(metrics))
+
+
+def test_help_names_every_option(tmp_path: Path) -> None:
+    code, output = Toy(tmp_path).flows("build", "--help")
+    assert code == 0
+    assert all(option in output for option in ("name", "--publish", "--alias", "--plan"))

@@ -1,0 +1,65 @@
+"""kill -9 before and after each step of publish: a reader sees the old state or the new one, and a re-run converges."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from slm_registry import Registry
+from slm_registry.publish import intact
+from slm_registry.stores import FolderStore
+
+from tests.registry.helpers import REPOSITORY
+
+
+def test_kill_at_every_step(bundle: Path, other_bundle: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    start = Registry(work / "start", cache=tmp_path / "cache")
+    start.publish(bundle, "m", lineage={}, alias="candidate")
+    driver = Path(__file__).with_name("crash_driver.py")
+    run = subprocess.run(
+        [sys.executable, str(driver), str(work), str(other_bundle)],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(REPOSITORY / "registry"), "PATH": ""},
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    steps = int(run.stdout)
+    assert steps > 50
+    seen = set()
+    for step in range(1, steps + 1):
+        for when in ("before", "after"):
+            seen.add(check(work / f"{step:03d}-{when}", other_bundle, tmp_path / "cache"))
+    # Killed early, between the version and its alias, and late: each was met.
+    assert seen == {(("1.0.0",), "1.0.0"), (("1.0.0", "1.0.1"), "1.0.0"), (("1.0.0", "1.0.1"), "1.0.1")}
+
+
+def check(store: Path, bundle: Path, cache: Path) -> tuple[tuple[str, ...], str]:
+    """What a reader sees after the crash, having verified that all of it is whole and that a re-run completes it."""
+    registry = Registry(store, cache=cache)
+    versions = tuple(sorted(row.version for row in registry.list("m")))
+    candidate = registry.resolve("m@candidate").version
+    for version in versions:
+        for file in registry.show(f"m@{version}").files:
+            assert intact(registry.store, file.digest, file.size)
+    done = registry.publish(bundle, "m", lineage={}, alias="candidate")
+    assert done.version == "1.0.1"
+    assert registry.resolve("m@candidate").version == "1.0.1"
+    assert [entry.op for entry in registry.log("m")] == ["publish", "alias", "publish", "alias"]
+    return versions, candidate
+
+
+def test_a_blob_half_written_by_another_tool_is_replaced(
+    bundle: Path, folder_registry: Registry, tmp_path: Path
+) -> None:
+    done = folder_registry.publish(bundle, "m", lineage={})
+    blobs = tmp_path / "store" / "blobs" / "sha256"
+    for blob in blobs.iterdir():
+        blob.write_bytes(blob.read_bytes()[:-1])
+    (tmp_path / "store" / "models" / "m" / "log" / "000000000001.json").unlink()
+    (tmp_path / "store" / "models" / "m" / "head.json").unlink()
+    assert folder_registry.publish(bundle, "m", lineage={}).digest == done.digest
+    assert isinstance(folder_registry.store, FolderStore)
+    assert folder_registry.load("m").predict(["hello"])[0].label == "other"

@@ -1,0 +1,172 @@
+"""The command line: what it prints, in words and as JSON, and what it exits with."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from slm_registry.cli import main
+
+from tests.registry.helpers import REPOSITORY
+
+
+class Cli:
+    """Runs commands in this process against one store."""
+
+    def __init__(self, store: str, capture: pytest.CaptureFixture[str]) -> None:
+        self.store, self.capture = store, capture
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        self.capture.readouterr()
+        assert main([*arguments, "--store", self.store]) == code
+        found = self.capture.readouterr()
+        self.error = found.err
+        assert bool(found.err) == bool(code)
+        assert found.err.count("\n") == (1 if code else 0)
+        return found.out
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(self(*arguments, "--json", code=code))
+
+
+@pytest.fixture
+def cli(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    monkeypatch.setenv("SLM_REGISTRY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SLM_REGISTRY_ACTOR", "bob")
+    monkeypatch.delenv("SLM_REGISTRY_URL", raising=False)
+    return Cli(url, capsys)
+
+
+def test_from_publish_to_predict(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    (bundle / "lineage.json").write_text('{"git_commit": "abc"}')
+    published = cli.json("publish", str(bundle), "m", "--alias", "candidate", "--reason", "nightly")
+    assert (published["version"], published["created"]) == ("1.0.0", True)
+    assert cli("publish", str(bundle), "m").startswith("already there: m@1.0.0 sha256:")
+
+    (row,) = cli.json("list")
+    assert (row["model"], row["aliases"], row["actor"]) == ("m", ["candidate"], "bob")
+    assert [line.split()[0] for line in cli("list").splitlines()] == ["model", "m"]
+
+    shown = cli.json("show", "m@candidate")
+    assert shown["lineage"] == {"git_commit": "abc"}
+    assert "config.json" in cli("show", "m")
+
+    assert cli("alias", "m", "production", "1.0.0", "--expected", "none") == "m@production -> 1.0.0\n"
+    assert cli.json("alias", "m", "production", "1.0.0")["moved"] is False
+
+    path = cli("pull", "m", "--into", str(tmp_path / "pulled")).strip()
+    assert json.loads((Path(path) / "config.json").read_text())
+    assert Path(cli.json("pull", "m@1.0.0")["path"]).is_dir()
+
+    predictions = cli.json("predict", "m", "where is my parcel", "hello")
+    assert [item["label"] for item in predictions] == ["delivery", "other"]
+    assert cli("predict", "m", "money back").split("\t")[0] == "refund"
+
+    assert [entry["op"] for entry in cli.json("log", "m")] == ["publish", "alias", "alias"]
+    assert "alias production (new) -> 1.0.0" in cli("log", "m")
+    assert "nightly" in cli("log", "m")
+
+
+def test_lineage_from_a_file(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "lineage.json").write_text('{"data": "sha256:0"}')
+    cli("publish", str(bundle), "m", "--version", "3.0.0", "--lineage", str(tmp_path / "lineage.json"))
+    assert cli.json("show", "m@3.0.0")["lineage"] == {"data": "sha256:0"}
+    (tmp_path / "lineage.json").write_text("[]")
+    for file in (tmp_path / "lineage.json", tmp_path / "missing.json"):
+        assert "lineage" in str(cli.json("publish", str(bundle), "m", "--lineage", str(file), code=2))
+
+
+def test_texts_from_standard_input(cli: Cli, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli("publish", str(bundle), "m")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("my parcel\n\nmoney back\n"))
+    assert [line.split("\t")[0] for line in cli("predict", "m").splitlines()] == ["delivery", "refund"]
+
+
+def test_exit_codes(cli: Cli, bundle: Path, other_bundle: Path) -> None:
+    assert cli.json("list") == []
+    failure = cli.json("load", "m", code=2)["error"]
+    assert failure["type"] == "UsageError"
+    cli("publish", str(bundle), "m", "--version", "1.0.0")
+    (other_bundle / "model.pkl").write_bytes(b"x")
+    expected = {
+        ("show", "M"): (2, "UsageError"),
+        ("show", "m@1.0"): (2, "UsageError"),
+        ("alias", "m", "v1", "1.0.0"): (2, "UsageError"),
+        ("publish", str(bundle / "nothing"), "m"): (2, "UsageError"),
+        ("predict", "m", "--threads", "0", "x"): (2, "UsageError"),
+        ("predict", "m", "--threads", "many", "x"): (2, "UsageError"),
+        ("show", "mm"): (3, "NotFoundError"),
+        ("predict", "m@candidate", "x"): (3, "NotFoundError"),
+        ("alias", "m", "production", "1.0.0", "--expected", "1.0.0"): (4, "ConflictError"),
+        ("publish", str(other_bundle), "m"): (6, "RefusedError"),
+    }
+    for arguments, (code, kind) in expected.items():
+        failure = cli.json(*arguments, code=code)["error"]
+        assert (failure["type"], failure["exit_code"]) == (kind, code)
+        assert failure["message"] in cli.error
+    (other_bundle / "model.pkl").unlink()
+    cli("publish", str(other_bundle), "m", "--version", "1.0.0", code=4)
+
+
+def test_a_corrupt_store(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("SLM_REGISTRY_CACHE", str(tmp_path / "cache"))
+    cli = Cli(str(tmp_path / "store"), capsys)
+    cli("publish", str(bundle), "m")
+    for blob in (tmp_path / "store" / "blobs" / "sha256").iterdir():
+        blob.write_bytes(b"x")
+    assert "manifest of m@1.0.0" in cli.json("predict", "m", "x", code=5)["error"]["message"]
+
+
+def test_no_store_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("SLM_REGISTRY_URL", raising=False)
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err == "slm-registry: no store is named; give --store URL or set SLM_REGISTRY_URL\n"
+
+
+def test_a_store_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLM_REGISTRY_URL", str(tmp_path / "store"))
+    assert main(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert not (tmp_path / "store").exists()
+
+
+def test_control_characters_do_not_reach_the_terminal(cli: Cli, bundle: Path) -> None:
+    cli("publish", str(bundle), "m", "--reason", "\x1b[31mred\nline")
+    assert "\x1b" not in cli("log", "m")
+    assert len(cli("log", "m").splitlines()) == 2
+
+
+def test_without_a_store_there_is_no_traceback(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "slm_registry", "predict", "m", "x", "--store", "s3://bucket/x"],
+        capture_output=True,
+        text=True,
+        env={
+            "PYTHONPATH": str(REPOSITORY / "registry"),
+            "HOME": str(tmp_path),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        },
+        check=False,
+    )
+    assert run.returncode == 7
+    assert run.stdout == ""
+    assert run.stderr.count("\n") == 1
+    assert "AWS_ACCESS_KEY_ID" in run.stderr
+
+
+def test_a_reader_that_stops_early(bundle: Path, tmp_path: Path) -> None:
+    script = (
+        f"{sys.executable} -m slm_registry publish {bundle} m --store {tmp_path}/s >/dev/null && "
+        f"{sys.executable} -m slm_registry show m --json --store {tmp_path}/s | true; echo ${{PIPESTATUS[0]}}"
+    )
+    environment = {"PYTHONPATH": str(REPOSITORY / "registry"), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    run = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert (run.stdout, run.stderr) == ("0\n", "")

@@ -1,0 +1,59 @@
+"""docs/registry.md: its commands and its Python run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from slm_registry import errors
+
+from tests.registry.helpers import REPOSITORY, make_bundle
+
+PAGE = (REPOSITORY / "docs" / "registry.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A folder with a bundle in it and a slm-registry on the path."""
+    make_bundle(tmp_path / "bundle")
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "slm-registry"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m slm_registry "$@"\n')
+    script.chmod(0o755)
+    return tmp_path
+
+
+def run(desk: Path, *command: str) -> str:
+    environment = {
+        "PATH": f"{desk / 'bin'}:/usr/bin:/bin",
+        "HOME": str(desk / "home"),
+        "PYTHONPATH": str(REPOSITORY / "registry"),
+    }
+    done = subprocess.run(command, capture_output=True, text=True, cwd=desk, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_commands_and_then_the_python(desk: Path) -> None:
+    commands = [line[2:] for block in blocks("console") for line in block.splitlines()]
+    assert len(commands) >= 8
+    assert all(command.startswith(("slm-registry ", "export ")) for command in commands)
+    printed = run(desk, "sh", "-ec", "\n".join(commands))
+    assert "delivery" in printed
+    assert "nightly build" in printed
+    (python,) = blocks("python")
+    assert run(desk, sys.executable, "-c", python).startswith("delivery 0.9")
+
+
+def test_the_table_of_exit_codes() -> None:
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, errors.RegistryError) and kind is not errors.RegistryError:
+            row = next(line for line in PAGE.splitlines() if line.startswith("|") and f"`{name}`" in line)
+            assert row.startswith(f"| {kind.exit_code} |")
