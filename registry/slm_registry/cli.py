@@ -72,7 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"slm-registry {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_writers(commands, common)
+    _add_readers(commands, common)
+    return parser
 
+
+def _add_writers(commands: Any, common: argparse.ArgumentParser) -> None:
     publish = commands.add_parser("publish", parents=[common], help="publish a bundle's folder as a version")
     publish.add_argument("folder")
     publish.add_argument("name")
@@ -81,6 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--alias", help="point this alias at the version")
     publish.add_argument("--reason", default="", help="why, for the log")
 
+    alias = commands.add_parser("alias", parents=[common], help="point an alias at a version")
+    alias.add_argument("name")
+    alias.add_argument("alias")
+    alias.add_argument("to", metavar="version")
+    alias.add_argument("--expected", metavar="VERSION", help="where it must point now; 'none': it must not exist yet")
+    alias.add_argument("--reason", default="", help="why, for the log")
+
+
+def _add_readers(commands: Any, common: argparse.ArgumentParser) -> None:
     listing = commands.add_parser("list", parents=[common], help="versions of a model, or of all models")
     listing.add_argument("name", nargs="?")
 
@@ -91,13 +105,6 @@ def _parser() -> argparse.ArgumentParser:
     pull.add_argument("ref")
     pull.add_argument("--into", metavar="FOLDER", help="a new or empty folder (default: the cache)")
 
-    alias = commands.add_parser("alias", parents=[common], help="point an alias at a version")
-    alias.add_argument("name")
-    alias.add_argument("alias")
-    alias.add_argument("to", metavar="version")
-    alias.add_argument("--expected", metavar="VERSION", help="where it must point now; 'none': it must not exist yet")
-    alias.add_argument("--reason", default="", help="why, for the log")
-
     predict = commands.add_parser("predict", parents=[common], help="label texts, or the lines of standard input")
     predict.add_argument("ref")
     predict.add_argument("texts", nargs="*", metavar="text")
@@ -106,7 +113,6 @@ def _parser() -> argparse.ArgumentParser:
 
     log = commands.add_parser("log", parents=[common], help="who published and moved what, when and why")
     log.add_argument("name")
-    return parser
 
 
 def _registry(options: argparse.Namespace) -> Registry:

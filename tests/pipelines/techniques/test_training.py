@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from pipelines.config import Training
+from pipelines.errors import ModelError
+from pipelines.techniques.training import Score, bucketed_batches, compact_embeddings, train
+
+SETTINGS = Training(
+    epochs=4,
+    batch_size=8,
+    learning_rate=0.05,
+    warmup_ratio=0.1,
+    weight_decay=0.01,
+    max_grad_norm=1.0,
+    patience=2,
+    precision="fp32",
+)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=400), st.integers(1, 40), st.integers(0, 99))
+def test_batches_hold_every_text_once(lengths: list[int], size: int, seed: int) -> None:
+    batches = bucketed_batches(lengths, size, np.random.default_rng(seed))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert max(len(batch) for batch in batches) <= size
+
+
+def test_batches_save_padding() -> None:
+    lengths = np.random.default_rng(0).integers(1, 60, 1000).tolist()
+
+    def padded(batches: list[np.ndarray]) -> int:
+        return sum(len(batch) * max(lengths[at] for at in batch) for batch in batches)
+
+    plain = [np.arange(at, min(at + 32, 1000)) for at in range(0, 1000, 32)]
+    assert padded(bucketed_batches(lengths, 32, np.random.default_rng(0))) < 0.65 * padded(plain)
+
+
+class Toy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 4, padding_idx=0)
+        self.head = nn.Linear(4, 2)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embedding
+
+    def set_input_embeddings(self, module: nn.Module) -> None:
+        self.embedding = module
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.embedding(ids).mean(1))
+
+
+IDS = torch.tensor([[1, 2], [3, 4], [1, 4], [2, 2], [5, 0], [3, 1], [4, 4], [5, 5]] * 4)
+LABELS = torch.tensor([0, 1, 0, 0, 1, 1, 0, 1] * 4)
+
+
+def run(model: Toy, scores: list[Score], epochs: int = 4) -> list[float]:
+    answers = iter(scores)
+    records = train(
+        model,
+        [2] * len(IDS),
+        lambda batch: nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]),
+        lambda: next(answers),
+        SETTINGS,
+        seed=3,
+        phase="toy",
+        epochs=epochs,
+    )
+    return [record.train_loss for record in records]
+
+
+def test_it_learns_and_repeats_itself() -> None:
+    curves = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        curves.append(run(Toy(), [Score(0.1 * at, 1.0) for at in range(4)]))
+    assert curves[0] == curves[1]
+    assert curves[0][-1] < curves[0][0]
+
+
+def test_the_best_epoch_is_kept_and_patience_ends() -> None:
+    torch.manual_seed(0)
+    model = Toy()
+    seen: list[Tensor] = []
+    scores = iter([Score(0.5, 1.0), Score(0.9, 1.0), Score(0.8, 1.0), Score(0.9, 1.1)])
+
+    def validate() -> Score:
+        seen.append(model.head.weight.detach().clone())
+        return next(scores)
+
+    records = train(
+        model,
+        [2] * len(IDS),
+        lambda batch: nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]),
+        validate,
+        SETTINGS,
+        seed=3,
+        phase="toy",
+        epochs=10,
+    )
+    assert len(records) == 4  # epoch 2 was best; two more without a better one
+    assert torch.equal(model.head.weight, seen[1])
+    assert not model.training
+
+
+def test_a_loss_that_is_no_number_names_the_batch() -> None:
+    model = Toy()
+    with pytest.raises(ModelError, match=r"toy, epoch 1: the loss is nan on the batch of texts \["):
+        train(
+            model,
+            [2] * 8,
+            lambda batch: model(IDS[batch]).sum() * float("nan"),
+            lambda: Score(0, 0),
+            SETTINGS,
+            seed=0,
+            phase="toy",
+            epochs=1,
+        )
+
+
+def test_compact_embeddings_change_nothing_but_speed() -> None:
+    """Trained with and without: the same weights, used rows and unused ones."""
+    weights = []
+    for compact in (False, True):
+        torch.manual_seed(0)
+        model = Toy()
+        scores = [Score(at, 0.0) for at in range(4)]
+        if compact:
+            with compact_embeddings(model, IDS.tolist()):
+                run(model, scores)
+        else:
+            run(model, scores)
+        assert isinstance(model.embedding, nn.Embedding)
+        weights.append(model.embedding.weight.detach().clone())
+    assert torch.allclose(weights[0], weights[1], atol=1e-7)
+    torch.manual_seed(0)
+    assert torch.equal(weights[1][6:], Toy().embedding.weight[6:])  # ids 6 to 19 never occur
+    assert not torch.equal(weights[1][1:6], Toy().embedding.weight[1:6])

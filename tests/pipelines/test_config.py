@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.config import load_params, load_recipe
+from pipelines.errors import RecipeError
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+
+@pytest.fixture
+def recipe() -> dict[str, Any]:
+    block: dict[str, Any] = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["models"]["support-intents"]
+    return copy.deepcopy(block)
+
+
+def check(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"models": {"m": recipe}}))
+    load_params(path)
+
+
+def test_the_projects_own_params_are_valid() -> None:
+    assert "support-intents" in load_params(PARAMS).models
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("distill.tempo", 3, r"models\.m\.distill\.tempo: unknown key \(value 3\); remove it"),
+        ("task.seed", "many", r"models\.m\.task\.seed: 'many': .*valid integer"),
+        ("task.max_length", 4, r"models\.m\.task\.max_length: 4: .*greater than or equal to 8"),
+        ("quantize.technique", "int3", r"models\.m\.quantize: .*'none', 'dynamic_int8', 'static_int8'"),
+        ("data.checks.empty_text", "ignore", r"models\.m\.data\.checks\.empty_text: 'ignore': .*'fail' or 'quarantine'"),
+        ("label.hidden_layers", [], r"distill\.losses reads hidden states, but label\.hidden_layers is empty"),
+        ("label.hidden_layers", [0], r"holds none of distill\.student\.layers"),
+        ("distill.losses.relation", 1.0, r"distill\.losses\.relation is 1\.0, but label\.relations is false"),
+        ("data.splits.test", 0.9, r"must be below 1: nothing would be left for train"),
+        ("data.unlabelled", "more.txt", r"data\.splits\.file must name the labelled one"),
+    ],
+)
+def test_a_bad_value_names_key_value_and_what_is_allowed(
+    tmp_path: Path, recipe: dict[str, Any], path: str, value: Any, message: str
+) -> None:
+    *parents, last = path.split(".")
+    block = recipe
+    for name in parents:
+        block = block[name]
+    block[last] = value
+    with pytest.raises(RecipeError, match=message):
+        check(tmp_path, recipe)
+
+
+def test_nothing_to_learn_from_is_refused(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    recipe["distill"]["losses"] |= {"kl": 0, "cross_entropy": 0}
+    with pytest.raises(RecipeError, match="at least one of kl, reverse_kl and cross_entropy"):
+        check(tmp_path, recipe)
+
+
+def test_a_missing_value_is_an_error_not_a_default(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    del recipe["distill"]["training"]["patience"]
+    with pytest.raises(RecipeError, match=r"training\.patience: missing; every value stands in params\.yaml"):
+        check(tmp_path, recipe)
+
+
+def test_model_names_are_safe_for_paths(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"models": {"../evil": recipe}}))
+    with pytest.raises(RecipeError, match="models"):
+        load_params(path)
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such file"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("models: [")
+    with pytest.raises(RecipeError, match="not valid YAML"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_an_unknown_model_names_the_known_ones() -> None:
+    with pytest.raises(RecipeError, match="no model 'nope' under `models`; there are: .*support-intents"):
+        load_recipe(PARAMS, "nope")

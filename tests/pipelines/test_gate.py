@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.config import Gate
+from pipelines.errors import GateError
+from pipelines.stages.gate import gate
+
+BOUNDS = Gate(max_accuracy_loss=1.0, max_bytes=1000, min_size_ratio=10, min_latency_ratio=5, max_calibration_error=0.05)
+
+
+def measurements(**changes: float) -> dict[str, Any]:
+    values = {"low": -0.008, "bytes": 900, "size": 12.0, "latency": 6.0, "ece": 0.04} | changes
+    return {
+        "model": {"bytes": values["bytes"], "ece": values["ece"]},
+        "comparison": {
+            "accuracy_difference_low": values["low"],
+            "size_ratio": values["size"],
+            "latency_ratio": values["latency"],
+        },
+    }
+
+
+def judge(tmp_path: Path, **changes: float) -> Path:
+    (tmp_path / "metrics.json").write_text(json.dumps(measurements(**changes)))
+    gate(tmp_path, tmp_path / "gate.json", BOUNDS)
+    return tmp_path / "gate.json"
+
+
+def test_a_model_within_its_bounds_passes(tmp_path: Path) -> None:
+    verdict = json.loads(judge(tmp_path).read_text())
+    assert verdict["passed"] is True
+    assert len(verdict["bounds"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"low": -0.013}, r"max_accuracy_loss is 1\.3, must be at most 1 \(off by 0\.3\)"),
+        ({"bytes": 1001}, r"max_bytes is 1001, must be at most 1000 \(off by 1\)"),
+        ({"size": 9.5}, r"min_size_ratio is 9\.5, must be at least 10 \(off by 0\.5\)"),
+        ({"latency": 4.0}, r"min_latency_ratio is 4, must be at least 5 \(off by 1\)"),
+        ({"ece": 0.06}, r"max_calibration_error is 0\.06, must be at most 0\.05 \(off by 0\.01\)"),
+        ({"ece": float("nan")}, r"max_calibration_error is nan"),
+    ],
+)
+def test_each_bound_is_named_with_its_distance(tmp_path: Path, change: dict[str, float], message: str) -> None:
+    with pytest.raises(GateError, match=message):
+        judge(tmp_path, **change)
+    assert not (tmp_path / "gate.json").exists()
+    assert (tmp_path / "metrics.json").exists()
+
+
+def test_every_missed_bound_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(GateError) as caught:
+        judge(tmp_path, bytes=5000, ece=0.5)
+    assert "max_bytes" in str(caught.value)
+    assert "max_calibration_error" in str(caught.value)
