@@ -9,24 +9,43 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pipelines.environment import disable_telemetry
 from pipelines.errors import FactoryError
 
+if TYPE_CHECKING:
+    from flows.build import BuildResult
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="python -m flows", description="Build small models, and write recipes for new ones.")
+    top = argparse.ArgumentParser(
+        prog="python -m flows", description="Build small models, and write recipes for new ones."
+    )
     commands = top.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="run what is stale, then publish", description="Run what DVC finds stale, gate, publish.")
+    build = commands.add_parser(
+        "build", help="run what is stale, then publish", description="Run what DVC finds stale, gate, publish."
+    )
     build.add_argument("name", help="name of a recipe in params.yaml")
-    build.add_argument("--publish", metavar="URL", help="registry to publish to: a folder or s3://BUCKET/PREFIX (default: build only)")
-    build.add_argument("--alias", default="candidate", help="alias that points at the published version (default: candidate)")
+    build.add_argument(
+        "--publish", metavar="URL", help="registry to publish to: a folder or s3://BUCKET/PREFIX (default: build only)"
+    )
+    build.add_argument(
+        "--alias", default="candidate", help="alias that points at the published version (default: candidate)"
+    )
     build.add_argument("--plan", action="store_true", help="only show which stages would run, and why")
-    new = commands.add_parser("new", help="write a recipe for a data set", description="Look at a file and append a recipe to params.yaml.")
+    new = commands.add_parser(
+        "new", help="write a recipe for a data set", description="Look at a file and append a recipe to params.yaml."
+    )
     new.add_argument("name", help="name of the new recipe")
-    new.add_argument("--data", metavar="FILE", required=True, type=Path, help="CSV, JSONL or Parquet file, or a folder with train/validation/test")
+    new.add_argument(
+        "--data",
+        metavar="FILE",
+        required=True,
+        type=Path,
+        help="CSV, JSONL or Parquet file, or a folder with train/validation/test",
+    )
     new.add_argument("--task", choices=["text-classification"], required=True, help="what the model is for")
     return top
 
@@ -76,7 +95,7 @@ def _import_the_rest() -> None:
     import flows.build  # noqa: F401
 
 
-def _report(root: Path, result: "BuildResult") -> None:
+def _report(root: Path, result: BuildResult) -> None:
     """The result's table, the report's place, the next commands."""
     from prefect.settings import PREFECT_HOME
     from rich.console import Console

@@ -23,7 +23,9 @@ def show_plan(plan: Plan, model: str) -> None:
     """The plan as a Markdown artifact."""
     rows = [f"| `{step.node.name}` | {_reasons(step.reasons)} |" for step in plan.steps]
     text = "\n".join([f"{summary(plan)}.", "", "| stage | why it runs |", "|---|---|", *rows])
-    create_markdown_artifact(text, key=key_for("plan", model), description=f"Plan of {model}: what DVC finds stale, and why")
+    create_markdown_artifact(
+        text, key=key_for("plan", model), description=f"Plan of {model}: what DVC finds stale, and why"
+    )
 
 
 def summary(plan: Plan) -> str:
@@ -35,12 +37,16 @@ def summary(plan: Plan) -> str:
 
 def show_metrics(metrics: Any, model: str) -> None:
     """The metrics as a table artifact: a row a measure, a column a side."""
-    create_table_artifact(rows_of(metrics), key=key_for("metrics", model), description=f"Metrics of {model} beside its teacher")
+    create_table_artifact(
+        rows_of(metrics), key=key_for("metrics", model), description=f"Metrics of {model} beside its teacher"
+    )
 
 
 def show_report(report: Path, model: str) -> None:
     """A link to the report on the machine that built the model."""
-    create_link_artifact(report.as_uri(), link_text=str(report), key=key_for("report", model), description=f"Report of {model}")
+    create_link_artifact(
+        report.as_uri(), link_text=str(report), key=key_for("report", model), description=f"Report of {model}"
+    )
 
 
 def rows_of(metrics: Any) -> list[dict[str, Any]]:
@@ -50,7 +56,10 @@ def rows_of(metrics: Any) -> list[dict[str, Any]]:
         side = path[0] if path and path[0] in SIDES else ""
         measure = ".".join(path[1:] if side else path) or "value"
         table.setdefault(measure, {})[side or "model"] = value
-    return [{"measure": measure, "teacher": values.get("teacher", ""), "model": values.get("model", "")} for measure, values in table.items()]
+    return [
+        {"measure": measure, "teacher": values.get("teacher", ""), "model": values.get("model", "")}
+        for measure, values in table.items()
+    ]
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -18,7 +18,7 @@ from slm_registry.errors import RegistryError
 
 from flows import artifacts, record
 from flows.console import without_tracebacks
-from flows.errors import FlowError
+from flows.errors import FlowError, GraphError
 from flows.graph import Plan, find_root, make_plan
 from flows.publish import Publication, publish_bundle
 from flows.stage import stage_task
@@ -40,8 +40,10 @@ class BuildResult:
     publication: Publication | None
 
 
-@flow(name="build", flow_run_name="build · {model}")
-def build(model: str, publish: str | None = None, alias: str = "candidate", plan_only: bool = False) -> BuildResult | State[Any]:
+@flow(name="build", flow_run_name="build · {model}")  # type: ignore[untyped-decorator]  # Prefect is not followed by mypy
+def build(
+    model: str, publish: str | None = None, alias: str = "candidate", plan_only: bool = False
+) -> BuildResult | State[Any]:
     """Build one model: run what DVC finds stale, then publish the finished bundle and move the alias to it.
 
     Args:
@@ -73,6 +75,8 @@ def _build(root: Path, model: str, publish: str | None, alias: str, plan_only: b
         artifacts.show_report(root / report, model)
     publication = None
     if publish:
+        if metrics is None:
+            raise GraphError("dvc.yaml: no stage of this model writes metrics; nothing is published unmeasured")
         publication = publish_bundle(model, publish, alias, root, plan.out("bundle"), metrics)
     return BuildResult(model, outcomes, metrics, report, publication)
 

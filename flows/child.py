@@ -26,7 +26,11 @@ class Stopped(Exception):
 
 
 def start(
-    command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None, stdout: int | IO[str] | None = subprocess.PIPE
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    stdout: int | IO[str] | None = subprocess.PIPE,
 ) -> subprocess.Popen[str]:
     """Start a command under a supervisor. Closing the returned process's stdin, or dying, ends the command and all it started."""
     # -I -S: the supervisor needs no site-packages and is up in a few milliseconds; the command itself is not affected.
@@ -94,7 +98,12 @@ def _lines(process: subprocess.Popen[str], stop: threading.Event, each: Callable
 
 
 def run(
-    command: Sequence[str], *, cwd: Path, stop: threading.Event, each: Callable[[str], None], env: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    stop: threading.Event,
+    each: Callable[[str], None],
+    env: Mapping[str, str] | None = None,
 ) -> int:
     """Run a command, hand over each line of its output as it comes, and return its exit code.
 

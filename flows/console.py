@@ -71,8 +71,18 @@ def result_rows(metrics: Any) -> list[tuple[str, str, str, str]]:
         ("macro-F1, %", _percent(teacher.get("macro_f1")), _percent(model.get("macro_f1")), ""),
         ("calibration error (ECE)", _number(teacher.get("ece"), "{:.3f}"), _number(model.get("ece"), "{:.3f}"), ""),
         ("size, MB", _megabytes(teacher), _megabytes(model), ratio("size_ratio", "smaller")),
-        ("p50, ms at batch 1", _number(teacher.get("p50_ms"), "{:.2f}"), _number(model.get("p50_ms"), "{:.2f}"), ratio("latency_ratio", "faster")),
-        ("texts a second", _number(teacher.get("texts_per_s"), "{:.0f}"), _number(model.get("texts_per_s"), "{:.0f}"), ratio("throughput_ratio", "as many")),
+        (
+            "p50, ms at batch 1",
+            _number(teacher.get("p50_ms"), "{:.2f}"),
+            _number(model.get("p50_ms"), "{:.2f}"),
+            ratio("latency_ratio", "faster"),
+        ),
+        (
+            "texts a second",
+            _number(teacher.get("texts_per_s"), "{:.0f}"),
+            _number(model.get("texts_per_s"), "{:.0f}"),
+            ratio("throughput_ratio", "as many"),
+        ),
     ]
     return rows
 
@@ -134,5 +144,7 @@ def _difference(comparison: Mapping[str, Any]) -> str:
     value, low, high = (comparison.get(f"accuracy_difference{end}") for end in ("", "_low", "_high"))
     if not isinstance(value, Number):
         return ""
-    interval = f" ({100 * low:+.2f} to {100 * high:+.2f})" if isinstance(low, Number) and isinstance(high, Number) else ""
+    interval = (
+        f" ({100 * low:+.2f} to {100 * high:+.2f})" if isinstance(low, Number) and isinstance(high, Number) else ""
+    )
     return f"{100 * value:+.2f} points{interval}"

@@ -1,14 +1,14 @@
 """What a build can end with. Every message is one that a user can act upon.
 
-    FlowError
-    ├── GraphError         exit 2   dvc.yaml cannot be read, or holds no such model
-    ├── PublishError       exit 1   the bundle lacks what the registry's record needs
-    └── StageError                  a stage failed; `kind` is the class that the stage named, `exit_code` is that class's
-        ├── GateFailed     exit 5   the finished model misses a bound
-        ├── BadInput       exit 2-4 recipe, data set or model folder is at fault: a second try gives the same
-        ├── StageFailed    exit 6/1 no space, no memory, or an error that nobody foresaw
-        └── Transient      exit 7   may pass on a second try: the only kind that is retried
-            └── Locked     exit 7   another DVC process holds what the stage needs
+FlowError
+├── GraphError         exit 2   dvc.yaml cannot be read, or holds no such model
+├── PublishError       exit 1   the bundle lacks what the registry's record needs
+└── StageError                  a stage failed; `kind` is the class that the stage named, `exit_code` is that class's
+    ├── GateFailed     exit 5   the finished model misses a bound
+    ├── BadInput       exit 2-4 recipe, data set or model folder is at fault: a second try gives the same
+    ├── StageFailed    exit 6/1 no space, no memory, or an error that nobody foresaw
+    └── Transient      exit 7   may pass on a second try: the only kind that is retried
+        └── Locked     exit 7   another DVC process holds what the stage needs
 """
 
 from __future__ import annotations

@@ -96,7 +96,9 @@ class Plan:
         """As `find`, but GraphError where there is none."""
         found = self.find(filename)
         if found is None:
-            raise GraphError(f"dvc.yaml: one output named {filename!r} is needed; the stages of this model have none, or several")
+            raise GraphError(
+                f"dvc.yaml: one output named {filename!r} is needed; the stages of this model have none, or several"
+            )
         return found
 
     def metrics_file(self) -> Path | None:
@@ -112,7 +114,9 @@ def find_root(start: Path) -> Path:
     try:
         return Path(Repo.find_root(os.fspath(start)))
     except NotDvcRepoError as error:
-        raise GraphError(f"{start}: no .dvc folder here or above; run from the project's folder, or `dvc init` it first") from error
+        raise GraphError(
+            f"{start}: no .dvc folder here or above; run from the project's folder, or `dvc init` it first"
+        ) from error
 
 
 def make_plan(root: Path, model: str | None = None) -> Plan:
@@ -121,7 +125,9 @@ def make_plan(root: Path, model: str | None = None) -> Plan:
     Raises GraphError where dvc.yaml cannot be read or holds no stage of the model.
     """
     with _index(root) as (stages, graph):
-        upstream = {stage: list(graph.successors(stage)) for stage in stages}  # DVC's edges point from a stage to what it needs
+        upstream = {
+            stage: list(graph.successors(stage)) for stage in stages
+        }  # DVC's edges point from a stage to what it needs
         wanted = _in_order(_targets(stages, model), upstream)
         steps: list[Step] = []
         stale: set[str] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import re
@@ -28,7 +29,11 @@ OTHER_CHARS_A_TOKEN = 2.5
 LONGEST = 128
 
 #: Up to so many training rows: epochs of teach, distill and recovery. Few rows need many passes, the best epoch is kept.
-EPOCHS: tuple[tuple[float, tuple[int, int, int]], ...] = ((6_000, (10, 20, 10)), (20_000, (5, 10, 5)), (math.inf, (3, 5, 3)))
+EPOCHS: tuple[tuple[float, tuple[int, int, int]], ...] = (
+    (6_000, (10, 20, 10)),
+    (20_000, (5, 10, 5)),
+    (math.inf, (3, 5, 3)),
+)
 
 #: Share of rows on which teacher and model typically disagree; it decides how narrow an interval a test set can give.
 DISAGREEMENT = 0.06
@@ -49,14 +54,18 @@ def new_recipe(params: Path, name: str, data: Path, task: str) -> int:
     Raises RecipeError where params.yaml is at fault or the name is taken or invalid, DataError where the data cannot be read.
     """
     if not re.fullmatch(NAME_PATTERN, name):
-        raise RecipeError(f"{name!r}: no valid name; use lower-case letters, digits, dots, dashes and underscores, a letter or digit first")
+        raise RecipeError(
+            f"{name!r}: no valid name; use lower-case letters, digits, dots, dashes and underscores, a letter or digit first"
+        )
     known = load_params(params).models
     if name in known:
         raise RecipeError(f"{params}: there is a model {name!r} already; choose another name, or edit its block")
     if not data.exists():
         raise DataError(f"{data}: no such file or folder")
     seen = profile(data)
-    recipe = Recipe.model_validate(recipe_for(seen, _template(task), source_of(data, params), faster_precision(), os.cpu_count() or 1))
+    recipe = Recipe.model_validate(
+        recipe_for(seen, _template(task), source_of(data, params), faster_precision(), os.cpu_count() or 1)
+    )
     write_block(params, name, recipe)
     print(summary(params, name, seen, recipe))
     return 0
@@ -73,15 +82,25 @@ def source_of(data: Path, params: Path) -> str:
     return (place.relative_to(root) if place.is_relative_to(root) else place).as_posix()
 
 
-def recipe_for(seen: Profile, template: Mapping[str, Any], source: str, precision: Precision, cores: int) -> dict[str, Any]:
+def recipe_for(
+    seen: Profile, template: Mapping[str, Any], source: str, precision: Precision, cores: int
+) -> dict[str, Any]:
     """The template with every value fitted that depends on the data or on the machine."""
     split = split_for(seen, template["data"]["splits"])
     teach, distill, recover = next(epochs for limit, epochs in EPOCHS if split.train_rows <= limit)
-    recipe = yaml.safe_load(yaml.safe_dump(dict(template)))  # a deep copy
+    recipe: dict[str, Any] = copy.deepcopy(dict(template))
     recipe["task"] |= {"max_length": max_length(seen), "threads": min(cores, 4)}
-    recipe["data"] |= {"source": source, "text_column": seen.text_column, "label_column": seen.label_column, "splits": split.recipe}
+    recipe["data"] |= {
+        "source": source,
+        "text_column": seen.text_column,
+        "label_column": seen.label_column,
+        "splits": split.recipe,
+    }
     recipe["data"]["checks"] |= {
-        "long_text": {"action": "quarantine", "max_chars": max(1000, round_up(4 * seen.lengths[QUANTILES.index(0.99)], 100))},
+        "long_text": {
+            "action": "quarantine",
+            "max_chars": max(1000, round_up(4 * seen.lengths[QUANTILES.index(0.99)], 100)),
+        },
         "class_count": {"action": "fail", "min_rows": smallest_class(seen, split)},
         "language": {"action": "quarantine", "expected": seen.language, "confidence": 0.99} if seen.language else None,
     }
@@ -176,7 +195,8 @@ def block_lines(section: BaseModel, indent: int) -> Iterator[str]:
 
 def _scalar(value: Any) -> str:
     """A value on one line, quoted where YAML wants it."""
-    return yaml.safe_dump([value], default_flow_style=True, width=math.inf, allow_unicode=True).strip()[1:-1]
+    line: str = yaml.safe_dump([value], default_flow_style=True, width=math.inf, allow_unicode=True)
+    return line.strip()[1:-1]
 
 
 def summary(params: Path, name: str, seen: Profile, recipe: Recipe) -> str:

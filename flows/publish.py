@@ -34,7 +34,7 @@ def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.result(raise_on_failure=False), UnreachableError)
 
 
-@task(
+@task(  # type: ignore[untyped-decorator]  # Prefect is not followed by mypy
     name="publish",
     task_run_name="publish · {model}",
     cache_policy=NO_CACHE,

@@ -15,7 +15,18 @@ import yaml
 from flows.errors import PublishError
 
 #: What decides a model's bytes, besides the code.
-PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime", "numpy", "great-expectations", "dvc", "prefect")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "numpy",
+    "great-expectations",
+    "dvc",
+    "prefect",
+)
 BUNDLE_RECORD = "lineage.json"
 
 
@@ -81,7 +92,9 @@ def _made_from(bundle: Path) -> dict[str, Any]:
     made = read_json(path)
     missing = [key for key in ("data_sha256", "teacher") if not isinstance(made, dict) or not made.get(key)]
     if missing:
-        raise PublishError(f"{path}: {' and '.join(missing)} missing; a model without a record of its origin is not published")
+        raise PublishError(
+            f"{path}: {' and '.join(missing)} missing; a model without a record of its origin is not published"
+        )
     record: dict[str, Any] = made
     return record
 

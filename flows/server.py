@@ -22,7 +22,7 @@ from flows import child
 from flows.errors import FlowError
 
 START_SECONDS = 90.0
-_HOST = "127.0.0.1"
+HOST = "127.0.0.1"
 _READY_TICK = 0.1
 
 
@@ -49,20 +49,37 @@ def _temporary_server(home: Path, meanwhile: Callable[[], None]) -> str:
     home.mkdir(parents=True, exist_ok=True)
     log = home / "temporary-server.log"
     with _one_at_a_time(home / "temporary-server.lock"), log.open("w", encoding="utf-8") as output:
-        port = _free_port()
-        environment = os.environ | {"PREFECT_HOME": str(home), "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
+        port = free_port()
+        environment = os.environ | {
+            "PREFECT_HOME": str(home),
+            "PREFECT_UI_ENABLED": "0",
+            "PREFECT__SERVER_EPHEMERAL": "1",
+        }
         process = child.start(_command(port), cwd=home, env=environment, stdout=output)
         # At exit and not earlier: Prefect's own exit handlers, which run first, still send logs and events.
         atexit.register(child.end, process)
         meanwhile()
         _wait_until_healthy(process, port, log)
-    return f"http://{_HOST}:{port}/api"
+    return f"http://{HOST}:{port}/api"
 
 
 def _command(port: int) -> list[str]:
     """The command with which Prefect itself starts its temporary server."""
     app = ["--factory", "prefect.server.api.server:create_app"]
-    return [sys.executable, "-m", "uvicorn", *app, "--host", _HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+    return [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        *app,
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+        "--lifespan",
+        "on",
+    ]
 
 
 @contextmanager
@@ -73,9 +90,10 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
         yield
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((_HOST, 0))
+        probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
 
@@ -83,15 +101,18 @@ def _free_port() -> int:
 def _wait_until_healthy(process: subprocess.Popen[str], port: int, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        if _healthy(port):
+        if healthy(port):
             return
         time.sleep(_READY_TICK)
     last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-    raise FlowError(f"Prefect's temporary server did not start{': ' + last[0] if last else ''}; see {log}, or set PREFECT_API_URL to a running server")
+    raise FlowError(
+        f"Prefect's temporary server did not start{': ' + last[0] if last else ''}; see {log}, or set PREFECT_API_URL to a running server"
+    )
 
 
-def _healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection(_HOST, port, timeout=5)
+def healthy(port: int) -> bool:
+    """Whether a Prefect server answers on a port of this machine."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", "/api/health")
         return connection.getresponse().status == 200

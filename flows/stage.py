@@ -54,7 +54,12 @@ def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.result(raise_on_failure=False), Transient)
 
 
-@task(cache_policy=NO_CACHE, retries=len(RETRY_DELAYS), retry_delay_seconds=list(RETRY_DELAYS), retry_condition_fn=may_pass)
+@task(  # type: ignore[untyped-decorator]  # Prefect is not followed by mypy
+    cache_policy=NO_CACHE,
+    retries=len(RETRY_DELAYS),
+    retry_delay_seconds=list(RETRY_DELAYS),
+    retry_condition_fn=may_pass,
+)
 def run_stage(step: Step, root: Path, stop: threading.Event) -> State[None]:
     """Bring one stage up to date. Its state's name says what happened: Built, Restored, Up to date.
 

@@ -74,6 +74,8 @@ class Transcript:
             return stage_error(self.stage, self._kind, "\n".join(self._message))
         exit_code = _EXIT.search(self._dvc)
         if exit_code and int(exit_code["code"]) in (-9, 137):
-            return StageFailed(self.stage, "ResourceError", "killed from outside (signal 9), most often for want of memory")
+            return StageFailed(
+                self.stage, "ResourceError", "killed from outside (signal 9), most often for want of memory"
+            )
         said = self._last[-1].strip() if self._last else ""
         return StageFailed(self.stage, "StageFailed", said or self._dvc or f"exited with {code} and said nothing")

@@ -30,9 +30,15 @@ class Task(Section):
     """What the model is for, and what every stage shares."""
 
     type: Literal["text-classification"] = Field(description="Task; decides the model family (families/).")
-    seed: int = Field(ge=0, lt=2**31, description="Seed of every random choice: splits, order of batches, fresh weights.")
+    seed: int = Field(
+        ge=0, lt=2**31, description="Seed of every random choice: splits, order of batches, fresh weights."
+    )
     max_length: int = Field(ge=8, le=512, description="Longest text in tokens; what is longer is cut at this length.")
-    threads: int = Field(ge=1, le=64, description="CPU threads for training and labelling. Part of the record: it changes the order of sums.")
+    threads: int = Field(
+        ge=1,
+        le=64,
+        description="CPU threads for training and labelling. Part of the record: it changes the order of sums.",
+    )
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -80,8 +86,12 @@ class ClassCount(Section):
 class NearDuplicates(Section):
     """Texts of one split that almost stand in another; test rows are never dropped for it."""
 
-    action: Action = Field(description="What to do with a training row that almost stands in validation or test, or a validation row in test.")
-    similarity: Fraction = Field(description="Jaccard similarity of character 4-grams from which two texts are near-duplicates.")
+    action: Action = Field(
+        description="What to do with a training row that almost stands in validation or test, or a validation row in test."
+    )
+    similarity: Fraction = Field(
+        description="Jaccard similarity of character 4-grams from which two texts are near-duplicates."
+    )
 
 
 class Language(Section):
@@ -101,8 +111,12 @@ class Checks(Section):
     label_set: LabelSet = Field(description="Label outside the set; or, in validation and test, unknown to train.")
     class_count: ClassCount = Field(description="Class with too few training rows.")
     duplicates: Action = Field(description="The same text and label twice in one split; quarantine keeps the first.")
-    conflicting_labels: Action = Field(description="The same text under two labels; quarantine drops every one of them.")
-    leakage_exact: Action = Field(description="A training text that also stands in validation or test, or a validation text in test; quarantine never drops from test.")
+    conflicting_labels: Action = Field(
+        description="The same text under two labels; quarantine drops every one of them."
+    )
+    leakage_exact: Action = Field(
+        description="A training text that also stands in validation or test, or a validation text in test; quarantine never drops from test."
+    )
     leakage_near: NearDuplicates = Field(description="As leakage_exact, for texts that almost stand there.")
     encoding_damage: Action = Field(description="Replacement characters, control characters, or UTF-8 read as Latin-1.")
     language: Language | None = Field(description="Language check; null turns it off.")
@@ -117,8 +131,12 @@ class Data(Section):
     )
     text_column: str = Field(min_length=1, description="Column that holds the text.")
     label_column: str = Field(min_length=1, description="Column that holds the label.")
-    splits: GivenSplits | MadeSplits = Field(discriminator="kind", description="Given by files, or made by the factory.")
-    unlabelled: str | None = Field(description="File of unlabelled text (one text a row or line) in the source folder; the student learns from it too.")
+    splits: GivenSplits | MadeSplits = Field(
+        discriminator="kind", description="Given by files, or made by the factory."
+    )
+    unlabelled: str | None = Field(
+        description="File of unlabelled text (one text a row or line) in the source folder; the student learns from it too."
+    )
     checks: Checks = Field(description="What is checked, and what a finding does.")
 
     @model_validator(mode="after")
@@ -140,8 +158,12 @@ class Training(Section):
     warmup_ratio: float = Field(ge=0, lt=1, description="Share of the steps that warm up.")
     weight_decay: float = Field(ge=0, lt=1, description="AdamW decay of matrices; vectors and embeddings are spared.")
     max_grad_norm: float = Field(gt=0, description="Gradient norm above which gradients are scaled down.")
-    patience: int = Field(ge=1, description="Epochs without a better validation loss before training stops; the best epoch is kept.")
-    precision: Literal["fp32", "bf16"] = Field(description="Arithmetic of the forward pass; bf16 only pays on processors that have it (`flows new` measures).")
+    patience: int = Field(
+        ge=1, description="Epochs without a better validation loss before training stops; the best epoch is kept."
+    )
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        description="Arithmetic of the forward pass. auto: bf16 where the processor has bf16 instructions, else fp32."
+    )
 
 
 class Losses(Section):
@@ -152,13 +174,17 @@ class Losses(Section):
     cross_entropy: Weight = Field(description="Cross-entropy with the true label; unlabelled text has none.")
     hidden_mse: Weight = Field(description="Mean squared error of hidden states of matched layers (Jiao et al. 2020).")
     hidden_cosine: Weight = Field(description="One minus cosine of hidden states of matched layers (Sanh et al. 2019).")
-    relation: Weight = Field(description="MiniLM relations of queries, keys and values of the last layer (Wang et al. 2021).")
+    relation: Weight = Field(
+        description="MiniLM relations of queries, keys and values of the last layer (Wang et al. 2021)."
+    )
     temperature: float = Field(gt=0, le=100, description="Softens both sides of the KL losses.")
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Losses:
         if self.kl + self.reverse_kl + self.cross_entropy <= 0:
-            raise ValueError("at least one of kl, reverse_kl and cross_entropy must be above 0: nothing else reaches the classifier")
+            raise ValueError(
+                "at least one of kl, reverse_kl and cross_entropy must be above 0: nothing else reaches the classifier"
+            )
         return self
 
     @property
@@ -170,9 +196,16 @@ class Losses(Section):
 class Teach(Section):
     """The teacher: where it comes from, and its fine-tuning."""
 
-    source: str = Field(min_length=1, description="`package:NAME/FOLDER` of an installed package, `hub:ORG/NAME@REVISION`, or a local folder.")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Digest of the source's model.safetensors; anything else is refused.")
-    mode: Literal["finetune", "ready"] = Field(description="`finetune` on the task, or `ready`: the source already is a classifier of these labels.")
+    source: str = Field(
+        min_length=1,
+        description="`package:NAME/FOLDER` of an installed package, `hub:ORG/NAME@REVISION`, or a local folder.",
+    )
+    sha256: str = Field(
+        pattern="^[0-9a-f]{64}$", description="Digest of the source's model.safetensors; anything else is refused."
+    )
+    mode: Literal["finetune", "ready"] = Field(
+        description="`finetune` on the task, or `ready`: the source already is a classifier of these labels."
+    )
     label_smoothing: float = Field(ge=0, lt=1, description="Smoothing of the true labels while fine-tuning.")
     training: Training = Field(description="Fine-tuning; read in mode `finetune` only.")
 
@@ -181,8 +214,12 @@ class Label(Section):
     """What the teacher's one pass over the training text stores."""
 
     batch_size: int = Field(ge=1, le=4096, description="Texts a forward pass.")
-    hidden_layers: list[Annotated[int, Field(ge=0)]] = Field(description="Teacher layers (0 is the first) whose output is stored, float16, a vector a token.")
-    relations: bool = Field(description="Store queries, keys and values of the teacher's last layer, for the relation loss.")
+    hidden_layers: list[Annotated[int, Field(ge=0)]] = Field(
+        description="Teacher layers (0 is the first) whose output is stored, float16, a vector a token."
+    )
+    relations: bool = Field(
+        description="Store queries, keys and values of the teacher's last layer, for the relation loss."
+    )
 
 
 class StudentLayers(Section):
@@ -210,7 +247,9 @@ class StudentRandom(Section):
 class Distill(Section):
     """The student and how it learns from the stored signals."""
 
-    student: StudentLayers | StudentPretrained | StudentRandom = Field(discriminator="kind", description="Where the student's weights come from.")
+    student: StudentLayers | StudentPretrained | StudentRandom = Field(
+        discriminator="kind", description="Where the student's weights come from."
+    )
     losses: Losses = Field(description="What the student minimises.")
     training: Training = Field(description="The loop's settings.")
 
@@ -228,14 +267,19 @@ class Vocabulary(Section):
     """Which tokens stay. Special tokens, single characters and byte fallbacks always do."""
 
     min_count: int = Field(ge=1, description="Tokens seen at least this often in training and unlabelled text stay.")
-    keep_first: int = Field(ge=0, description="Tokens with a lower id stay whatever their count: pretrained vocabularies put frequent tokens first.")
+    keep_first: int = Field(
+        ge=0,
+        description="Tokens with a lower id stay whatever their count: pretrained vocabularies put frequent tokens first.",
+    )
 
 
 class StructuredPruning(Section):
     """Iterative structured pruning with recovery against the stored signals."""
 
     technique: Literal["structured"] = Field(description="Remove whole units: tokens, layers, FFN columns, heads.")
-    importance: Literal["taylor", "activation"] = Field(description="Taylor: |gradient x activation| on training text; activation: mean |activation|.")
+    importance: Literal["taylor", "activation"] = Field(
+        description="Taylor: |gradient x activation| on training text; activation: mean |activation|."
+    )
     calibration_rows: int = Field(ge=1, description="Training texts over which importance is measured.")
     steps: int = Field(ge=1, le=20, description="Cuts on the way to the target; each is followed by a recovery.")
     num_hidden_layers: int | None = Field(ge=1, description="Layers to keep; null keeps all.")
@@ -243,15 +287,23 @@ class StructuredPruning(Section):
     num_attention_heads: int | None = Field(ge=1, description="Heads to keep in every layer; null keeps all.")
     vocabulary: Vocabulary | None = Field(description="Which tokens leave the vocabulary; null keeps all.")
     losses: Losses = Field(description="What recovery minimises.")
-    step_epochs: int = Field(ge=1, description="Epochs of recovery after each cut but the last; the last has recovery.epochs.")
+    step_epochs: int = Field(
+        ge=1, description="Epochs of recovery after each cut but the last; the last has recovery.epochs."
+    )
     recovery: Training = Field(description="The loop's settings in recovery.")
 
 
 class Export(Section):
     """The ONNX export that every quantization starts from."""
 
-    parity: float = Field(gt=0, le=0.1, description="Largest allowed difference of logits, exported fp32 against torch, padded and unpadded.")
-    calibrate: bool = Field(description="Scale the logits by a temperature fitted on validation (Guo et al. 2017), folded into the head: no cost, no label changes.")
+    parity: float = Field(
+        gt=0,
+        le=0.1,
+        description="Largest allowed difference of logits, exported fp32 against torch, padded and unpadded.",
+    )
+    calibrate: bool = Field(
+        description="Scale the logits by a temperature fitted on validation (Guo et al. 2017), folded into the head: no cost, no label changes."
+    )
 
 
 class NoQuantization(Export):
@@ -291,7 +343,9 @@ class Evaluate(Section):
 class Gate(Section):
     """What the finished model must hold before anything is published."""
 
-    max_accuracy_loss: float = Field(gt=0, le=100, description="Non-inferiority margin in points: the 95 % bound of the paired loss must stay below.")
+    max_accuracy_loss: float = Field(
+        gt=0, le=100, description="Non-inferiority margin in points: the 95 % bound of the paired loss must stay below."
+    )
     max_bytes: int = Field(ge=1, description="Largest download in bytes.")
     min_size_ratio: float = Field(gt=0, description="Teacher's bytes over the model's.")
     min_latency_ratio: float = Field(gt=0, description="Teacher's p50 (torch eager, batch 1) over the model's.")
@@ -307,7 +361,9 @@ class Recipe(Section):
     label: Label = Field(description="The signals that the teacher leaves.")
     distill: Distill = Field(description="The student.")
     prune: NoTechnique | StructuredPruning = Field(discriminator="technique", description="Structured pruning.")
-    quantize: NoQuantization | DynamicInt8 | StaticInt8 = Field(discriminator="technique", description="Export and quantization.")
+    quantize: NoQuantization | DynamicInt8 | StaticInt8 = Field(
+        discriminator="technique", description="Export and quantization."
+    )
     evaluate: Evaluate = Field(description="How the result is measured.")
     gate: Gate = Field(description="What the result must hold.")
 
@@ -318,20 +374,38 @@ class Recipe(Section):
             users.append(("prune", self.prune.losses))
         for stage, losses in users:
             if losses.wants_hidden and not self.label.hidden_layers:
-                raise ValueError(f"{stage}.losses reads hidden states, but label.hidden_layers is empty: name the layers to store, or set the weights to 0")
+                raise ValueError(
+                    f"{stage}.losses reads hidden states, but label.hidden_layers is empty: name the layers to store, or set the weights to 0"
+                )
             if losses.relation > 0 and not self.label.relations:
-                raise ValueError(f"{stage}.losses.relation is {losses.relation}, but label.relations is false: set it to true, or the weight to 0")
+                raise ValueError(
+                    f"{stage}.losses.relation is {losses.relation}, but label.relations is false: set it to true, or the weight to 0"
+                )
         return self
 
     @model_validator(mode="after")
     def _layers_agree(self) -> Recipe:
         student = self.distill.student
-        if self.distill.losses.wants_hidden and isinstance(student, StudentLayers) and not set(student.layers) & set(self.label.hidden_layers):
-            raise ValueError(f"distill.losses reads hidden states, but label.hidden_layers {self.label.hidden_layers} holds none of distill.student.layers {student.layers}")
+        if (
+            self.distill.losses.wants_hidden
+            and isinstance(student, StudentLayers)
+            and not set(student.layers) & set(self.label.hidden_layers)
+        ):
+            raise ValueError(
+                f"distill.losses reads hidden states, but label.hidden_layers {self.label.hidden_layers} holds none of distill.student.layers {student.layers}"
+            )
         if isinstance(self.data.splits, MadeSplits) and self.data.splits.validation + self.data.splits.test >= 1:
-            raise ValueError("data.splits.validation + data.splits.test must be below 1: nothing would be left for train")
-        if isinstance(self.data.splits, MadeSplits) and self.data.unlabelled is not None and self.data.splits.file is None:
-            raise ValueError("data.unlabelled names a file in the source folder, so data.splits.file must name the labelled one")
+            raise ValueError(
+                "data.splits.validation + data.splits.test must be below 1: nothing would be left for train"
+            )
+        if (
+            isinstance(self.data.splits, MadeSplits)
+            and self.data.unlabelled is not None
+            and self.data.splits.file is None
+        ):
+            raise ValueError(
+                "data.unlabelled names a file in the source folder, so data.splits.file must name the labelled one"
+            )
         return self
 
 
@@ -349,7 +423,9 @@ def load_params(path: Path) -> Params:
     try:
         raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such file; run from the project's folder, or write a recipe with `python -m flows new`") from error
+        raise RecipeError(
+            f"{path}: no such file; run from the project's folder, or write a recipe with `python -m flows new`"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid YAML: {error}") from error
     try:
@@ -362,7 +438,9 @@ def load_recipe(path: Path, model: str) -> Recipe:
     """The recipe of one model; RecipeError where it is missing or wrong."""
     params = load_params(path)
     if model not in params.models:
-        raise RecipeError(f"{path}: no model {model!r} under `models`; there are: {', '.join(sorted(params.models)) or 'none'}")
+        raise RecipeError(
+            f"{path}: no model {model!r} under `models`; there are: {', '.join(sorted(params.models)) or 'none'}"
+        )
     return params.models[model]
 
 
@@ -374,5 +452,7 @@ def _explain(path: Path, item: Any) -> str:
         return f"{path}: {key}: unknown key (value {item['input']!r}); remove it, or see docs/recipe.md for the keys there are"
     if item["type"] == "missing":
         return f"{path}: {key}: missing; every value stands in params.yaml, see docs/recipe.md"
-    value = item["input"] if isinstance(item["input"], str | int | float | bool | None) else type(item["input"]).__name__
+    value = (
+        item["input"] if isinstance(item["input"], str | int | float | bool | None) else type(item["input"]).__name__
+    )
     return f"{path}: {key}: {value!r}: {message}"

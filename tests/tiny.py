@@ -74,7 +74,8 @@ def tiny_config(kind: str, vocab_size: int) -> Any:
     """A config of a few thousand weights for an architecture."""
     import transformers as hf
 
-    common = {"vocab_size": vocab_size, "pad_token_id": 0, "max_position_embeddings": 64}
+    # Wide random weights: from the usual 0.02 so small a model learns nothing in a few steps.
+    common = {"vocab_size": vocab_size, "pad_token_id": 0, "max_position_embeddings": 64, "initializer_range": 0.2}
     if kind == "distilbert":
         return hf.DistilBertConfig(dim=32, n_layers=3, n_heads=4, hidden_dim=64, **common)
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
@@ -84,7 +85,12 @@ def tiny_config(kind: str, vocab_size: int) -> Any:
         return hf.RobertaConfig(**common, **sizes, bos_token_id=2, eos_token_id=3)
     if kind == "mobilebert":
         return hf.MobileBertConfig(
-            **common, **sizes, embedding_size=32, intra_bottleneck_size=32, true_hidden_size=32, num_feedforward_networks=2
+            **common,
+            **sizes,
+            embedding_size=32,
+            intra_bottleneck_size=32,
+            true_hidden_size=32,
+            num_feedforward_networks=2,
         )
     raise ValueError(kind)
 

@@ -86,12 +86,15 @@ ANATOMIES: dict[str, Anatomy] = {
 
 
 def anatomy_of(model: Any) -> Anatomy:
-    """The anatomy of a loaded model; ModelError where its architecture is not in the table."""
-    kind = model.config.model_type
+    """The anatomy of a loaded model."""
+    return anatomy_named(model.config.model_type)
+
+
+def anatomy_named(kind: str) -> Anatomy:
+    """The anatomy of an architecture; ModelError where it is not in the table."""
     if kind not in ANATOMIES:
-        raise ModelError(
-            f"architecture {kind!r} is not served for text-classification; choose one of {', '.join(sorted(ANATOMIES))}"
-        )
+        known = ", ".join(sorted(ANATOMIES))
+        raise ModelError(f"architecture {kind!r} is not served for text-classification; choose one of {known}")
     return ANATOMIES[kind]
 
 

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelines.bundle import LINEAGE, Bundle, read_lineage, require_files, write_json
+from pipelines.bundle import LINEAGE, Bundle, read_json, read_lineage, require_files, write_json
 from pipelines.config import StudentLayers, StudentPretrained, StudentRandom
 from pipelines.errors import ModelError
-from pipelines.families.anatomy import anatomy_of, part, replace_part
+from pipelines.families.anatomy import anatomy_named, anatomy_of, part, replace_part
 from pipelines.families.base import LayerUnits, Outputs, TokenIds
 from pipelines.techniques.narrowing import narrow_in, narrow_out, widen_in, widen_out
 
@@ -208,13 +208,13 @@ class _LogitsOnly(nn.Module):  # type: ignore[misc]
 def _load_model(folder: Path, **changes: Any) -> Any:
     from transformers import AutoModelForSequenceClassification
 
+    anatomy_named(str(read_json(folder / "config.json").get("model_type")))
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, **changes
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{folder}: transformers cannot load this folder: {_first_line(error)}") from error
-    anatomy_of(model)
     return model.eval()
 
 

@@ -15,9 +15,9 @@ from pipelines.families import family_of
 from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
 from pipelines.stages import Output
-from pipelines.techniques.distilling import predict_logits
 from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_onnx
 from pipelines.techniques.quantizing import dynamic_int8, fit_temperature, static_int8
+from pipelines.techniques.scoring import predict_logits
 
 
 def quantize(

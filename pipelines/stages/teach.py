@@ -17,7 +17,7 @@ from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
 from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output
-from pipelines.techniques.distilling import score
+from pipelines.techniques.scoring import score
 from pipelines.techniques.training import EpochRecord, Score, compact_embeddings, train
 
 

@@ -17,10 +17,8 @@ from pipelines.errors import ModelError
 from pipelines.families.base import Family, Outputs, TokenIds
 from pipelines.signals import Signals
 from pipelines.techniques import losses as terms
+from pipelines.techniques.scoring import score
 from pipelines.techniques.training import EpochRecord, Score, compact_embeddings, train
-
-#: Texts a forward pass while scoring.
-SCORE_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -144,22 +142,3 @@ def _require_same_tokens(lesson: Lesson, encoded: Sequence[TokenIds]) -> None:
                 f"hidden-state and relation losses need the teacher's tokens, but {text[:60]!r} has {len(ids)} tokens for the student "
                 f"and {theirs} for the teacher; set those losses to 0, or prune.vocabulary to null"
             )
-
-
-def predict_logits(family: Family, model: Any, tokenizer: Any, encoded: Sequence[TokenIds]) -> Tensor:
-    """Logits [N, C] of encoded texts in their order, the model in evaluation mode."""
-    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(order), SCORE_BATCH):
-            inputs = family.collate(tokenizer, [encoded[index] for index in order[start : start + SCORE_BATCH]])
-            parts.append(family.forward(model, inputs).logits.float())
-    back = torch.empty(len(order), dtype=torch.long)
-    back[torch.tensor(order)] = torch.arange(len(order))
-    return torch.cat(parts)[back]
-
-
-def score(family: Family, model: Any, tokenizer: Any, encoded: Sequence[TokenIds], labels: Sequence[int]) -> Score:
-    """Accuracy and mean cross-entropy on labelled texts."""
-    logits, truth = predict_logits(family, model, tokenizer, encoded), torch.tensor(labels)
-    return Score(float((logits.argmax(-1) == truth).float().mean()), float(terms.cross_entropy(logits, truth)))

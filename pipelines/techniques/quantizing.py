@@ -70,4 +70,4 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return loss
 
     optimizer.step(closure)
-    return float(log_t.exp().clamp(0.05, 20))
+    return float(log_t.detach().exp().clamp(0.05, 20))

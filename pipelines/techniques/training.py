@@ -126,7 +126,7 @@ def _step(
     progress: Progress,
     where: str,
 ) -> float:
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.precision == "bf16"):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bf16(settings)):
         loss = objective(batch)
     value = float(loss.detach())
     if not math.isfinite(value):
@@ -140,6 +140,13 @@ def _step(
     schedule.step()
     progress.advance()
     return value
+
+
+def uses_bf16(settings: Training) -> bool:
+    """Whether the forward pass runs in bf16. Decided by the processor and never by a timing: the same machine, the same bytes."""
+    capabilities = torch.cpu.get_capabilities()
+    native = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return settings.precision == "bf16" or (settings.precision == "auto" and native)
 
 
 def _adamw(model: nn.Module, settings: Training) -> torch.optim.Optimizer:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ os.environ["PREFECT_HOME"] = str(HOME / "prefect")
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("PREFECT_API_URL", None)
 
-from tests.flows.toy import Toy, make_toy  # noqa: E402
+from tests.flows.toy import Toy, make_toy, wait_for  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,13 +32,35 @@ def _home() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def api() -> Iterator[str]:
-    """The address of a Prefect server, for this process and for the commands that the tests start."""
-    from flows.server import prefect_api
+    """The address of a real `prefect server start`, for this process and for the commands that the tests start."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with prefect_api(meanwhile=lambda: None) as url:
+    from flows import child, server
+
+    port = server.free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        server.HOST,
+        "--port",
+        str(port),
+        "--no-ui",
+    ]
+    with (HOME / "server.log").open("w") as log:
+        process = child.start(command, cwd=HOME, stdout=log)
+    try:
+        wait_for(lambda: server.healthy(port), server.START_SECONDS)
+        url = f"http://{server.HOST}:{port}/api"
         os.environ["PREFECT_API_URL"] = url
-        yield url
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield url
         del os.environ["PREFECT_API_URL"]
+    finally:
+        child.end(process)
 
 
 @pytest.fixture(scope="session")
@@ -78,11 +102,12 @@ def _copy(template: Path, place: Path) -> Iterator[Toy]:
 
 
 @pytest.fixture
-def inside(monkeypatch: pytest.MonkeyPatch) -> Callable[[Toy], Toy]:
-    """Change into a toy project, as a user would."""
+def inside() -> Iterator[Callable[[Toy], Toy]]:
+    """Change into a toy project, as a user would, until the test is over."""
+    with contextlib.ExitStack() as stack:
 
-    def change(toy: Toy) -> Toy:
-        monkeypatch.chdir(toy.folder)
-        return toy
+        def change(toy: Toy) -> Toy:
+            stack.enter_context(contextlib.chdir(toy.folder))
+            return toy
 
-    return change
+        yield change

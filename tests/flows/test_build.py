@@ -12,7 +12,14 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.client.schemas.objects import StateType, TaskRun
 from prefect.states import State
 from slm_registry import Registry
@@ -20,6 +27,7 @@ from slm_registry import Registry
 from flows.build import BuildResult, build
 from flows.errors import BadInput, GateFailed, GraphError, PublishError, StageFailed, Transient
 from flows.graph import make_plan
+from flows.stage import run_stage
 from pipelines.errors import RecipeError
 from tests.flows.toy import STAGES, Toy, wait_for
 
@@ -41,15 +49,21 @@ def result_of(state: State[Any]) -> BuildResult:
 
 def flow_run_id(state: State[Any]) -> UUID:
     assert state.state_details.flow_run_id is not None
-    return state.state_details.flow_run_id
+    found: UUID = state.state_details.flow_run_id
+    return found
 
 
 def task_states(state: State[Any], names: set[str]) -> dict[str, tuple[str, str | None]]:
     """Task run name -> state name and message, once the server has heard of all of them."""
+
     def finished() -> dict[str, tuple[str, str | None]] | None:
         with get_client(sync_client=True) as client:
             runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id(state)])))
-        found = {run.name: (run.state.name, run.state.message) for run in runs if run.state and run.state.name not in ("Running", "Pending")}
+        found = {
+            run.name: (run.state.name, run.state.message)
+            for run in runs
+            if run.state and run.state.name not in ("Running", "Pending")
+        }
         return found if set(found) >= names else None
 
     found: dict[str, tuple[str, str | None]] = wait_for(finished)
@@ -58,7 +72,9 @@ def task_states(state: State[Any], names: set[str]) -> dict[str, tuple[str, str 
 
 def artifacts_of(state: State[Any]) -> dict[str, Any]:
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id(state)])))
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id(state)]))
+        )
     return {str(one.key): one.data for one in found}
 
 
@@ -110,7 +126,9 @@ def _beta_alone(toy: Toy) -> str:
 def _page_shows_everything(state: State[Any]) -> None:
     names = {f"{stage} · alpha" for stage in (*STAGES, "publish")}
     found = task_states(state, names)
-    assert {name: found[name][0] for name in names} == {name: "Completed" if "publish" in name else "Built" for name in names}
+    assert {name: found[name][0] for name in names} == {
+        name: "Completed" if "publish" in name else "Built" for name in names
+    }
     artifacts = artifacts_of(state)
     assert set(artifacts) == {"plan-alpha", "metrics-alpha", "report-alpha"}
     assert "| `teach@alpha` | never run |" in artifacts["plan-alpha"]
@@ -189,7 +207,9 @@ def test_a_failed_gate_publishes_nothing_and_is_not_tried_again(built: Toy, insi
 @pytest.mark.parametrize(
     ("order", "expected"), [("fail DataError: data/alpha.csv: no column 'text'", BadInput), ("crash boom", StageFailed)]
 )
-def test_what_cannot_pass_is_tried_once_and_stops_what_is_below(toy: Toy, inside: Inside, order: str, expected: type[Exception]) -> None:
+def test_what_cannot_pass_is_tried_once_and_stops_what_is_below(
+    toy: Toy, inside: Inside, order: str, expected: type[Exception]
+) -> None:
     inside(toy)
     toy.behave("validate", order)
     error = run().result(raise_on_failure=False)
@@ -197,6 +217,13 @@ def test_what_cannot_pass_is_tried_once_and_stops_what_is_below(toy: Toy, inside
     assert toy.ran() == ["validate"]
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Second and third tries come without delay."""
+    monkeypatch.setattr(run_stage, "retry_delay_seconds", [0, 0])
+
+
+@pytest.mark.usefixtures("at_once")
 def test_what_may_pass_is_tried_again(built: Toy, inside: Inside) -> None:
     inside(built)
     built.behave("gate", "once TransientError: hub.example: 503")
@@ -206,10 +233,8 @@ def test_what_may_pass_is_tried_again(built: Toy, inside: Inside) -> None:
     assert built.ran() == ["gate", "gate"]
 
 
-def test_retries_end(built: Toy, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.stage import run_stage
-
-    monkeypatch.setattr(run_stage, "retry_delay_seconds", [0, 0])
+@pytest.mark.usefixtures("at_once")
+def test_retries_end(built: Toy, inside: Inside) -> None:
     inside(built)
     built.behave("gate", "fail TransientError: hub.example: 503")
     built.change("alpha", "gate", "max_bytes", 5)
@@ -226,7 +251,9 @@ def test_stages_that_do_not_need_each_other_run_at_once(built: Toy, inside: Insi
         built.change("alpha", stage, key, value)
     state = run()
     with get_client(sync_client=True) as client:
-        runs: list[TaskRun] = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id(state)])))
+        runs: list[TaskRun] = client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id(state)]))
+        )
     spans = {one.name: (one.start_time, one.end_time) for one in runs if one.name in ("teach · alpha", "label · alpha")}
     (teach_start, teach_end), (label_start, label_end) = spans["teach · alpha"], spans["label · alpha"]
     assert teach_start and teach_end and label_start and label_end
@@ -270,7 +297,12 @@ def test_the_flows_tasks_are_dvcs_stages(built: Toy, inside: Inside) -> None:
     with get_client(sync_client=True) as client:
         runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id(state)])))
     names = {one.id: one.name.replace(" · ", "@") for one in runs}
-    edges = {(names[above.id], names[one.id]) for one in runs for above in one.task_inputs.get("wait_for", []) if hasattr(above, "id")}
+    edges = {
+        (names[above.id], names[one.id])
+        for one in runs
+        for above in one.task_inputs.get("wait_for", [])
+        if hasattr(above, "id")
+    }
     assert set(names.values()) == {step.node.name for step in plan.steps}
     assert edges == plan.edges
 
@@ -285,5 +317,3 @@ def test_without_git_history(built: Toy, inside: Inside, history: str) -> None:
     inside(built)
     assert run(publish="store").is_completed()
     assert Registry(built.folder / "store").show("alpha@candidate").lineage["git"] == {"commit": None, "dirty": None}
-
-

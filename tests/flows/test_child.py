@@ -31,14 +31,16 @@ DEAF = textwrap.dedent("""\
 
 def alive(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
 def collect(code: str, folder: Path, stop: threading.Event | None = None) -> tuple[int, list[str]]:
     lines: list[str] = []
-    result = child.run([sys.executable, "-u", "-c", code], cwd=folder, stop=stop or threading.Event(), each=lines.append)
+    result = child.run(
+        [sys.executable, "-u", "-c", code], cwd=folder, stop=stop or threading.Event(), each=lines.append
+    )
     return result, lines
 
 
@@ -64,7 +66,9 @@ def test_no_such_command(tmp_path: Path) -> None:
 def test_lines_come_as_they_are_printed(tmp_path: Path) -> None:
     seen: list[float] = []
     code = "import time; print('a', flush=True); time.sleep(1.5); print('b', flush=True)"
-    child.run([sys.executable, "-c", code], cwd=tmp_path, stop=threading.Event(), each=lambda _: seen.append(time.monotonic()))
+    child.run(
+        [sys.executable, "-c", code], cwd=tmp_path, stop=threading.Event(), each=lambda _: seen.append(time.monotonic())
+    )
     assert seen[1] - seen[0] > 1.0
 
 
@@ -126,7 +130,9 @@ PARENT = textwrap.dedent("""\
 
 def parent_of(code: str, folder: Path) -> tuple[subprocess.Popen[str], int]:
     """A process that runs a command under supervision, and the pid of that command's own child."""
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, code], cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, code], cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True
+    )
     assert parent.stdout is not None
     return parent, int(parent.stdout.readline())
 
@@ -160,7 +166,16 @@ def test_a_signal_to_the_supervisor_ends_everything(tmp_path: Path, number: sign
 
 
 def test_the_supervisor_needs_nothing_but_python() -> None:
-    command = [sys.executable, "-I", "-S", supervise.__file__, "--", sys.executable, "-c", "import sys; print(sys.flags.isolated)"]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        supervise.__file__,
+        "--",
+        sys.executable,
+        "-c",
+        "import sys; print(sys.flags.isolated)",
+    ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.read() == "0\n", "the command itself is not isolated"

@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -98,7 +99,11 @@ def test_a_failed_stage_ends_in_one_line_and_its_exit_code(built: Toy, order: st
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        (["build", "gamma"], 2, "RecipeError: {folder}/params.yaml: no model 'gamma' under `models`; there are: alpha, beta"),
+        (
+            ["build", "gamma"],
+            2,
+            "RecipeError: {folder}/params.yaml: no model 'gamma' under `models`; there are: alpha, beta",
+        ),
         (["build", "alpha", "--publish", "ftp://x"], 2, "UsageError: "),
     ],
 )
@@ -128,15 +133,18 @@ def test_interrupted_in_the_middle_of_a_stage(built: Toy, number: signal.Signals
     assert process.returncode == code, output
     assert built.processes() == []
     if number == signal.SIGINT:
-        assert output.splitlines()[-1] == "interrupted; what is finished stays finished, run the same command again for the rest"
-    built.behave("gate", "")
-    assert built.flows("build", "alpha")[0] == 0, "the next run starts clean"
+        assert (
+            output.splitlines()[-1]
+            == "interrupted; what is finished stays finished, run the same command again for the rest"
+        )
+        built.behave("gate", "")
+        assert built.flows("build", "alpha")[0] == 0, "the next run starts clean"
 
 
 def test_sigkill_leaves_neither_stage_nor_server(built: Toy) -> None:
     built.behave("gate", "sleep 60")
     built.change("alpha", "gate", "max_bytes", 5)
-    process = built.start("build", "alpha", PREFECT_API_URL="", PREFECT_HOME=str(built.folder / ".prefect"))
+    process = built.start("build", "alpha", PREFECT_API_URL="")
     wait_for(lambda: napping(built), 60)
     family = psutil.Process(process.pid).children(recursive=True)
     assert any("uvicorn" in one.cmdline() for one in family)
@@ -158,7 +166,15 @@ def test_two_models_at_once(toy: Toy) -> None:
 
 
 def test_the_result_table_takes_any_metrics() -> None:
-    for metrics in (None, [], {}, {"teacher": 3}, {"model": {"accuracy": "high"}}, {"comparison": {"size_ratio": None}}):
+    samples: list[Any] = [
+        None,
+        [],
+        {},
+        {"teacher": 3},
+        {"model": {"accuracy": "high"}},
+        {"comparison": {"size_ratio": None}},
+    ]
+    for metrics in samples:
         assert all(len(row) == 4 for row in console.result_rows(metrics))
 
 

@@ -13,7 +13,14 @@ import psutil
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 from slm_registry import Registry
@@ -26,7 +33,12 @@ NAME = "build/support-intents"
 def prefect(toy: Toy, *arguments: str) -> str:
     """Run one Prefect command in the project, as docs/flows.md says."""
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", *arguments], cwd=toy.folder, env=environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-m", "prefect", *arguments],
+        cwd=toy.folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -35,7 +47,9 @@ def prefect(toy: Toy, *arguments: str) -> str:
 def start_worker(toy: Toy) -> subprocess.Popen[bytes]:
     with (toy.folder / "worker.log").open("wb") as log:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "factory", "--name", "tester"]
-        return subprocess.Popen(command, cwd=toy.folder, env=environment() | {"PREFECT_WORKER_QUERY_SECONDS": "1"}, stdout=log, stderr=log)
+        return subprocess.Popen(
+            command, cwd=toy.folder, env=environment() | {"PREFECT_WORKER_QUERY_SECONDS": "1"}, stdout=log, stderr=log
+        )
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +59,9 @@ def deployed(api: str, _built_template: Path, tmp_path_factory: pytest.TempPathF
     shutil.copytree(_built_template, toy.folder)
     wiring = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
     wiring["deployments"][0]["parameters"]["model"] = "alpha"
+    wiring["deployments"][0]["schedules"][0]["active"] = (
+        False  # or these tests get a run that they did not ask for, at three
+    )
     (toy.folder / "prefect.yaml").write_text(yaml.safe_dump(wiring))
     (toy.folder / "flows").symlink_to(REPOSITORY / "flows")
     prefect(toy, "work-pool", "create", "factory", "--type", "process")
@@ -66,7 +83,8 @@ def client() -> Iterator[SyncPrefectClient]:
 
 
 def launch(client: SyncPrefectClient) -> UUID:
-    return client.create_flow_run_from_deployment(client.read_deployment_by_name(NAME).id).id
+    run: UUID = client.create_flow_run_from_deployment(client.read_deployment_by_name(NAME).id).id
+    return run
 
 
 def until(client: SyncPrefectClient, run: UUID, toy: Toy, *states: str, seconds: float = 60) -> FlowRun:
@@ -83,6 +101,10 @@ def until(client: SyncPrefectClient, run: UUID, toy: Toy, *states: str, seconds:
     return found
 
 
+def log_lines(client: SyncPrefectClient, run: UUID) -> list[str]:
+    return [log.message for log in client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])), limit=200)]
+
+
 def test_a_run_completes_with_logs_and_artifacts(deployed: Toy, client: SyncPrefectClient) -> None:
     deployed.change("alpha", "gate", "max_bytes", 5)
     run = launch(client)
@@ -90,8 +112,8 @@ def test_a_run_completes_with_logs_and_artifacts(deployed: Toy, client: SyncPref
     assert deployed.ran() == ["gate"]
     artifacts = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run])))
     assert {one.key for one in artifacts} == {"plan-alpha", "metrics-alpha", "report-alpha"}
-    lines = [log.message for log in client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])), limit=200)]
-    assert "> python tool.py gate alpha build/alpha/gate.json" in lines
+    # logs arrive in batches, a little after the state
+    wait_for(lambda: "> python tool.py gate alpha build/alpha/gate.json" in log_lines(client, run), 10)
     names = {one.name for one in client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])))}
     assert names == {f"{stage} · alpha" for stage in (*STAGES, "publish")}
     assert [row.version for row in Registry(deployed.folder / "store").list("alpha")] == ["1.0.0"]
@@ -99,7 +121,7 @@ def test_a_run_completes_with_logs_and_artifacts(deployed: Toy, client: SyncPref
 
 def test_the_deployment_is_as_prefect_yaml_says(deployed: Toy, client: SyncPrefectClient) -> None:
     found = client.read_deployment_by_name(NAME)
-    assert [(one.schedule.cron, one.active) for one in found.schedules] == [("0 3 * * *", True)]  # type: ignore[union-attr]
+    assert [(one.schedule.cron, one.active) for one in found.schedules] == [("0 3 * * *", False)]
     assert found.work_pool_name == "factory"
     assert found.global_concurrency_limit and found.global_concurrency_limit.limit == 1
     assert found.concurrency_options and found.concurrency_options.collision_strategy == "CANCEL_NEW"
@@ -144,6 +166,10 @@ def test_no_module_here_bears_the_name_of_a_package() -> None:
     from importlib.metadata import packages_distributions
 
     ours = {path.stem for path in (REPOSITORY / "flows").glob("*.py")} - {"__init__", "__main__"}
-    others = set(packages_distributions()) | set(sys.stdlib_module_names) | {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
+    others = (
+        set(packages_distributions())
+        | set(sys.stdlib_module_names)
+        | {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
+    )
     assert ours
     assert not ours & others

@@ -23,7 +23,9 @@ def reasons(plan: Plan) -> dict[str, list[str]]:
 def dvc_graph(folder: Path) -> tuple[set[str], set[tuple[str, str]]]:
     with contextlib.chdir(folder), Repo() as repo:  # DVC's own names depend on the current folder
         graph = repo.index.graph
-        return {stage.addressing for stage in graph.nodes}, {(up.addressing, down.addressing) for down, up in graph.edges}
+        return {stage.addressing for stage in graph.nodes}, {
+            (up.addressing, down.addressing) for down, up in graph.edges
+        }
 
 
 def test_nodes_and_edges_are_dvcs(built: Toy) -> None:
@@ -133,7 +135,11 @@ def test_what_the_plan_calls_fresh_dvc_does_not_run(built: Toy, order: str) -> N
 
 def test_reading_changes_nothing(built: Toy) -> None:
     def state() -> dict[Path, tuple[int, bytes]]:
-        files = [path for path in built.folder.rglob("*") if path.is_file() and ".dvc/tmp" not in str(path) and ".git/" not in str(path)]
+        files = [
+            path
+            for path in built.folder.rglob("*")
+            if path.is_file() and ".dvc/tmp" not in str(path) and ".git/" not in str(path)
+        ]
         return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
     before = state()
@@ -160,7 +166,9 @@ def test_outside_a_project(tmp_path: Path) -> None:
 
 def test_the_plan_waits_for_dvcs_lock(built: Toy) -> None:
     held = "import sys, time; from dvc.repo import Repo, lock_repo\nwith Repo() as r, lock_repo(r): print('held', flush=True); time.sleep(4)"
-    holder = subprocess.Popen([sys.executable, "-c", held], cwd=built.folder, env=environment(), stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", held], cwd=built.folder, env=environment(), stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout is not None
     holder.stdout.readline()
     assert len(make_plan(built.folder).steps) == len(STAGES) * len(MODELS)

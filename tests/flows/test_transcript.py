@@ -36,7 +36,9 @@ def test_each_kind_of_error(kind: str, expected: type[StageError], exit_code: in
 
 
 def test_every_kind_that_a_stage_can_print_is_known() -> None:
-    assert {"RecipeError", "DataError", "ModelError", "GateError", "ResourceError", "TransientError"} <= set(stage_error_kinds())
+    assert {"RecipeError", "DataError", "ModelError", "GateError", "ResourceError", "TransientError"} <= set(
+        stage_error_kinds()
+    )
 
 
 def test_only_what_may_pass_is_transient() -> None:
@@ -99,7 +101,10 @@ def test_outcome(line: str, outcome: str) -> None:
 
 def test_dvcs_advice_is_not_shown() -> None:
     transcript = Transcript("gate@a")
-    shown = [transcript.read(line) for line in ("To track the changes with git, run:", "\tgit add dvc.lock", "epoch 1: loss 0.3")]
+    shown = [
+        transcript.read(line)
+        for line in ("To track the changes with git, run:", "\tgit add dvc.lock", "epoch 1: loss 0.3")
+    ]
     assert shown == [False, False, True]
 
 

@@ -157,7 +157,13 @@ class Toy:
         """Start `python -m flows ...` here."""
         command = [sys.executable, "-m", "flows", *arguments]
         return subprocess.Popen(
-            command, cwd=self.folder, env=environment() | extra, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=self.folder,
+            env=environment() | extra,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
     def flows(self, *arguments: str, **extra: str) -> tuple[int, str]:
@@ -175,7 +181,12 @@ class Toy:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.status() != psutil.STATUS_ZOMBIE and str(self.folder) in (process.cwd(), *" ".join(process.cmdline()).split()):
+                places = {process.cwd(), *process.cmdline()}
+                if (
+                    str(self.folder) in places
+                    and process.pid != os.getpid()
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
                     found.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue

@@ -36,7 +36,11 @@ def test_the_projects_own_params_are_valid() -> None:
         ("task.seed", "many", r"models\.m\.task\.seed: 'many': .*valid integer"),
         ("task.max_length", 4, r"models\.m\.task\.max_length: 4: .*greater than or equal to 8"),
         ("quantize.technique", "int3", r"models\.m\.quantize: .*'none', 'dynamic_int8', 'static_int8'"),
-        ("data.checks.empty_text", "ignore", r"models\.m\.data\.checks\.empty_text: 'ignore': .*'fail' or 'quarantine'"),
+        (
+            "data.checks.empty_text",
+            "ignore",
+            r"models\.m\.data\.checks\.empty_text: 'ignore': .*'fail' or 'quarantine'",
+        ),
         ("label.hidden_layers", [], r"distill\.losses reads hidden states, but label\.hidden_layers is empty"),
         ("label.hidden_layers", [0], r"holds none of distill\.student\.layers"),
         ("distill.losses.relation", 1.0, r"distill\.losses\.relation is 1\.0, but label\.relations is false"),
@@ -84,5 +88,5 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_names_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match="no model 'nope' under `models`; there are: .*support-intents"):
+    with pytest.raises(RecipeError, match=r"no model 'nope' under `models`; there are: .*support-intents"):
         load_recipe(PARAMS, "nope")

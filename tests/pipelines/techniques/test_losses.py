@@ -32,7 +32,9 @@ def slow_kl(p_rows: Tensor, q_rows: Tensor, temperature: float) -> float:
 def test_kl_both_ways(seed: int, temperature: float) -> None:
     torch.manual_seed(seed)
     student, teacher = torch.randn(5, 4) * 3, torch.randn(5, 4) * 3
-    assert float(losses.kl(student, teacher, temperature)) == pytest.approx(slow_kl(teacher, student, temperature), rel=1e-4, abs=1e-5)
+    assert float(losses.kl(student, teacher, temperature)) == pytest.approx(
+        slow_kl(teacher, student, temperature), rel=1e-4, abs=1e-5
+    )
     assert float(losses.reverse_kl(student, teacher, temperature)) == pytest.approx(
         slow_kl(student, teacher, temperature), rel=1e-4, abs=1e-5
     )
@@ -77,7 +79,8 @@ def slow_relation(student: Tensor, teacher: Tensor, mask: Tensor, heads: int) ->
         real = [t for t in range(states.shape[1]) if mask[b, t]]
         vectors = {t: states[b, t, head * size : (head + 1) * size].tolist() for t in real}
         return [
-            softmax([sum(x * y for x, y in zip(vectors[i], vectors[j], strict=True)) / math.sqrt(size) for j in real]) for i in real
+            softmax([sum(x * y for x, y in zip(vectors[i], vectors[j], strict=True)) / math.sqrt(size) for j in real])
+            for i in real
         ]
 
     terms = []
@@ -86,7 +89,8 @@ def slow_relation(student: Tensor, teacher: Tensor, mask: Tensor, heads: int) ->
         theirs = [matrix(teacher, b, head) for head in range(heads)]
         for row in range(int(mask[b].sum())):
             per_head = [
-                sum(p * math.log(p / q) for p, q in zip(theirs[head][row], ours[head][row], strict=True)) for head in range(heads)
+                sum(p * math.log(p / q) for p, q in zip(theirs[head][row], ours[head][row], strict=True))
+                for head in range(heads)
             ]
             terms.append(sum(per_head) / heads)
     return sum(terms) / len(terms)

@@ -1,0 +1,238 @@
+"""`python -m flows new`: a recipe that fits the data, and a params.yaml of which nothing else changes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows import new
+from flows.precision import faster_precision
+from pipelines.config import Recipe, load_params, load_recipe
+from pipelines.data.profile import Profile
+from pipelines.errors import RecipeError
+from tests.flows.toy import REPOSITORY, Toy, make_toy
+
+WORDS = [
+    "please",
+    "could",
+    "you",
+    "tell",
+    "me",
+    "where",
+    "my",
+    "parcel",
+    "number",
+    "{}",
+    "is",
+    "now",
+    "because",
+    "it",
+    "has",
+    "not",
+    "arrived",
+]
+
+
+def rows(count: int, labels: int = 4) -> list[tuple[str, str]]:
+    return [
+        (" ".join(WORDS[: 4 + index % 12]).format(index) + f" {index}", f"intent_{index % labels}")
+        for index in range(count)
+    ]
+
+
+def write(path: Path, content: list[tuple[str, str]], head: tuple[str, str] = ("text", "label")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *content])
+    return path
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> Path:
+    """The project's own params.yaml, copied."""
+    path = tmp_path / "params.yaml"
+    path.write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new, "faster_precision", lambda: "bf16")
+
+
+def seen(**changes: Any) -> Profile:
+    values: dict[str, Any] = {
+        "path": "x.csv",
+        "files": {},
+        "columns": ["text", "label"],
+        "text_column": "text",
+        "label_column": "label",
+        "rows": 1000,
+        "label_counts": {"a": 500, "b": 500},
+        "lengths": [3, 40, 80, 100, 200],
+        "duplicate_share": 0.0,
+        "language": "en",
+    }
+    return Profile(**(values | changes))
+
+
+def fitted(profile: Profile) -> Recipe:
+    template = yaml.safe_load((new.TEMPLATES / "text-classification.yaml").read_text())
+    return Recipe.model_validate(new.recipe_for(profile, template, "data/x.csv", "fp32", 8))
+
+
+def test_the_recipe_fits_the_file(params: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write(params.parent / "tickets.csv", rows(200), ("Utterance", "topic"))
+    assert new.new_recipe(params, "tickets", data, "text-classification") == 0
+    recipe = load_recipe(params, "tickets")
+    assert (recipe.data.source, recipe.data.text_column, recipe.data.label_column) == (
+        "tickets.csv",
+        "Utterance",
+        "topic",
+    )
+    assert recipe.data.splits.kind == "made"
+    assert recipe.distill.training.precision == "bf16"
+    assert recipe.data.checks.language and recipe.data.checks.language.expected == "en"
+    assert "python -m flows build tickets --plan" in capsys.readouterr().out
+
+
+def test_nothing_that_was_there_changes_and_every_key_is_explained(params: Path) -> None:
+    before = params.read_bytes()
+    new.new_recipe(params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification")
+    after = params.read_bytes()
+    assert after.startswith(before)
+    block = after[len(before) :].decode().splitlines()
+    assert block[0] == "  tickets:"
+    keys = [index for index, line in enumerate(block) if index and not line.strip().startswith("#")]
+    assert len(keys) > 60
+    for index in keys:
+        assert "  # " in block[index] or block[index - 1].strip().startswith("# "), block[index]
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\n\n# the end\n"])
+def test_whatever_the_file_ends_with(params: Path, ending: str) -> None:
+    before = params.read_text().rstrip("\n") + ending
+    params.write_text(before)
+    new.new_recipe(params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification")
+    assert params.read_text().startswith(before)
+    assert set(load_params(params).models) == {"support-intents", "tickets"}
+
+
+def test_a_block_goes_before_what_follows_models() -> None:
+    place, column = new.end_of_models("models:\n    a:\n        b: 1\nother:\n  c: 2\n")
+    assert (place, column) == (len("models:\n    a:\n        b: 1\n"), 4)
+
+
+@pytest.mark.parametrize("text", ["models: {a: {b: 1}}\n", "models: {}\n"])
+def test_models_in_braces_are_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match="written as a block"):
+        new.end_of_models(text)
+
+
+def test_a_folder_with_splits(params: Path) -> None:
+    folder = params.parent / "splits"
+    folder.mkdir()
+    write(folder / "train.csv", rows(100))
+    write(folder / "test.csv", rows(40))
+    new.new_recipe(params, "given", folder, "text-classification")
+    splits = load_recipe(params, "given").data.splits
+    assert splits.model_dump() == {"kind": "given", "train": "train.csv", "validation": 0.15, "test": "test.csv"}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "language", "tokens"),
+    [
+        ([3, 10, 20, 30, 40], "en", 16),
+        ([3, 40, 80, 100, 200], "en", 32),
+        ([3, 40, 80, 100, 200], "fi", 48),
+        ([9, 900, 4000, 5000, 9000], "en", 128),
+    ],
+)
+def test_max_length_follows_the_texts(lengths: list[int], language: str, tokens: int) -> None:
+    assert fitted(seen(lengths=lengths, language=language)).task.max_length == tokens
+
+
+def test_fewer_rows_get_more_epochs_and_a_wider_margin() -> None:
+    small, large, huge = (
+        fitted(seen(rows=count, label_counts={"a": count // 2, "b": count // 2})) for count in (500, 15_000, 500_000)
+    )
+    assert small.distill.training.epochs > large.distill.training.epochs > huge.distill.training.epochs
+    assert small.gate.max_accuracy_loss > large.gate.max_accuracy_loss > huge.gate.max_accuracy_loss > 1
+    assert small.prune.technique == "structured" and small.prune.calibration_rows == 300
+
+
+def test_the_class_bound_holds_for_the_data_as_it_is() -> None:
+    recipe = fitted(seen(rows=100, label_counts={"a": 90, "b": 10}))
+    assert 2 <= recipe.data.checks.class_count.min_rows <= 6
+    assert fitted(seen(label_counts={"a": 999, "b": 1})).data.checks.class_count.min_rows == 2
+
+
+def test_an_unclear_language_is_not_checked() -> None:
+    assert fitted(seen(language=None)).data.checks.language is None
+
+
+def test_data_elsewhere_is_named_by_its_full_path(params: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    data = write(tmp_path_factory.mktemp("elsewhere") / "t.csv", rows(60))
+    new.new_recipe(params, "far", data, "text-classification")
+    assert load_recipe(params, "far").data.source == data.as_posix()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    return make_toy(tmp_path_factory.mktemp("new") / "toy")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "message"),
+    [
+        ("alpha", "text,label\na,x\n", 2, "RecipeError: params.yaml: there is a model 'alpha' already"),
+        ("Bad Name", "text,label\na,x\n", 2, "RecipeError: 'Bad Name': no valid name"),
+        ("fresh", None, 3, "DataError: data/new.csv: no such file"),
+        ("fresh", "", 3, "DataError: data/new.csv: "),
+        ("fresh", "a\x00b", 3, "DataError: data/new.csv: "),
+        ("fresh", "one\nvalue\n", 3, "DataError: data/new.csv: "),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    project: Toy, name: str, content: str | None, code: int, message: str
+) -> None:
+    data, params = project.folder / "data" / "new.csv", project.folder / "params.yaml"
+    data.unlink(missing_ok=True)
+    if content is not None:
+        data.write_text(content)
+    before = params.read_bytes()
+    found, output = project.flows("new", name, "--data", "data/new.csv", "--task", "text-classification")
+    assert (found, output.count("\n")) == (code, 1), output
+    assert output.startswith(message)
+    assert params.read_bytes() == before
+    assert not list(project.folder.glob("*.partial"))
+
+
+def test_from_the_command_line_to_a_plan(project: Toy) -> None:
+    write(project.folder / "data" / "orders.csv", rows(80))
+    code, output = project.flows("new", "orders", "--data", "data/orders.csv", "--task", "text-classification")
+    assert code == 0, output
+    assert "validate@orders: never run" in project.flows("build", "orders", "--plan")[1]
+
+
+def test_a_broken_params_file_is_named_and_left_alone(params: Path) -> None:
+    text = params.read_text().replace("epochs: 10", "epochs: many", 1)
+    params.write_text(text)
+    with pytest.raises(RecipeError, match=r"params\.yaml: models\.support-intents\..*epochs.*'many'"):
+        new.new_recipe(params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification")
+    assert params.read_text() == text
+
+
+def test_precision_is_measured() -> None:
+    assert faster_precision() in ("fp32", "bf16")
+
+
+def test_bf16_must_be_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import precision
+
+    for ratio, expected in ((1.1, "fp32"), (0.5, "fp32"), (2.0, "bf16")):
+        monkeypatch.setattr(precision, "_time", lambda name, ratio=ratio: ratio if name == "fp32" else 1.0)
+        assert precision.faster_precision() == expected

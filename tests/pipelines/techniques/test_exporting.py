@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from pipelines.bundle import Bundle
+from pipelines.errors import ModelError
+from pipelines.families.encoder import EncoderClassifier
+from pipelines.techniques.exporting import check_parity, export_onnx, onnx_logits, open_session
+from pipelines.techniques.quantizing import dynamic_int8, fit_temperature, static_int8
+from tests.tiny import tiny_model, tiny_rows
+
+FAMILY = EncoderClassifier()
+TEXTS = [text for text, _ in tiny_rows()[::5]]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return FAMILY.load_pretrained(tiny_model(tmp_path_factory.mktemp("body")), ["a", "b", "c"])
+
+
+@pytest.fixture(scope="module")
+def exported(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(FAMILY, bundle, 32, path)
+    return path
+
+
+def test_parity_on_padded_and_single_texts(bundle: Bundle, exported: Path) -> None:
+    assert check_parity(exported, FAMILY, bundle, TEXTS, 32, 1e-5) < 1e-5
+
+
+def test_weights_that_differ_are_a_hard_error(bundle: Bundle, exported: Path, tmp_path: Path) -> None:
+    FAMILY.save(Bundle(bundle.model, bundle.tokenizer, {}), tmp_path / "copy")
+    other = FAMILY.load(tmp_path / "copy")
+    FAMILY.scale_logits(other.model, 1.5)
+    with pytest.raises(ModelError, match=r"differ from torch by .* \(padded, text '.*quantize\.parity allows 1e-05"):
+        check_parity(exported, FAMILY, other, TEXTS, 32, 1e-5)
+
+
+def test_a_graph_that_lost_its_mask_is_a_hard_error(bundle: Bundle, exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(exported))
+    for node in model.graph.node:
+        node.input[:] = ["input_ids" if name == "attention_mask" else name for name in node.input]
+    kept = [item for item in model.graph.input if item.name != "attention_mask"]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    onnx.save(model, str(tmp_path / "maskless.onnx"))
+    with pytest.raises(ModelError, match="padded batches would be wrong"):
+        check_parity(tmp_path / "maskless.onnx", FAMILY, bundle, TEXTS, 32, 1e-5)
+
+
+def test_the_file_holds_no_trace_of_the_machine_and_repeats_itself(
+    bundle: Bundle, exported: Path, tmp_path: Path
+) -> None:
+    export_onnx(FAMILY, bundle, 32, tmp_path / "again.onnx")
+    content = exported.read_bytes()
+    assert content == (tmp_path / "again.onnx").read_bytes()
+    for trace in (b".py", b"site-packages", str(Path.home()).encode() + b"/"):
+        assert trace not in content
+
+
+def test_padding_does_not_change_an_answer(bundle: Bundle, exported: Path) -> None:
+    session = open_session(exported, 1)
+    rows = FAMILY.encode(bundle.tokenizer, TEXTS, 32)
+    batch = onnx_logits(session, FAMILY, bundle.tokenizer, rows)
+    single = np.concatenate([onnx_logits(session, FAMILY, bundle.tokenizer, [row]) for row in rows])
+    assert np.abs(batch - single).max() < 1e-5
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_int8_is_smaller_and_close(bundle: Bundle, exported: Path, tmp_path: Path, per_channel: bool) -> None:
+    rows = FAMILY.encode(bundle.tokenizer, TEXTS, 32)
+    dynamic_int8(exported, tmp_path / "dynamic.onnx", per_channel=per_channel)
+    batches = [{name: value.numpy() for name, value in FAMILY.collate(bundle.tokenizer, [row]).items()} for row in rows]
+    static_int8(exported, tmp_path / "static.onnx", batches, per_channel=per_channel)
+    expected = onnx_logits(open_session(exported, 1), FAMILY, bundle.tokenizer, rows)
+    for name in ("dynamic", "static"):
+        path = tmp_path / f"{name}.onnx"
+        logits = onnx_logits(open_session(path, 1), FAMILY, bundle.tokenizer, rows)
+        assert 0 < np.abs(logits - expected).max() < 0.1 * np.abs(expected).max() + 0.02, name
+
+
+def test_nothing_converted_is_an_error(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Relu", ["x"], ["logits"])
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "logits")]
+    graph = onnx.helper.make_graph([node], "g", value[:1], value[1:])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]), str(tmp_path / "a.onnx"))
+    with pytest.raises(ModelError, match="quantization converted no node"):
+        dynamic_int8(tmp_path / "a.onnx", tmp_path / "b.onnx", per_channel=True)
+
+
+def test_the_fitted_temperature_is_the_best_of_a_grid() -> None:
+    torch.manual_seed(0)
+    labels = torch.randint(0, 4, (400,))
+    logits = 3 * (torch.randn(400, 4) + 1.5 * torch.nn.functional.one_hot(labels, 4))
+
+    def loss(temperature: float) -> float:
+        return float(torch.nn.functional.cross_entropy(logits / temperature, labels))
+
+    best = min((loss(at / 100), at / 100) for at in range(20, 1000))[1]
+    assert fit_temperature(logits, labels) == pytest.approx(best, abs=0.02)

@@ -1,0 +1,145 @@
+"""Every architecture times every technique on tiny random models: label -> distill -> prune -> quantize -> load in slm_registry.
+
+Cells that cannot work stand in UNSUPPORTED with the message that a user sees; every other one must work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from slm_registry import TextClassifier
+from transformers import AutoModelForSequenceClassification
+
+from pipelines.bundle import read_lineage, sha256_of
+from pipelines.data.clean import CleanData, load_clean
+from pipelines.errors import ModelError
+from pipelines.families.anatomy import ANATOMIES
+from pipelines.predictors import exported_predictor, teacher_predictor
+from pipelines.stages.distill import distill
+from pipelines.stages.label import label
+from pipelines.stages.prune import prune
+from pipelines.stages.quantize import quantize
+from pipelines.stages.teach import teach
+from pipelines.stages.validate import validate
+from tests.recipes import LOSSES, TRAINING, recipe
+from tests.tiny import tiny_model, tiny_rows, write_csv
+
+DEPTH_ONLY = {"prune__intermediate_size": None, "prune__num_attention_heads": None, "prune__num_hidden_layers": 1}
+STATIC = {"technique": "static_int8", "per_channel": True, "parity": 1e-4, "calibrate": True, "calibration_rows": 24}
+FLOAT = {"technique": "none", "parity": 1e-4, "calibrate": False}
+
+#: Technique cell -> the recipe's changes.
+TECHNIQUES: dict[str, dict[str, Any]] = {
+    "structured+dynamic_int8": {},
+    "activation+static_int8": {"prune__importance": "activation", "quantize": STATIC},
+    "depth+float32": DEPTH_ONLY | {"quantize": FLOAT},
+    "random student, no pruning": {
+        "distill__student": {"kind": "random", "num_hidden_layers": 2},
+        "distill__losses": LOSSES,
+        "prune": {"technique": "none"},
+    },
+}
+
+UNSUPPORTED = {
+    ("mobilebert", "structured+dynamic_int8"): "FFN width and heads cannot be pruned",
+    ("mobilebert", "activation+static_int8"): "FFN width and heads cannot be pruned",
+}
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clean")
+    source = write_csv(folder / "tiny.csv", tiny_rows())
+    block = recipe()
+    validate(str(source), folder / "data", folder / "report", block.task, block.data)
+    return folder / "data"
+
+
+@pytest.fixture(scope="module", params=sorted(ANATOMIES))
+def taught(request: pytest.FixtureRequest, clean: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A teacher with its signals, once an architecture."""
+    folder = tmp_path_factory.mktemp(request.param)
+    body = tiny_model(folder / "body", request.param)
+    block = recipe(teach__source=str(body), teach__sha256=sha256_of(body / "model.safetensors"))
+    teach(clean, folder / "teacher", folder / "curve.csv", block.task, block.teach)
+    label(clean, folder / "teacher", folder / "signals", block.task, block.label)
+    return request.param, folder
+
+
+def make(clean: Path, taught: Path, out: Path, changes: dict[str, Any]) -> Path:
+    block = recipe(**changes)
+    distill(clean, taught / "signals", taught / "teacher", out / "student", out / "c1.csv", block.task, block.distill)
+    prune(clean, taught / "signals", out / "student", out / "pruned", out / "c2.csv", block.task, block.prune)
+    quantize(clean, out / "pruned", out / "exported", block.task, block.quantize)
+    return out / "exported"
+
+
+def agreement(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one.argmax(1) == other.argmax(1)).mean())
+
+
+@pytest.mark.parametrize("technique", sorted(TECHNIQUES))
+def test_cell(technique: str, taught: tuple[str, Path], clean: Path, tmp_path: Path) -> None:
+    kind, folder = taught
+    if (kind, technique) in UNSUPPORTED:
+        with pytest.raises(ModelError, match=UNSUPPORTED[kind, technique]):
+            make(clean, folder, tmp_path, TECHNIQUES[technique])
+        return
+    exported = make(clean, folder, tmp_path, TECHNIQUES[technique])
+    data: CleanData = load_clean(clean)
+    AutoModelForSequenceClassification.from_pretrained(tmp_path / "pruned")
+    probabilities = TextClassifier.from_folder(exported).predict_proba(data.test.texts)
+    assert probabilities.shape == (len(data.test.texts), 3)
+    assert probabilities.sum(1) == pytest.approx(np.ones(len(probabilities)), abs=1e-4)
+    torch_side = teacher_predictor(tmp_path / "pruned", 1)(data.test.texts)
+    assert agreement(probabilities, torch_side) >= (1.0 if "float32" in technique else 0.9)
+    assert sorted(path.name for path in exported.iterdir()) == [
+        "config.json",
+        "lineage.json",
+        "model.onnx",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert [entry["stage"] for entry in read_lineage(exported)["stages"]] == ["teach", "distill", "prune", "quantize"]
+
+
+def test_the_table_of_impossible_cells_names_real_cells() -> None:
+    assert {kind for kind, _ in UNSUPPORTED} <= set(ANATOMIES)
+    assert {technique for _, technique in UNSUPPORTED} <= set(TECHNIQUES)
+
+
+def test_a_smaller_pretrained_student(taught: tuple[str, Path], clean: Path, tmp_path: Path) -> None:
+    kind, folder = taught
+    body = tiny_model(tmp_path / "smaller", kind, seed=9)
+    student = {"kind": "pretrained", "source": str(body), "sha256": sha256_of(body / "model.safetensors")}
+    exported = make(
+        clean,
+        folder,
+        tmp_path,
+        {"distill__student": student, "distill__losses": LOSSES, "prune": {"technique": "none"}, "quantize": FLOAT},
+    )
+    data = load_clean(clean)
+    assert exported_predictor(exported, 1)(data.test.texts).shape == (len(data.test.texts), 3)
+
+
+def test_a_wrong_digest_is_refused(clean: Path, tmp_path: Path) -> None:
+    body = tiny_model(tmp_path / "body")
+    block = recipe(teach__source=str(body))
+    with pytest.raises(ModelError, match=r"model\.safetensors: sha256 is [0-9a-f]{64}, the recipe says 0{64}"):
+        teach(clean, tmp_path / "teacher", tmp_path / "curve.csv", block.task, block.teach)
+
+
+def test_bf16_trains_too(clean: Path, tmp_path: Path) -> None:
+    body = tiny_model(tmp_path / "body")
+    block = recipe(
+        teach__source=str(body),
+        teach__sha256=sha256_of(body / "model.safetensors"),
+        teach__training=TRAINING | {"precision": "bf16"},
+    )
+    teach(clean, tmp_path / "teacher", tmp_path / "curve.csv", block.task, block.teach)
+    rows = (tmp_path / "curve.csv").read_text().splitlines()
+    assert len(rows) == 9
+    assert float(rows[-1].split(",")[2]) < float(rows[1].split(",")[2])
