@@ -1,4 +1,4 @@
-"""`python -m flows build NAME`, `python -m flows new NAME --data FILE`: the factory from the command line."""
+"""`python -m flows build|new|reproduce NAME`: the factory from the command line."""
 
 from __future__ import annotations
 
@@ -67,6 +67,17 @@ def build_command(name: str, publish: str | None, alias: str, plan_only: bool) -
     return _run_flow(root, name, publish, alias)
 
 
+def reproduce_command(name: str) -> int:
+    """Build one model twice from scratch; the exit code."""
+    from flows.graph import find_root
+    from flows.reproduce import reproduce
+    from pipelines.config import load_recipe
+
+    root = find_root(Path.cwd())
+    load_recipe(root / "params.yaml", name)
+    return reproduce(root, name)
+
+
 def _run_flow(root: Path, name: str, publish: str | None, alias: str) -> int:
     from flows.console import LOG_FORMATS
     from flows.server import prefect_api
@@ -132,6 +143,8 @@ def main(argv: Sequence[str]) -> int:
             from flows.new import new_recipe
 
             return new_recipe(Path("params.yaml"), given.name, given.data, given.task)
+        if given.command == "reproduce":
+            return reproduce_command(given.name)
         return build_command(given.name, given.publish, given.alias, given.plan)
     except (FlowError, FactoryError, RegistryError) as error:
         kind = getattr(error, "kind", type(error).__name__)

@@ -11,6 +11,7 @@ import errno
 import importlib
 import inspect
 import os
+import re
 import shutil
 import signal
 import sys
@@ -89,16 +90,28 @@ def run(stage: str, argv: Sequence[str]) -> None:
     options = options_of(function)
     arguments = {name: given[name] for name in options}
     outputs = [name for name, annotation in options.items() if annotation == Output]
+    place = arguments[outputs[0]].parent
     try:
         with _finished_whole(arguments, outputs) as arguments:
             function(**arguments, **sections)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        place = error.filename or os.fspath(arguments[outputs[0]].parent)
-        raise ResourceError(
-            f"{place}: {error.strerror}; free space or mend permissions, then run the same command again"
-        ) from error
+    except FactoryError:
+        raise
+    except Exception as error:
+        raise _disk_trouble(error, place) or error from error
+
+
+def _disk_trouble(error: Exception, place: Path) -> ResourceError | None:
+    """The error of a full or forbidden disk, also where a library wraps it in an exception of its own."""
+    number = error.errno if isinstance(error, OSError) else None
+    wrapped = re.search(r"\(os error (\d+)\)", str(error))
+    if number is None and wrapped:
+        number = int(wrapped.group(1))
+    if number not in DISK_ERRORS:
+        return None
+    name = getattr(error, "filename", None) or os.fspath(place)
+    return ResourceError(
+        f"{name}: {os.strerror(number)}; free space or mend permissions, then run the same command again"
+    )
 
 
 def _stop(number: int, _frame: Any) -> None:

@@ -217,6 +217,11 @@ class Label(Section):
     hidden_layers: list[Annotated[int, Field(ge=0)]] = Field(
         description="Teacher layers (0 is the first) whose output is stored, float16, a vector a token."
     )
+    synthetic_copies: int = Field(
+        ge=0,
+        le=100,
+        description="Synthetic variations of each training text that the teacher labels too (cut-mix, dropped words, typos); 0 makes none.",
+    )
     relations: bool = Field(
         description="Store queries, keys and values of the teacher's last layer, for the relation loss."
     )

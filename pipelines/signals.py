@@ -37,14 +37,20 @@ def text_key(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8")).digest()[:16]
 
 
+def cut_key(tokenizer: Any, ids: TokenIds) -> bytes:
+    """Digest of a text's tokens as words: the ids of two tokenizers may differ where the cuts are the same."""
+    return hashlib.sha256("\x1f".join(tokenizer.convert_ids_to_tokens(ids)).encode("utf-8")).digest()[:8]
+
+
 @dataclass(frozen=True)
 class Signals:
     """What a teacher said about N texts, memory-mapped."""
 
     rows: Mapping[bytes, int]
-    tokens: Array
+    cuts: Array
     offsets: Array
     logits: Array
+    synthetic: list[str]
     hidden: Mapping[int, Array]
     relations: tuple[Array, ...]
     teacher_heads: int
@@ -60,17 +66,19 @@ class Signals:
         """Teacher logits [len(rows), C], float32."""
         return torch.from_numpy(self.logits[rows].astype(np.float32))
 
-    def padded(self, states: Array, rows: Array) -> Tensor:
-        """Per-token states of some texts, padded with zeros: [len(rows), T, H] float32."""
-        spans = [(int(self.offsets[row]), int(self.offsets[row + 1])) for row in rows]
-        out = np.zeros((len(rows), max(stop - start for start, stop in spans), states.shape[1]), dtype=np.float32)
-        for index, (start, stop) in enumerate(spans):
+    def padded(self, states: Array, rows: Array, length: int) -> Tensor:
+        """Per-token states of some texts, padded with zeros: [len(rows), length, H] float32."""
+        out = np.zeros((len(rows), length, states.shape[1]), dtype=np.float32)
+        for index, row in enumerate(rows):
+            start, stop = int(self.offsets[row]), int(self.offsets[row + 1])
             out[index, : stop - start] = states[start:stop]
         return torch.from_numpy(out)
 
-    def token_ids(self, row: int) -> list[int]:
-        """The teacher's token ids of one text."""
-        return self.tokens[self.offsets[row] : self.offsets[row + 1]].tolist()  # type: ignore[no-any-return]
+    def cut_alike(self, rows: Array, tokenizer: Any, encoded: Sequence[TokenIds]) -> NDArray[np.bool_]:
+        """Which texts another tokenizer cuts into the teacher's tokens."""
+        ours = np.frombuffer(b"".join(cut_key(tokenizer, ids) for ids in encoded), dtype=np.uint8).reshape(-1, 8)
+        alike: NDArray[np.bool_] = (ours == self.cuts[rows]).all(axis=1)
+        return alike
 
 
 def write_signals(
@@ -79,6 +87,7 @@ def write_signals(
     teacher: Bundle,
     texts: Sequence[str],
     encoded: Sequence[TokenIds],
+    synthetic: Sequence[str],
     wanted: Label,
     facts: dict[str, Any],
 ) -> None:
@@ -94,14 +103,16 @@ def write_signals(
     np.save(
         folder / "keys.npy", np.frombuffer(b"".join(text_key(text) for text in texts), dtype=np.uint8).reshape(-1, 16)
     )
+    write_json(folder / "synthetic.json", list(synthetic))
     np.save(folder / "offsets.npy", offsets)
-    np.save(folder / "tokens.npy", np.concatenate([np.asarray(row, dtype=np.int32) for row in encoded]))
+    cuts = b"".join(cut_key(teacher.tokenizer, row) for row in encoded)
+    np.save(folder / "cuts.npy", np.frombuffer(cuts, dtype=np.uint8).reshape(-1, 8))
     _run_teacher(folder, family, teacher, encoded, offsets, wanted)
     facts = facts | {
         "hidden_layers": wanted.hidden_layers,
         "relations": wanted.relations,
         "teacher_heads": teacher.model.config.num_attention_heads,
-        "files": {path.name: sha256_of(path) for path in sorted(folder.glob("*.npy"))},
+        "files": {path.name: sha256_of(path) for path in sorted(folder.iterdir())},
     }
     write_json(folder / "index.json", facts)
 
@@ -154,13 +165,15 @@ def read_signals(folder: Path) -> Signals:
             raise DataError(
                 f"{path}: the stored signal file {state}; `dvc repro` makes it again (or delete {folder} and repeat)"
             )
-    load = {name: np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in index["files"]}
+    arrays = [name for name in index["files"] if name.endswith(".npy")]
+    load = {name: np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in arrays}
     keys = [bytes(key) for key in load["keys.npy"]]
     return Signals(
         rows={key: row for row, key in enumerate(keys)},
-        tokens=load["tokens.npy"],
+        cuts=load["cuts.npy"],
         offsets=load["offsets.npy"],
         logits=load["logits.npy"],
+        synthetic=read_json(folder / "synthetic.json"),
         hidden={layer: load[f"hidden.{layer}.npy"] for layer in index["hidden_layers"]},
         relations=tuple(load[f"{name}.npy"] for name in RELATIONS) if index["relations"] else (),
         teacher_heads=index["teacher_heads"],

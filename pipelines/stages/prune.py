@@ -18,7 +18,7 @@ from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
 from pipelines.signals import read_signals
 from pipelines.stages import Output
-from pipelines.techniques.distilling import Lesson, batch_loss, learn, lesson_from
+from pipelines.techniques.distilling import Lesson, batch_loss, learn, lesson_from, read_lesson
 from pipelines.techniques.pruning import CalibrationLosses, prune_to, shape_of, targets
 from pipelines.techniques.training import EpochRecord
 from pipelines.techniques.vocabulary import check_vocabulary, kept_tokens, prune_vocabulary
@@ -57,7 +57,10 @@ def _prune_tables(family: Family, bundle: Bundle, lesson: Lesson, task: Task, wa
     if wanted.vocabulary is None:
         return
     before = bundle.tokenizer
-    kept = kept_tokens(before, family.encode(before, lesson.texts, task.max_length), wanted.vocabulary)
+    # Synthetic text has typos; its odd pieces are no reason to keep a token.
+    synthetic = set(lesson.signals.synthetic)
+    written = [text for text in lesson.texts if text not in synthetic]
+    kept = kept_tokens(before, family.encode(before, written, task.max_length), wanted.vocabulary)
     bundle.tokenizer = prune_vocabulary(bundle.model, before, kept)
     check_vocabulary(before, bundle.tokenizer, kept, lesson.texts)
 
@@ -91,14 +94,14 @@ def _calibration(
     """Recovery's own loss over a fixed random sample of training text, batch by batch."""
     rng = np.random.default_rng(task.seed)
     sample = rng.permutation(len(lesson.texts))[: wanted.calibration_rows]
-    encoded = family.encode(bundle.tokenizer, lesson.texts, task.max_length)
-    sample = sample[np.argsort([len(encoded[index]) for index in sample], kind="stable")]
+    reading = read_lesson(family, bundle.tokenizer, lesson, wanted.losses, task.max_length)
+    sample = sample[np.argsort([len(reading.encoded[index]) for index in sample], kind="stable")]
     size = wanted.recovery.batch_size
 
     def losses(model: Any) -> Iterator[Tensor]:
         model.eval()
         trial = Bundle(model, bundle.tokenizer, {})
         for start in range(0, len(sample), size):
-            yield batch_loss(family, trial, lesson, encoded, sample[start : start + size], wanted.losses)
+            yield batch_loss(family, trial, reading, sample[start : start + size], wanted.losses)
 
     return losses

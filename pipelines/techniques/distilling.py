@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +30,37 @@ class Lesson:
     signals: Signals
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A lesson as one student reads it: its token ids, and which texts it cuts into the teacher's tokens."""
+
+    lesson: Lesson
+    encoded: list[TokenIds]
+    alike: np.ndarray
+
+
 def lesson_from(data: CleanData, signals: Signals) -> Lesson:
-    """Training text and unlabelled text beside the teacher's rows. Raises DataError where the teacher has not seen a text."""
-    texts = [*data.train.texts, *data.unlabelled]
-    labels = np.array([*data.train.labels, *([terms.NO_LABEL] * len(data.unlabelled))], dtype=np.int64)
+    """Training, unlabelled and synthetic text beside the teacher's rows. Raises DataError where the teacher has not seen a text."""
+    extra = [*data.unlabelled, *signals.synthetic]
+    texts = [*data.train.texts, *extra]
+    labels = np.array([*data.train.labels, *([terms.NO_LABEL] * len(extra))], dtype=np.int64)
     return Lesson(texts, labels, signals.rows_of(texts), signals)
+
+
+def read_lesson(family: Family, tokenizer: Any, lesson: Lesson, weights: Losses, max_length: int) -> Reading:
+    """Encode a lesson for a student.
+
+    Losses a token read only the texts that both sides cut alike; ModelError where that is less than half of them.
+    """
+    encoded = family.encode(tokenizer, lesson.texts, max_length)
+    alike = lesson.signals.cut_alike(lesson.rows, tokenizer, encoded)
+    if (weights.wants_hidden or weights.relation > 0) and alike.mean() < 0.5:
+        text = lesson.texts[int(np.argmin(alike))]
+        raise ModelError(
+            f"hidden-state and relation losses need the teacher's tokens, but student and teacher cut {(~alike).mean():.0%} of the texts "
+            f"differently, {text[:60]!r} among them; set those losses to 0, or keep more of the vocabulary"
+        )
+    return Reading(lesson, encoded, alike)
 
 
 def learn(
@@ -53,42 +78,47 @@ def learn(
 ) -> list[EpochRecord]:
     """Train a student in place on a lesson; one record an epoch. Raises ModelError where losses and tokenizers do not fit."""
     model, tokenizer = student.model, student.tokenizer
-    encoded = family.encode(tokenizer, lesson.texts, max_length)
-    if weights.wants_hidden or weights.relation > 0:
-        _require_same_tokens(lesson, encoded)
+    reading = read_lesson(family, tokenizer, lesson, weights, max_length)
+    lengths = [len(row) for row in reading.encoded]
     checked = family.encode(tokenizer, validation.texts, max_length)
 
     def objective(batch: np.ndarray) -> Tensor:
-        return batch_loss(family, student, lesson, encoded, batch, weights)
+        return batch_loss(family, student, reading, batch, weights)
 
     def validate() -> Score:
         return score(family, model, tokenizer, checked, validation.labels)
 
-    with compact_embeddings(model, [*encoded, *checked]):
-        return train(
-            model, [len(row) for row in encoded], objective, validate, settings, seed=seed, phase=phase, epochs=epochs
-        )
+    with compact_embeddings(model, [*reading.encoded, *checked]):
+        return train(model, lengths, objective, validate, settings, seed=seed, phase=phase, epochs=epochs)
 
 
-def batch_loss(
-    family: Family, student: Bundle, lesson: Lesson, encoded: Sequence[TokenIds], batch: np.ndarray, weights: Losses
-) -> Tensor:
+def batch_loss(family: Family, student: Bundle, reading: Reading, batch: np.ndarray, weights: Losses) -> Tensor:
     """The weighted sum of the recipe's losses over one batch of text indices."""
-    matched = _matched_layers(family, student.model, lesson.signals) if weights.wants_hidden else []
-    inputs = family.collate(student.tokenizer, [encoded[index] for index in batch])
+    lesson, signals = reading.lesson, reading.lesson.signals
+    matched = _matched_layers(family, student.model, signals) if weights.wants_hidden else []
+    inputs = family.collate(student.tokenizer, [reading.encoded[index] for index in batch])
     outputs = family.forward(student.model, inputs, [layer for layer, _ in matched], weights.relation > 0)
-    rows = lesson.rows[batch]
-    total = _logit_terms(
-        outputs.logits.float(), lesson.signals.logits_of(rows), torch.from_numpy(lesson.labels[batch]), weights
-    )
+    rows, labels = lesson.rows[batch], torch.from_numpy(lesson.labels[batch])
+    total = _logit_terms(outputs.logits.float(), signals.logits_of(rows), labels, weights)
+    alike = np.flatnonzero(reading.alike[batch])
+    if len(alike) and (matched or weights.relation > 0):
+        total = total + _token_terms(outputs, matched, signals, rows[alike], torch.from_numpy(alike), weights)
+    return total
+
+
+def _token_terms(
+    outputs: Outputs, matched: list[tuple[int, int]], signals: Signals, rows: np.ndarray, alike: Tensor, weights: Losses
+) -> Tensor:
+    """The losses a token, over the texts of a batch that both sides cut alike."""
+    mask = outputs.mask[alike]
+    total = outputs.logits.float().sum() * 0
     for layer, stored in matched:
-        total = total + _hidden_terms(
-            outputs, layer, lesson.signals.padded(lesson.signals.hidden[stored], rows), weights
-        ) / len(matched)
+        theirs = signals.padded(signals.hidden[stored], rows, mask.shape[1])
+        total = total + _hidden_terms(outputs.hidden[layer][alike].float(), theirs, mask, weights) / len(matched)
     if weights.relation > 0:
-        theirs = [lesson.signals.padded(states, rows) for states in lesson.signals.relations]
-        ours = [states.float() for states in outputs.relations]
-        total = total + weights.relation * terms.relation(ours, theirs, outputs.mask, lesson.signals.teacher_heads)
+        ours = [states[alike].float() for states in outputs.relations]
+        teacher = [signals.padded(states, rows, mask.shape[1]) for states in signals.relations]
+        total = total + weights.relation * terms.relation(ours, teacher, mask, signals.teacher_heads)
     return total
 
 
@@ -103,13 +133,12 @@ def _logit_terms(student: Tensor, teacher: Tensor, labels: Tensor, weights: Loss
     return total
 
 
-def _hidden_terms(outputs: Outputs, layer: int, teacher: Tensor, weights: Losses) -> Tensor:
-    student = outputs.hidden[layer].float()
+def _hidden_terms(student: Tensor, teacher: Tensor, mask: Tensor, weights: Losses) -> Tensor:
     total = student.sum() * 0
     if weights.hidden_mse > 0:
-        total = total + weights.hidden_mse * terms.hidden_mse(student, teacher, outputs.mask)
+        total = total + weights.hidden_mse * terms.hidden_mse(student, teacher, mask)
     if weights.hidden_cosine > 0:
-        total = total + weights.hidden_cosine * terms.hidden_cosine(student, teacher, outputs.mask)
+        total = total + weights.hidden_cosine * terms.hidden_cosine(student, teacher, mask)
     return total
 
 
@@ -131,14 +160,3 @@ def _matched_layers(family: Family, model: Any, signals: Signals) -> list[tuple[
             f"hidden-state losses: the student is {width} wide, the teacher {stored}; set hidden_mse and hidden_cosine to 0"
         )
     return pairs
-
-
-def _require_same_tokens(lesson: Lesson, encoded: Sequence[TokenIds]) -> None:
-    """Per-token losses need the same tokens on both sides; their ids may differ."""
-    for text, row, ids in zip(lesson.texts, lesson.rows, encoded, strict=True):
-        theirs = len(lesson.signals.token_ids(int(row)))
-        if len(ids) != theirs:
-            raise ModelError(
-                f"hidden-state and relation losses need the teacher's tokens, but {text[:60]!r} has {len(ids)} tokens for the student "
-                f"and {theirs} for the teacher; set those losses to 0, or prune.vocabulary to null"
-            )

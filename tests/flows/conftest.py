@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -17,17 +18,12 @@ from pipelines.environment import disable_telemetry
 # Prefect reads its home when it is imported, so this cannot wait for a fixture. Nothing of a user's own is touched.
 disable_telemetry()
 HOME = Path(tempfile.mkdtemp(prefix="flows-tests-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ["PREFECT_HOME"] = str(HOME / "prefect")
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("PREFECT_API_URL", None)
 
 from tests.flows.toy import Toy, make_toy, wait_for  # noqa: E402
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _home() -> Iterator[None]:
-    yield
-    shutil.rmtree(HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -52,15 +48,13 @@ def api() -> Iterator[str]:
     ]
     with (HOME / "server.log").open("w") as log:
         process = child.start(command, cwd=HOME, stdout=log)
-    try:
-        wait_for(lambda: server.healthy(port), server.START_SECONDS)
-        url = f"http://{server.HOST}:{port}/api"
-        os.environ["PREFECT_API_URL"] = url
-        with temporary_settings({PREFECT_API_URL: url}):
-            yield url
-        del os.environ["PREFECT_API_URL"]
-    finally:
-        child.end(process)
+    atexit.register(child.end, process)  # not earlier: Prefect's own exit handlers still send logs
+    wait_for(lambda: server.healthy(port), server.START_SECONDS)
+    url = f"http://{server.HOST}:{port}/api"
+    os.environ["PREFECT_API_URL"] = url
+    with temporary_settings({PREFECT_API_URL: url}):
+        yield url
+    del os.environ["PREFECT_API_URL"]
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,7 @@ def test_from_nothing_with_a_server_of_its_own(toy: Toy, tmp_path: Path) -> None
         if api:
             os.environ["PREFECT_API_URL"] = api
     assert code == 0, output
+    assert not Toy(toy.folder / ".prefect").processes(), "the server is gone when the command is"
     assert RESULT in output
     assert "PREFECT_HOME=.prefect prefect server start" in output
     assert "temporary server" not in output

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from pipelines.bundle import Bundle
-from pipelines.config import Label
+from pipelines.config import Label, Vocabulary
 from pipelines.errors import DataError, ModelError
 from pipelines.families.encoder import EncoderClassifier
 from pipelines.signals import read_signals, write_signals
+from pipelines.techniques.vocabulary import kept_tokens, prune_vocabulary
 from tests.tiny import tiny_model, tiny_rows
 
 FAMILY = EncoderClassifier()
@@ -24,8 +25,10 @@ def teacher(tmp_path: Path) -> Bundle:
 
 def store(teacher: Bundle, folder: Path, **wanted: object) -> Path:
     encoded = FAMILY.encode(teacher.tokenizer, TEXTS, 32)
-    settings = Label.model_validate({"batch_size": 6, "hidden_layers": [0, 2], "relations": True} | wanted)
-    write_signals(folder, FAMILY, teacher, TEXTS, encoded, settings, {"texts": len(TEXTS)})
+    settings = Label.model_validate(
+        {"batch_size": 6, "hidden_layers": [0, 2], "synthetic_copies": 0, "relations": True} | wanted
+    )
+    write_signals(folder, FAMILY, teacher, TEXTS, encoded, TEXTS[15:], settings, {"texts": len(TEXTS)})
     return folder
 
 
@@ -37,11 +40,22 @@ def test_what_is_read_is_what_the_teacher_says(teacher: Bundle, tmp_path: Path) 
         live = FAMILY.forward(teacher.model, inputs, [2], relations=True)
     rows = signals.rows_of(chosen)
     assert torch.allclose(signals.logits_of(rows), live.logits, atol=2e-3)
-    stored = signals.padded(signals.hidden[2], rows)
+    stored = signals.padded(signals.hidden[2], rows, live.mask.shape[1])
     assert torch.allclose(stored[live.mask], live.hidden[2][live.mask], atol=5e-3)
     for ours, theirs in zip(signals.relations, live.relations, strict=True):
-        assert torch.allclose(signals.padded(ours, rows)[live.mask], theirs[live.mask], atol=5e-3)
-    assert signals.token_ids(int(rows[1])) == FAMILY.encode(teacher.tokenizer, [TEXTS[3]], 32)[0]
+        assert torch.allclose(signals.padded(ours, rows, live.mask.shape[1])[live.mask], theirs[live.mask], atol=5e-3)
+    assert signals.synthetic == TEXTS[15:]
+
+
+def test_which_texts_are_cut_alike_is_told_by_words_not_ids(teacher: Bundle, tmp_path: Path) -> None:
+    signals = read_signals(store(teacher, tmp_path / "signals"))
+    rows, encoded = signals.rows_of(TEXTS), FAMILY.encode(teacher.tokenizer, TEXTS, 32)
+    kept = kept_tokens(teacher.tokenizer, encoded, Vocabulary(min_count=6, keep_first=0))
+    smaller = prune_vocabulary(teacher.model, teacher.tokenizer, kept)
+    ours = FAMILY.encode(smaller, TEXTS, 32)
+    stayed = [set(ids) <= set(kept) for ids in encoded]
+    assert signals.cut_alike(rows, smaller, ours).tolist() == stayed
+    assert 0 < sum(stayed) < len(stayed)
 
 
 def test_stored_compactly(teacher: Bundle, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The board: this project and what a user would do instead, side by side, in one run."""

@@ -1,0 +1,157 @@
+"""`make bench DATA="folder ..." OUT=rows.json`: build and measure every system on every data folder in one run.
+
+Writes one JSON row a system and data set to OUT, the table to benchmarks/RESULTS.md and the picture to docs/board.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.environment import ROOT, disable_telemetry
+
+LATENCY_ROUNDS = 300
+THROUGHPUT_SECONDS = 4.0
+BOOTSTRAP = 10_000
+OUT_OF_SCOPE = "oos"
+
+
+def measure(name: str, source: Path, work: Path) -> list[dict[str, Any]]:
+    """One row a system: quality on test (looked at once), bytes, latency, throughput, build seconds."""
+    from benchmarks.systems import THREADS, build_systems
+    from pipelines.predictors import predict_all
+    from pipelines.techniques.measuring import latencies, throughput
+    from pipelines.techniques.metrics import accuracy, macro_f1, paired_difference
+
+    data, systems = build_systems(name, source, work)
+    truth = np.array(data.test.labels)
+    answers = {system.name: predict_all(system.predict, data.test.texts, 32).argmax(1) for system in systems}
+    times = latencies([system.predict for system in systems], data.test.texts, LATENCY_ROUNDS)
+    rows = []
+    for system, milliseconds in zip(systems, times, strict=True):
+        predicted = answers[system.name]
+        quality = accuracy(truth, predicted)
+        difference = paired_difference(truth, predicted, answers["teacher-torch"], BOOTSTRAP, seed=0)
+        speed, energy = throughput(system.predict, data.test.texts, THROUGHPUT_SECONDS)
+        row = {
+            "data": name,
+            "system": system.name,
+            "accuracy": quality.value,
+            "accuracy_low": quality.low,
+            "accuracy_high": quality.high,
+            "macro_f1": macro_f1(truth, predicted, len(data.labels)),
+            "difference": difference.value,
+            "difference_low": difference.low,
+            "difference_high": difference.high,
+            "bytes": system.bytes,
+            "p50_ms": float(np.median(milliseconds)),
+            "texts_per_s": speed,
+            "energy_j_per_1000": energy,
+            "build_s": system.build_s,
+            "threads": THREADS,
+            "test_rows": len(truth),
+        }
+        rows.append(row | scope(truth, predicted, data.labels))
+    return rows
+
+
+def scope(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[str, float]:
+    """In-scope accuracy and out-of-scope recall, where the data has such a label."""
+    if OUT_OF_SCOPE not in labels:
+        return {}
+    outside = truth == labels.index(OUT_OF_SCOPE)
+    right = predicted == truth
+    return {"in_scope_accuracy": float(right[~outside].mean()), "out_of_scope_recall": float(right[outside].mean())}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The board as Markdown."""
+    processor = next(
+        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
+    )
+    lines = [
+        "# The board",
+        "",
+        f"{date.today().isoformat()}, {processor}, {os.cpu_count()} cores, Python {platform.python_version()}; one thread while timing; tokenizing included.",
+        "Written by `make bench`; every system of a data set was built and measured in that one run, the latencies in turns.",
+        "Settings were picked on validation data; test data was looked at once. The difference is to the teacher, with the 95 % interval of a paired bootstrap.",
+        "MB is everything that a user downloads to run the model. Build seconds of everything but `tfidf` include the teacher's fine-tuning.",
+        "",
+    ]
+    for name in dict.fromkeys(row["data"] for row in rows):
+        mine = [row for row in rows if row["data"] == name]
+        teacher = next(row for row in mine if row["system"] == "teacher-torch")
+        wide = "in_scope_accuracy" in teacher
+        lines += [f"## {name} ({teacher['test_rows']} test texts)", ""]
+        lines += [
+            "| system | accuracy % | to the teacher, points | MB | smaller | p50 ms | faster | texts/s | build s |"
+            + (" in-scope % | oos recall % |" if wide else "")
+        ]
+        lines += ["|---|---|---|---|---|---|---|---|---|" + ("---|---|" if wide else "")]
+        lines += [_line(row, teacher, wide) for row in mine]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _line(row: dict[str, Any], teacher: dict[str, Any], wide: bool) -> str:
+    cells = [
+        f"`{row['system']}`",
+        f"{100 * row['accuracy']:.2f} ({100 * row['accuracy_low']:.1f} to {100 * row['accuracy_high']:.1f})",
+        f"{100 * row['difference']:+.2f} ({100 * row['difference_low']:+.2f} to {100 * row['difference_high']:+.2f})",
+        f"{row['bytes'] / 1e6:.2f}",
+        f"{teacher['bytes'] / row['bytes']:.1f}x",
+        f"{row['p50_ms']:.3f}",
+        f"{teacher['p50_ms'] / row['p50_ms']:.1f}x",
+        f"{row['texts_per_s']:.0f}",
+        f"{row['build_s']:.0f}",
+    ]
+    if wide:
+        cells += [f"{100 * row['in_scope_accuracy']:.2f}", f"{100 * row['out_of_scope_recall']:.2f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def main(argv: list[str]) -> int:
+    """Run the board."""
+    disable_telemetry()
+    from benchmarks.picture import draw
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="folders with train/validation/test.csv (text,label)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="where the JSON rows go")
+    options = parser.parse_args(argv)
+    for folder in options.data:
+        missing = [name for name in ("train.csv", "validation.csv", "test.csv") if not (folder / name).is_file()]
+        if missing:
+            parser.error(
+                f"{folder}: {', '.join(missing)} missing; a data folder holds train.csv, validation.csv and test.csv (text,label)"
+            )
+    rows: list[dict[str, Any]] = []
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for folder in options.data:
+        name = folder.resolve().name
+        rows += measure(name, folder, ROOT / "build" / "bench" / name)
+        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    draw(rows, ROOT / "docs" / "board.svg")
+    board = table(rows)
+    (ROOT / "benchmarks" / "RESULTS.md").write_text(board, encoding="utf-8")
+    print(board)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
