@@ -38,7 +38,7 @@ unit: install
 	$(BIN)/python -m pytest
 
 bench: install  ## the board: DATA="folder ..." OUT=rows.json
-	$(BIN)/python -m benchmarks --data $(DATA) --out $(OUT)
+	$(BIN)/python -m benchmarks --data $(DATA) --out $(OUT) --work build/bench --table benchmarks/RESULTS.md --picture docs/board.svg
 
 reproduce: install  ## build MODEL twice from scratch and compare the published files' digests
 	$(BIN)/python -m flows reproduce $(MODEL)

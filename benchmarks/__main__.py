@@ -1,6 +1,6 @@
 """`make bench DATA="folder ..." OUT=rows.json`: build and measure every system on every data folder in one run.
 
-Writes one JSON row a system and data set to OUT, the table to benchmarks/RESULTS.md and the picture to docs/board.svg.
+Writes one JSON row a system and data set, the table and the picture (the Makefile says where).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.environment import ROOT, disable_telemetry
+from pipelines.environment import disable_telemetry, quiet_libraries
 
 LATENCY_ROUNDS = 300
 THROUGHPUT_SECONDS = 4.0
@@ -126,6 +126,7 @@ def _cpuinfo() -> list[str]:
 def main(argv: list[str]) -> int:
     """Run the board."""
     disable_telemetry()
+    quiet_libraries()
     from benchmarks.picture import draw
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -133,6 +134,9 @@ def main(argv: list[str]) -> int:
         "--data", type=Path, nargs="+", required=True, help="folders with train/validation/test.csv (text,label)"
     )
     parser.add_argument("--out", type=Path, required=True, help="where the JSON rows go")
+    parser.add_argument("--table", type=Path, required=True, help="where the Markdown table goes")
+    parser.add_argument("--work", type=Path, required=True, help="folder to build in; what stands there is replaced")
+    parser.add_argument("--picture", type=Path, required=True, help="where the SVG goes")
     options = parser.parse_args(argv)
     for folder in options.data:
         missing = [name for name in ("train.csv", "validation.csv", "test.csv") if not (folder / name).is_file()]
@@ -144,11 +148,11 @@ def main(argv: list[str]) -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for folder in options.data:
         name = folder.resolve().name
-        rows += measure(name, folder, ROOT / "build" / "bench" / name)
+        rows += measure(name, folder, options.work / name)
         options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    draw(rows, ROOT / "docs" / "board.svg")
+    draw(rows, options.picture)
     board = table(rows)
-    (ROOT / "benchmarks" / "RESULTS.md").write_text(board, encoding="utf-8")
+    options.table.write_text(board, encoding="utf-8")
     print(board)
     return 0
 

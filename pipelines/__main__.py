@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from pipelines.config import Recipe, load_recipe
-from pipelines.environment import disable_telemetry
+from pipelines.environment import disable_telemetry, quiet_libraries
 from pipelines.errors import FactoryError, ResourceError
 from pipelines.stages import STAGES, Output
 
@@ -121,6 +121,7 @@ def _stop(number: int, _frame: Any) -> None:
 def main(argv: Sequence[str]) -> int:
     """Run one stage; errors meant for the user are one message on stderr and an exit code from the tree."""
     disable_telemetry()
+    quiet_libraries()
     parser = argparse.ArgumentParser(
         prog="python -m pipelines", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -16,3 +16,9 @@ def disable_telemetry() -> None:
     for line in (ROOT / "telemetry.env").read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition("=")
         os.environ[key] = value
+
+
+def quiet_libraries() -> None:
+    """Silence bars and notices of model libraries: what matters of them, the factory checks and says itself."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -52,9 +52,8 @@ class EncoderClassifier:
     def load_pretrained(self, folder: Path, labels: Sequence[str]) -> Bundle:
         require_files(folder, "config.json", "model.safetensors", "tokenizer.json")
         names = dict(enumerate(labels))
-        model = _load_model(
-            folder, num_labels=len(labels), id2label=names, label2id={label: index for index, label in names.items()}
-        )
+        places = {label: index for index, label in names.items()}
+        model = _load_model(folder, fresh_head=True, num_labels=len(labels), id2label=names, label2id=places)
         return Bundle(model, _load_tokenizer(folder), {})
 
     def save(self, bundle: Bundle, out: Path) -> None:
@@ -205,16 +204,29 @@ class _LogitsOnly(nn.Module):  # type: ignore[misc]
         return logits
 
 
-def _load_model(folder: Path, **changes: Any) -> Any:
+def _load_model(folder: Path, *, fresh_head: bool = False, **changes: Any) -> Any:
+    """Load a classifier whose every tensor stands in the folder; with fresh_head, all but the head's."""
     from transformers import AutoModelForSequenceClassification
 
     anatomy_named(str(read_json(folder / "config.json").get("model_type")))
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, **changes
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **changes,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{folder}: transformers cannot load this folder: {_first_line(error)}") from error
+    body = f"{model.base_model_prefix}."
+    missing = sorted(name for name in found["missing_keys"] if not fresh_head or name.startswith(body))
+    if missing:
+        raise ModelError(
+            f"{folder / 'model.safetensors'}: lacks {_few(set(missing))}; random weights would stand in for them, get a complete checkpoint"
+        )
     return model.eval()
 
 

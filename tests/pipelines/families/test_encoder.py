@@ -129,3 +129,18 @@ def test_saved_folders_hold_no_path_of_the_machine(teacher: Bundle, tmp_path: Pa
     FAMILY.save(teacher, tmp_path / "out")
     for file in (tmp_path / "out").glob("*.json"):
         assert str(tmp_path) not in file.read_text(encoding="utf-8"), file.name
+
+
+@pytest.mark.parametrize("reader", ["load", "load_pretrained"])
+def test_a_checkpoint_that_lacks_tensors_is_refused(bert: Bundle, tmp_path: Path, reader: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    FAMILY.save(bert, tmp_path / "out")
+    path = tmp_path / "out" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["bert.encoder.layer.1.output.dense.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(
+        ModelError, match=r"lacks bert\.encoder\.layer\.1\.output\.dense\.weight; random weights would stand in"
+    ):
+        FAMILY.load(tmp_path / "out") if reader == "load" else FAMILY.load_pretrained(tmp_path / "out", LABELS)
