@@ -169,7 +169,7 @@ def test_no_module_here_bears_the_name_of_a_package() -> None:
     others = (
         set(packages_distributions())
         | set(sys.stdlib_module_names)
-        | {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
+        | {path.parent.name for path in REPOSITORY.glob("*/*.py")}
     )
     assert ours
     assert not ours & others

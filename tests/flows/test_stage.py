@@ -46,7 +46,7 @@ def held(toy: Toy, code: str, seconds: int) -> Iterator[None]:
 def test_a_held_repository_is_waited_for(built: Toy) -> None:
     built.change("alpha", "gate", "max_bytes", 5)
     node = gate_of(built)
-    with held(built, REPO_LOCK, 6):  # longer than DVC waits by itself
+    with held(built, REPO_LOCK, 5):  # longer than DVC waits by itself
         assert reproduce(node, built.folder, threading.Event(), print) == "built"
 
 

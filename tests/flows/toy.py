@@ -206,9 +206,10 @@ def run(command: list[str], folder: Path) -> str:
 
 
 def make_toy(folder: Path) -> Toy:
-    """Write a toy project with two models of the reference recipe; nothing is built."""
+    """Write a toy project with two models of the recipe that `flows new` starts from; nothing is built."""
     folder.mkdir(parents=True)
-    recipe = yaml.safe_load((REPOSITORY / "params.yaml").read_text())["models"]["support-intents"]
+    recipe = yaml.safe_load((REPOSITORY / "flows" / "recipes" / "text-classification.yaml").read_text())
+    recipe["teach"]["label_smoothing"], recipe["gate"]["max_bytes"] = 0.1, 8000000  # two values that tests name
     params = {"models": {model: copy.deepcopy(recipe) for model in MODELS}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     (folder / "dvc.yaml").write_text(DVC_YAML)
