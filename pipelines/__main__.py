@@ -128,6 +128,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("stage", choices=STAGES)
     stage = parser.parse_args(argv[:1]).stage
     signal.signal(signal.SIGTERM, _stop)  # unwinds, so that partial outputs go
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     try:
         run(stage, argv[1:])
     except FactoryError as error:

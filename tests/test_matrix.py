@@ -95,7 +95,9 @@ def test_cell(technique: str, taught: tuple[str, Path], clean: Path, tmp_path: P
     assert probabilities.shape == (len(data.test.texts), 3)
     assert probabilities.sum(1) == pytest.approx(np.ones(len(probabilities)), abs=1e-4)
     torch_side = teacher_predictor(tmp_path / "pruned", 1)(data.test.texts)
-    assert agreement(probabilities, torch_side) >= (1.0 if "float32" in technique else 0.9)
+    # A model that has learned next to nothing answers near thirds, where rounding alone picks the label.
+    undecided = np.abs(torch_side - 1 / 3).max() < 0.01 and np.abs(probabilities - 1 / 3).max() < 0.01
+    assert undecided or agreement(probabilities, torch_side) >= (1.0 if "float32" in technique else 0.9)
     assert sorted(path.name for path in exported.iterdir()) == [
         "config.json",
         "lineage.json",
