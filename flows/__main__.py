@@ -35,6 +35,10 @@ def parser() -> argparse.ArgumentParser:
         "--alias", default="candidate", help="alias that points at the published version (default: candidate)"
     )
     build.add_argument("--plan", action="store_true", help="only show which stages would run, and why")
+    again = commands.add_parser(
+        "reproduce", help="build twice, compare the bytes", description="Build the commit twice from scratch."
+    )
+    again.add_argument("name", help="name of a recipe in params.yaml")
     new = commands.add_parser(
         "new", help="write a recipe for a data set", description="Look at a file and append a recipe to params.yaml."
     )
