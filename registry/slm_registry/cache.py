@@ -200,10 +200,17 @@ def _locked(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with os.fdopen(descriptor, "r+b") as opened:
             fcntl.flock(opened, fcntl.LOCK_EX)
-            # While we waited, its owner may have finished and moved it away.
-            if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
+            if _still_at(path, descriptor):
                 yield path, opened
                 return
+
+
+def _still_at(path: Path, descriptor: int) -> bool:
+    """Whether a locked file is still there under its name: its former owner may have finished and moved it away."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

@@ -112,7 +112,8 @@ def test_over_s3(s3_url: str, tmp_path: Path, bundles: list[str]) -> None:
     assert len(registry.log("m")) == 4
 
 
-def test_eight_readers_fill_one_cache(tmp_path: Path, bundles: list[str]) -> None:
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_eight_readers_fill_one_cache(tmp_path: Path, bundles: list[str], number: int) -> None:
     registry = Registry(tmp_path / "store", cache=tmp_path / "cache", chunk_size=64)
     registry.publish(bundles[0], "m", lineage={})
     paths = at_once([lambda: Registry(tmp_path / "store", cache=tmp_path / "cache").pull("m")] * WRITERS)
