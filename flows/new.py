@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from flows.precision import Precision, faster_precision
 from pipelines.config import NAME_PATTERN, Recipe, load_params
 from pipelines.data.profile import QUANTILES, Profile, profile
 from pipelines.errors import DataError, RecipeError
@@ -63,9 +62,7 @@ def new_recipe(params: Path, name: str, data: Path, task: str) -> int:
     if not data.exists():
         raise DataError(f"{data}: no such file or folder")
     seen = profile(data)
-    recipe = Recipe.model_validate(
-        recipe_for(seen, _template(task), source_of(data, params), faster_precision(), os.cpu_count() or 1)
-    )
+    recipe = Recipe.model_validate(recipe_for(seen, _template(task), source_of(data, params), os.cpu_count() or 1))
     write_block(params, name, recipe)
     print(summary(params, name, seen, recipe))
     return 0
@@ -82,9 +79,7 @@ def source_of(data: Path, params: Path) -> str:
     return (place.relative_to(root) if place.is_relative_to(root) else place).as_posix()
 
 
-def recipe_for(
-    seen: Profile, template: Mapping[str, Any], source: str, precision: Precision, cores: int
-) -> dict[str, Any]:
+def recipe_for(seen: Profile, template: Mapping[str, Any], source: str, cores: int) -> dict[str, Any]:
     """The template with every value fitted that depends on the data or on the machine."""
     split = split_for(seen, template["data"]["splits"])
     teach, distill, recover = next(epochs for limit, epochs in EPOCHS if split.train_rows <= limit)
@@ -104,9 +99,9 @@ def recipe_for(
         "class_count": {"action": "fail", "min_rows": smallest_class(seen, split)},
         "language": {"action": "quarantine", "expected": seen.language, "confidence": 0.99} if seen.language else None,
     }
-    for training, epochs in ((recipe["teach"], teach), (recipe["distill"], distill)):
-        training["training"] |= {"epochs": epochs, "precision": precision}
-    recipe["prune"]["recovery"] |= {"epochs": recover, "precision": precision}
+    recipe["teach"]["training"]["epochs"] = teach
+    recipe["distill"]["training"]["epochs"] = distill
+    recipe["prune"]["recovery"]["epochs"] = recover
     recipe["prune"]["calibration_rows"] = max(1, min(recipe["prune"]["calibration_rows"], split.train_rows))
     recipe["gate"]["max_accuracy_loss"] = margin(split.test_rows)
     return recipe
@@ -205,8 +200,8 @@ def summary(params: Path, name: str, seen: Profile, recipe: Recipe) -> str:
     lines = [
         f"{seen.path}: {seen.rows} rows, text in {seen.text_column!r}, {len(seen.label_counts)} labels in {seen.label_column!r}",
         f"  language {seen.language or 'unclear'}, 99 of 100 texts have at most {longest} characters, {seen.duplicate_share:.1%} duplicates",
-        f"{params}: wrote {name}; chosen from the data: max_length {recipe.task.max_length}, epochs {recipe.teach.training.epochs}, "
-        f"precision {recipe.teach.training.precision}, margin {recipe.gate.max_accuracy_loss} points",
+        f"{params}: wrote {name}; chosen from the data: max_length {recipe.task.max_length}, "
+        f"{recipe.teach.training.epochs} epochs of teaching, margin {recipe.gate.max_accuracy_loss} points",
         f"next: python -m flows build {name} --plan",
     ]
     return "\n".join(lines)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +12,13 @@ import yaml
 
 from flows.errors import PublishError
 
-#: What decides a model's bytes, besides the code.
-PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "numpy",
-    "great-expectations",
-    "dvc",
-    "prefect",
-)
 BUNDLE_RECORD = "lineage.json"
 
 
 def lineage(root: Path, model: str, bundle: Path, metrics: Path) -> dict[str, Any]:
     """The record of one built model.
 
-    Raises PublishError where the bundle does not say which data and which teacher it came from.
+    Raises PublishError where the bundle does not say which data, teacher and environment it came from.
     """
     made = _made_from(bundle)
     return {
@@ -44,7 +29,7 @@ def lineage(root: Path, model: str, bundle: Path, metrics: Path) -> dict[str, An
         "teacher": made["teacher"],
         "bundle": made,
         "metrics": read_json(metrics),
-        "environment": environment(),
+        "environment": made["environment"],
     }
 
 
@@ -76,21 +61,12 @@ def git_state(root: Path) -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain", "--", ".", ":(exclude)dvc.lock"))}
 
 
-def environment() -> dict[str, Any]:
-    """Python, platform, and the versions of what computes."""
-    found = {name: _version(name) for name in PACKAGES}
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "packages": {name: number for name, number in found.items() if number},
-    }
-
-
 def _made_from(bundle: Path) -> dict[str, Any]:
     path = bundle / BUNDLE_RECORD
     made = read_json(path)
-    missing = [key for key in ("data_sha256", "teacher") if not isinstance(made, dict) or not made.get(key)]
+    missing = [
+        key for key in ("data_sha256", "teacher", "environment") if not isinstance(made, dict) or not made.get(key)
+    ]
     if missing:
         raise PublishError(
             f"{path}: {' and '.join(missing)} missing; a model without a record of its origin is not published"
@@ -109,10 +85,3 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -13,7 +13,17 @@ from pipelines.evaluation import Evaluation
 from pipelines.reporting.report import render
 
 #: Libraries whose version may change the bytes or the numbers.
-LIBRARIES = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", "onnxscript", "numpy")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "numpy",
+    "great-expectations",
+    "dvc",
+)
 
 
 def write_documents(bundle: Path, result: Evaluation, data: CleanData, lineage: Lineage, task: Task) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ def dynamic_int8(source: Path, out: Path, *, per_channel: bool) -> None:
     """int8 weights and embeddings; scales of activations are found at run time. Raises ModelError where nothing was converted."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(source, out, per_channel=per_channel, weight_type=QuantType.QInt8)
+    with _without_advice():
+        quantize_dynamic(source, out, per_channel=per_channel, weight_type=QuantType.QInt8)
     _require_integers(out)
 
 
@@ -35,18 +38,34 @@ def static_int8(source: Path, out: Path, batches: Sequence[dict[str, np.ndarray]
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._left, None)
 
-    quantize_static(
-        source,
-        out,
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=per_channel,
-        weight_type=QuantType.QInt8,
-        activation_type=QuantType.QUInt8,
-        op_types_to_quantize=["MatMul", "Gemm", "Gather"],
-        extra_options={"MatMulConstBOnly": True},
-    )
+    with _without_advice():
+        quantize_static(
+            source,
+            out,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=per_channel,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+            op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+            extra_options={"MatMulConstBOnly": True},
+        )
     _require_integers(out)
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Drop onnxruntime's advice to pre-process the file: the export has folded its constants, and the quantizer infers shapes itself."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return "pre-processing before quantization" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(wanted)
+    try:
+        yield
+    finally:
+        root.removeFilter(wanted)
 
 
 def _require_integers(path: Path) -> None:

@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     try:
-        options = _parser().parse_args(arguments)
+        options, late = _parser().parse_known_args(arguments)
+        _take_late(options, late)
         value, text = _COMMANDS[options.command](_registry(options), options)
         print(json.dumps(value, ensure_ascii=False, indent=2) if as_json else text)
         sys.stdout.flush()
@@ -49,6 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("slm-registry: interrupted; run it again, nothing is half-done", file=sys.stderr)
         return 130
     return 0
+
+
+def _take_late(options: argparse.Namespace, late: Sequence[str]) -> None:
+    """Give words that follow an option to the positional that may stay empty: argparse closes it at the option."""
+    flags = [word for word in late if word.startswith("-")]
+    if options.command == "predict" and not flags:
+        options.texts += late
+    elif options.command == "list" and options.name is None and len(late) == 1 and not flags:
+        options.name = late[0]
+    elif late:
+        raise UsageError(f"unrecognized arguments: {' '.join(late)}; see slm-registry {options.command} --help")
 
 
 def _fail(error: RegistryError, as_json: bool) -> int:

@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from flows import new
-from flows.precision import faster_precision
 from pipelines.config import Recipe, load_params, load_recipe
 from pipelines.data.profile import Profile
 from pipelines.errors import RecipeError
@@ -59,11 +58,6 @@ def params(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(new, "faster_precision", lambda: "bf16")
-
-
 def seen(**changes: Any) -> Profile:
     values: dict[str, Any] = {
         "path": "x.csv",
@@ -82,7 +76,7 @@ def seen(**changes: Any) -> Profile:
 
 def fitted(profile: Profile) -> Recipe:
     template = yaml.safe_load((new.TEMPLATES / "text-classification.yaml").read_text())
-    return Recipe.model_validate(new.recipe_for(profile, template, "data/x.csv", "fp32", 8))
+    return Recipe.model_validate(new.recipe_for(profile, template, "data/x.csv", 8))
 
 
 def test_the_recipe_fits_the_file(params: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +89,7 @@ def test_the_recipe_fits_the_file(params: Path, capsys: pytest.CaptureFixture[st
         "topic",
     )
     assert recipe.data.splits.kind == "made"
-    assert recipe.distill.training.precision == "bf16"
+    assert recipe.distill.training.precision == "auto"
     assert recipe.data.checks.language and recipe.data.checks.language.expected == "en"
     assert "python -m flows build tickets --plan" in capsys.readouterr().out
 
@@ -225,15 +219,3 @@ def test_a_broken_params_file_is_named_and_left_alone(params: Path) -> None:
     with pytest.raises(RecipeError, match=r"params\.yaml: models\.support-intents\..*epochs.*'many'"):
         new.new_recipe(params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification")
     assert params.read_text() == text
-
-
-def test_precision_is_measured() -> None:
-    assert faster_precision() in ("fp32", "bf16")
-
-
-def test_bf16_must_be_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows import precision
-
-    for ratio, expected in ((1.1, "fp32"), (0.5, "fp32"), (2.0, "bf16")):
-        monkeypatch.setattr(precision, "_time", lambda name, ratio=ratio: ratio if name == "fp32" else 1.0)
-        assert precision.faster_precision() == expected

@@ -117,7 +117,7 @@ elif stage == "evaluate":
     out.mkdir()
     (out / "config.json").write_text("{}")
     (out / "tokenizer.json").write_text(pathlib.Path(f"build/{model}/signals").read_text())
-    (out / "lineage.json").write_text(json.dumps({"data_sha256": "d" * 64, "teacher": {"source": "toy", "sha256": "e" * 64}}))
+    (out / "lineage.json").write_text(json.dumps({"data_sha256": "d" * 64, "teacher": {"source": "toy", "sha256": "e" * 64}, "environment": {"torch": "2"}}))
     evaluation = out.parent / "evaluation"
     evaluation.mkdir(exist_ok=True)
     (evaluation / "report.html").write_text("<h1>report</h1>")

@@ -81,6 +81,16 @@ def test_lineage_from_a_file(cli: Cli, bundle: Path, tmp_path: Path) -> None:
         assert "lineage" in str(cli.json("publish", str(bundle), "m", "--lineage", str(file), code=2))
 
 
+def test_options_stand_anywhere(cli: Cli, bundle: Path) -> None:
+    cli("publish", str(bundle), "m")
+    assert len(cli.json("predict", "m", "--threads", "1", "hello", "money back")) == 2
+    assert len(cli.json("predict", "m", "hello", "--threads", "1", "money back")) == 2
+    assert len(cli.json("list", "--store", cli.store, "m")) == 1
+    for command in (("predict", "m", "hello", "--fast"), ("list", "m", "--json", "n"), ("show", "m", "--json", "n")):
+        cli(*command, code=2)
+        assert "unrecognized arguments" in cli.error
+
+
 def test_texts_from_standard_input(cli: Cli, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cli("publish", str(bundle), "m")
     monkeypatch.setattr(sys, "stdin", io.StringIO("my parcel\n\nmoney back\n"))
