@@ -8,9 +8,12 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import boto3
 import psutil
 import pytest
 import yaml
+from slm_registry import Registry
+from slm_registry.errors import UnreachableError
 
 from flows import console
 from flows.graph import make_plan
@@ -114,6 +117,32 @@ def test_outside_a_project(tmp_path: Path) -> None:
     code, output = Toy(tmp_path).flows("build", "alpha")
     assert (code, output.count("\n")) == (2, 1)
     assert "no .dvc folder" in output
+
+
+@pytest.mark.usefixtures("api", "aws")
+def test_into_a_bucket_and_without_credentials(built: Toy, s3_server: str) -> None:
+    boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket="flow-models")
+    url = f"s3://flow-models/prod?endpoint_url={s3_server}"
+    code, output = built.flows("build", "alpha", "--publish", url, "--alias", "staging")
+    assert code == 0, output
+    assert [row.aliases for row in Registry(url).list("alpha")] == [("staging",)]
+
+    without = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    code, output = built.flows("build", "alpha", "--publish", url, "--alias", "production", **without)
+    assert code == UnreachableError.exit_code, output
+    assert "credentials" in output.splitlines()[-1]
+    assert "Traceback" not in output
+    assert [row.aliases for row in Registry(url).list("alpha")] == [("staging",)]
+
+
+@pytest.mark.usefixtures("api")
+def test_a_store_that_cannot_be_written(built: Toy) -> None:
+    (built.folder / "store").write_text("a file where the store should be")
+    code, output = built.flows("build", "alpha", "--publish", "store")
+    assert code == UnreachableError.exit_code, output
+    assert "store" in output.splitlines()[-1]
+    assert "Traceback" not in output
+    assert not make_plan(built.folder, "alpha").stale, "what was built stays built"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
