@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slm_registry.aliases import UNSET
     from slm_registry.client import Details, Registry, Resolved, Row
     from slm_registry.errors import (
         AccessError,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         InputTypeError,
         NoSpaceError,
         NotFoundError,
+        PolicyError,
         ReadOnlyError,
         RefusedError,
         RegistryError,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     )
     from slm_registry.log import Entry
     from slm_registry.manifest import BundleFile
-    from slm_registry.publish import UNSET, Published
+    from slm_registry.publish import Published
     from slm_registry.runtime import Prediction, TextClassifier
     from slm_registry.stores import Store, open_store
 
@@ -46,6 +48,7 @@ _HOMES = {
     "InputTypeError": "errors",
     "NoSpaceError": "errors",
     "NotFoundError": "errors",
+    "PolicyError": "errors",
     "Prediction": "runtime",
     "Published": "publish",
     "ReadOnlyError": "errors",
@@ -57,7 +60,7 @@ _HOMES = {
     "Store": "stores",
     "StoreError": "errors",
     "TextClassifier": "runtime",
-    "UNSET": "publish",
+    "UNSET": "aliases",
     "UnreachableError": "errors",
     "UsageError": "errors",
     "open_store": "stores",
@@ -86,6 +89,7 @@ __all__ = [
     "InputTypeError",
     "NoSpaceError",
     "NotFoundError",
+    "PolicyError",
     "Prediction",
     "Published",
     "ReadOnlyError",

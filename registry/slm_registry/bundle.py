@@ -15,11 +15,11 @@ from typing import Any
 
 from slm_registry import names
 from slm_registry.errors import CorruptError, RefusedError, UsageError
+from slm_registry.files import open_regular, os_errors
 from slm_registry.hashing import CHUNK, digest_file
 from slm_registry.jsonio import parse_object
 from slm_registry.manifest import MAX_FILES, BundleFile
 from slm_registry.onnxfile import external_locations
-from slm_registry.stores import open_regular, os_errors
 
 _SNIFF = 64 << 10
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".dill", ".ckpt")

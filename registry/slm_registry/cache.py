@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from slm_registry.blobs import blob_key
 from slm_registry.bundle import check_bundle
 from slm_registry.errors import CorruptError, UsageError
+from slm_registry.files import make_folders, open_regular, os_errors
 from slm_registry.hashing import digest_file, read_blocks
 from slm_registry.manifest import BundleFile, Manifest
-from slm_registry.publish import blob_key
-from slm_registry.stores import Store, make_folders, open_regular, os_errors
+from slm_registry.stores import Store
 
 
 def default_cache() -> Path:

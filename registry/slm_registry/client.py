@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm_registry import names
+from slm_registry.aliases import UNSET, Mover, _Unset
+from slm_registry.blobs import read_json_blob, read_manifest
 from slm_registry.cache import Cache, default_cache
 from slm_registry.errors import NotFoundError, RegistryError, UsageError, near
 from slm_registry.hashing import CHUNK
 from slm_registry.history import History
 from slm_registry.log import Entry, ModelState
 from slm_registry.manifest import MAX_CONFIG, BundleFile, Manifest, parse_lineage
-from slm_registry.publish import UNSET, Published, Publisher, _Unset, read_json_blob, read_manifest
+from slm_registry.publish import Published, Publisher
 from slm_registry.stores import Store, open_store
 
 if TYPE_CHECKING:
@@ -117,7 +119,9 @@ class Registry:
         if isinstance(expected, str):
             names.version_key(expected)
         self._state(name)
-        return self._publisher(name).move_alias(alias, version, expected=expected, reason=reason)
+        return Mover(self.store, name, self._actor or _default_actor()).move(
+            alias, version, expected=expected, reason=reason
+        )
 
     def models(self) -> tuple[str, ...]:
         """The names of all models, sorted."""

@@ -7,6 +7,7 @@ RegistryError
 ├── ConflictError         4  somebody else was first, or the version holds other bytes
 ├── CorruptError          5  bytes that are not what their digest or their format says
 ├── RefusedError          6  content that a bundle may not hold
+├── PolicyError           8  a signature or a policy does not allow it
 └── StoreError            7  the store cannot be used
     ├── UnreachableError
     ├── AccessError          no credentials, or not allowed
@@ -61,6 +62,12 @@ class RefusedError(RegistryError):
     """A bundle holds content that is never published or loaded."""
 
     exit_code = 6
+
+
+class PolicyError(RegistryError):
+    """A signature is missing or wrong, or the policy does not allow what was asked."""
+
+    exit_code = 8
 
 
 class StoreError(RegistryError):

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from slm_registry import names
-from slm_registry.errors import CorruptError, RegistryError
+from slm_registry.errors import CorruptError, RegistryError, UsageError
 from slm_registry.hashing import digest_of
 from slm_registry.jsonio import canonical, parse_object
 
@@ -190,6 +190,14 @@ class _Tables:
     def state(self, seq: int, entry: str | None) -> ModelState:
         """The tables as they are now."""
         return ModelState(self.model, seq, entry, MappingProxyType(self.versions), MappingProxyType(self.aliases))
+
+
+def check_words(actor: str, reason: str) -> None:
+    """Before any work: the log takes what people wrote, within bounds. Raises UsageError."""
+    for what, value in (("actor", actor), ("reason", reason)):
+        if not isinstance(value, str) or len(value) > MAX_TEXT:
+            raise UsageError(f"{what} {str(value)[:40]!r}...: give text of at most {MAX_TEXT} characters")
+        canonical(value)
 
 
 def fold(entries: Iterable[Entry], base: ModelState) -> ModelState:

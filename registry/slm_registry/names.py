@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from slm_registry.errors import UsageError
 
+_KEY = re.compile(r"[a-z0-9][A-Za-z0-9._-]*(/[a-z0-9][A-Za-z0-9._-]*)*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _VERSION = re.compile(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -162,3 +163,10 @@ def safe_paths(paths: Iterable[str]) -> None:
 def fold_path(path: str) -> str:
     """The form under which two paths are the same file on the least careful file system."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def check_key(key: str) -> str:
+    """`key`, if it is one that this package makes. Raises UsageError otherwise."""
+    if not _KEY.fullmatch(key):
+        raise UsageError(f"store key {key[:80]!r} is not allowed")
+    return key

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from slm_registry.errors import RefusedError
-from slm_registry.stores import open_regular, os_errors
+from slm_registry.files import open_regular, os_errors
 
 MAX_NESTING = 64
 _EXTERNAL = "external_data"

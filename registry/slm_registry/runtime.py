@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from slm_registry.errors import CorruptError, InputTypeError, UsageError
+from slm_registry.files import open_regular, os_errors
 from slm_registry.jsonio import parse_object
-from slm_registry.stores import open_regular, os_errors
 
 if TYPE_CHECKING:
     import numpy as np

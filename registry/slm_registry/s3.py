@@ -25,7 +25,8 @@ from slm_registry.errors import (
     UnreachableError,
     UsageError,
 )
-from slm_registry.stores import check_key, open_regular, os_errors
+from slm_registry.files import open_regular, os_errors
+from slm_registry.names import check_key
 
 ATTEMPTS = 6
 SINGLE_PUT = 64 << 20

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from slm_registry import Registry
-from slm_registry.publish import intact
-from slm_registry.stores import FolderStore
+from slm_registry.blobs import intact
+from slm_registry.folder import FolderStore
 
 from tests.registry.helpers import REPOSITORY
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from slm_registry import CorruptError, RefusedError, Registry
+from slm_registry.folder import FolderStore
 from slm_registry.hashing import digest_of
 from slm_registry.jsonio import canonical
-from slm_registry.stores import FolderStore
 
 from tests.registry.recording import RecordingStore
 

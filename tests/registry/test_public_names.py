@@ -47,6 +47,7 @@ def test_errors_are_one_tree_with_the_documented_codes() -> None:
         "UsageError": 2,
         "InputTypeError": 2,
         "NotFoundError": 3,
+        "PolicyError": 8,
         "ConflictError": 4,
         "CorruptError": 5,
         "RefusedError": 6,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from slm_registry import CorruptError, UsageError, open_store
+from slm_registry.folder import FolderStore
 from slm_registry.s3 import S3Store
-from slm_registry.stores import FolderStore, Store
+from slm_registry.stores import Store
 
 KEY = "models/m/log/000000000001.json"
 

@@ -1,0 +1,63 @@
+"""Blobs: bytes under the digest of their content, brought into a store and read back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from slm_registry.errors import CorruptError
+from slm_registry.hashing import digest_of
+from slm_registry.log import ModelState
+from slm_registry.manifest import MAX_MANIFEST, BundleFile, Manifest, parse_manifest
+from slm_registry.stores import Store
+
+
+def blob_key(digest: str) -> str:
+    """Where the bytes with this digest lie."""
+    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
+def intact(store: Store, digest: str, size: int) -> bool:
+    """Whether the store holds these bytes, by reading them back: a store's own checksum is only its word."""
+    key = blob_key(digest)
+    if store.size(key) != size:
+        return False
+    hasher = hashlib.sha256()
+    for block in store.stream(key, 0, size):
+        hasher.update(block)
+    return "sha256:" + hasher.hexdigest() == digest
+
+
+def read_manifest(store: Store, state: ModelState, version: str) -> Manifest:
+    """The manifest of a published version. Raises CorruptError where it is missing or altered."""
+    digest = state.versions[version].manifest
+    data = read_json_blob(store, digest, MAX_MANIFEST, f"manifest of {state.model}@{version}")
+    return parse_manifest(data, state.model, version)
+
+
+def read_json_blob(store: Store, digest: str, limit: int, what: str) -> bytes:
+    """A small blob, checked; asked for a second time where the first answer is not what its name says."""
+    for _ in range(2):
+        data = store.get(blob_key(digest), limit)
+        if data is not None and digest_of(data) == digest:
+            return data
+    state = "missing" if data is None else "altered"
+    raise CorruptError(f"{what}: {store.url}: {blob_key(digest)} is {state}; publish the version again to repair it")
+
+
+def upload(store: Store, folder: Path, files: Sequence[BundleFile], small: Sequence[bytes]) -> None:
+    """Bring every blob of a version into the store: its files, then its small JSON blobs. Raises CorruptError where one reads back altered."""
+    for file in {file.digest: file for file in files}.values():
+        key = blob_key(file.digest)
+        if intact(store, file.digest, file.size):
+            continue
+        store.put_blob(key, folder / file.path, file.digest.removeprefix("sha256:"))
+        if not intact(store, file.digest, file.size):
+            raise CorruptError(f"{store.url}: {key} ({file.path}) reads back altered; run it again")
+    for data in small:
+        key = blob_key(digest_of(data))
+        if store.get(key, len(data)) != data:
+            store.put(key, data)
+            if store.get(key, len(data)) != data:
+                raise CorruptError(f"{store.url}: {key} reads back altered; run it again")

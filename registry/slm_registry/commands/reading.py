@@ -1,0 +1,93 @@
+"""Commands that read: list, show, log, pull, predict."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from slm_registry.client import Registry
+from slm_registry.commands.tables import size_text, table
+from slm_registry.errors import UsageError
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Register the commands that look, fetch and predict."""
+    listing = commands.add_parser("list", parents=[common], help="versions of a model, or of all models")
+    listing.add_argument("name", nargs="?")
+    listing.set_defaults(run=_list)
+
+    show = commands.add_parser("show", parents=[common], help="files and lineage of a version")
+    show.add_argument("ref", help="name, name@alias, name@1.2.0 or name@sha256:...")
+    show.set_defaults(run=_show)
+
+    pull = commands.add_parser("pull", parents=[common], help="fetch a version and print its folder")
+    pull.add_argument("ref")
+    pull.add_argument("--into", metavar="FOLDER", help="a new or empty folder (default: the cache)")
+    pull.set_defaults(run=_pull)
+
+    predict = commands.add_parser("predict", parents=[common], help="label texts, or the lines of standard input")
+    predict.add_argument("ref")
+    predict.add_argument("texts", nargs="*", metavar="text")
+    predict.add_argument("--threads", type=int, default=1)
+    predict.add_argument("--max-length", type=int, help="cut texts at this many tokens")
+    predict.set_defaults(run=_predict)
+
+    log = commands.add_parser("log", parents=[common], help="who published and moved what, when and why")
+    log.add_argument("name")
+    log.set_defaults(run=_log)
+
+
+def _list(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
+    rows = registry.list(options.name)
+    cells = [
+        (row.model, row.version, ", ".join(row.aliases), size_text(row.size), row.at, row.actor, row.digest[7:19])
+        for row in rows
+    ]
+    return [asdict(row) for row in rows], table(("model", "version", "aliases", "size", "at", "by", "digest"), cells)
+
+
+def _show(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
+    details = registry.show(options.ref)
+    value = asdict(details)
+    for file in value["files"]:
+        del file["chunks"]
+    head = [(key, str(value[key])) for key in ("model", "version", "digest", "actor", "at", "reason")]
+    head += [("aliases", ", ".join(details.aliases)), ("size", size_text(details.size))]
+    lines = [f"{key:9}{text}" for key, text in head]
+    files = table(("file", "size", "digest"), [(f.path, size_text(f.size), f.digest[7:19]) for f in details.files])
+    lineage = json.dumps(details.lineage, ensure_ascii=False, indent=2, sort_keys=True)
+    return value, "\n".join([*lines, "", files, "", "lineage", lineage])
+
+
+def _pull(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
+    resolved = registry.resolve(options.ref)
+    path = registry.pull(f"{resolved.model}@{resolved.version}", options.into)
+    return {**asdict(resolved), "path": str(path)}, str(path)
+
+
+def _predict(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
+    model = registry.load(options.ref, threads=options.threads, max_length=options.max_length)
+    texts = options.texts
+    if not texts:
+        try:
+            texts = [line for line in sys.stdin.read().splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise UsageError(f"standard input is not text: {error}; give UTF-8, one text a line") from error
+    found = model.predict(texts)
+    value = [{"text": text, **prediction._asdict()} for text, prediction in zip(texts, found, strict=True)]
+    return value, "\n".join(f"{item['label']}\t{item['probability']:.4f}\t{item['text']}" for item in value)
+
+
+def _log(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
+    entries = registry.log(options.name)
+    lines = []
+    for entry in entries:
+        details = entry.details
+        what = f"publish {details['version']}"
+        if entry.op == "alias":
+            what = f"alias {details['alias']} {details['expected'] or '(new)'} -> {details['version']}"
+        lines.append((str(entry.seq), entry.at, entry.actor, what, entry.reason))
+    return [entry.as_dict() for entry in entries], table(("#", "at", "by", "what", "why"), lines)

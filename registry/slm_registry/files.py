@@ -1,0 +1,66 @@
+"""Files and folders: opened without following links, made durable, their errors turned into the registry's."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from slm_registry.errors import CorruptError, NoSpaceError, ReadOnlyError, UnreachableError
+
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def os_errors(what: str, path: Path | str) -> Iterator[None]:
+    """Turn the operating system's errors into the registry's, naming what was tried and on which path."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in _READ_ONLY:
+            raise ReadOnlyError(
+                f"cannot {what} {path}: {reason}; check that this user may do so and the file system is writable"
+            ) from error
+        if error.errno in _FULL:
+            raise NoSpaceError(f"cannot {what} {path}: {reason}; free some space and run it again") from error
+        raise UnreachableError(f"cannot {what} {path}: {reason}; check that the folder is there and is one") from error
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a plain file for reading. Raises CorruptError for a link, a device or a folder, OSError otherwise."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise CorruptError(f"{path}: a plain file was expected, found a link or a device; remove it") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CorruptError(f"{path}: a plain file was expected; remove what stands there")
+    return os.fdopen(descriptor, "rb")
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folders(path: Path) -> None:
+    """Create a folder and those above it, each made durable in the one that holds it."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
