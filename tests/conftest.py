@@ -5,8 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
+
+# A deadline would time a shared machine, not the code.
+hypothesis.settings.register_profile("factory", deadline=None)
+hypothesis.settings.load_profile("factory")
 
 
 @pytest.fixture(scope="session")
