@@ -101,7 +101,10 @@ def test_the_wheel_holds_the_package_alone(installed: Installed) -> None:
     names = zipfile.ZipFile(installed.wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"slm_registry"}
     assert "slm_registry/py.typed" in names
-    sources = {f"slm_registry/{path.name}" for path in (REPOSITORY / "registry" / "slm_registry").glob("*.py")}
+    sources = {
+        path.relative_to(REPOSITORY / "registry").as_posix()
+        for path in (REPOSITORY / "registry" / "slm_registry").rglob("*.py")
+    }
     assert sources == {name for name in names if name.endswith(".py")}
 
 
