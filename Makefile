@@ -35,7 +35,7 @@ types: install
 	$(BIN)/mypy
 
 unit: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: install  ## the board: DATA="folder ..." OUT=rows.json
 	$(BIN)/python -m benchmarks --data $(DATA) --out $(OUT) --work build/bench --table benchmarks/RESULTS.md --picture docs/board.svg

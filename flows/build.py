@@ -20,7 +20,7 @@ from flows import artifacts, record
 from flows.console import without_tracebacks
 from flows.errors import FlowError, GraphError
 from flows.graph import Plan, find_root, make_plan
-from flows.publish import Publication, publish_bundle
+from flows.publish import Publication, check_destination, publish_bundle
 from flows.stage import stage_task
 from pipelines.config import load_recipe
 from pipelines.errors import FactoryError
@@ -63,6 +63,8 @@ def build(
 
 def _build(root: Path, model: str, publish: str | None, alias: str, plan_only: bool) -> BuildResult:
     load_recipe(root / "params.yaml", model)  # an impossible recipe fails before any work
+    if publish:
+        check_destination(publish, model, alias)
     plan = make_plan(root, model)
     _announce(plan, model)
     if plan_only:

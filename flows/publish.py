@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import State
 from prefect.tasks import Task
 from slm_registry import Registry
-from slm_registry.errors import UnreachableError
+from slm_registry.errors import NotFoundError, UnreachableError
 
 from flows import record
 
@@ -32,6 +33,15 @@ class Publication:
 def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Whether a failed try deserves another: only a store that did not answer."""
     return isinstance(state.result(raise_on_failure=False), UnreachableError)
+
+
+def check_destination(url: str, model: str, alias: str) -> None:
+    """Ask the store one question before any work: a wrong address, alias or credential need not wait for a trained model.
+
+    Raises slm_registry's UsageError and StoreError.
+    """
+    with suppress(NotFoundError):
+        Registry(url).resolve(f"{model}@{alias}")
 
 
 @task(  # type: ignore[untyped-decorator]  # Prefect is not followed by mypy

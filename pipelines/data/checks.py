@@ -54,12 +54,15 @@ def long_text(rows: Rows, max_chars: int) -> Found:
     return {i: f"{length} characters, {max_chars} are allowed" for i, length in long.items() if length > max_chars}
 
 
+def is_nan(label: str) -> bool:
+    """Whether a label is the word that a data frame writes for a missing one."""
+    return label.strip().lower() == "nan"
+
+
 def missing_label(rows: Rows) -> Found:
     """Labels that are missing, white space, or the word that a data frame writes for a missing one."""
     found = {i: "no label" for i, row in rows.items() if row.label is None or not row.label.strip()}
-    nan = {
-        i: "the label is NaN" for i, row in rows.items() if row.label is not None and row.label.strip().lower() == "nan"
-    }
+    nan = {i: "the label is NaN" for i, row in rows.items() if row.label is not None and is_nan(row.label)}
     return {i: reason for i, reason in (found | nan).items() if rows[i].split != UNLABELLED}
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.data.checks import same
-from pipelines.data.reading import READERS, column_names, read_columns
+from pipelines.data.checks import is_nan, same
+from pipelines.data.reading import COMMAS, READERS, column_names, other_separator, read_columns
 from pipelines.data.rows import SPLITS
 from pipelines.errors import DataError
 
@@ -47,10 +47,15 @@ def profile(path: Path) -> Profile:
     files = _split_files(path) if path.is_dir() else {}
     looked = path / files["train"] if files else path
     columns = column_names(looked, str(looked))
+    if other_separator(columns):
+        raise DataError(f"{looked}: one column, {columns[0]!r}; {COMMAS}")
     cells = _cells(looked, columns)
     text, label = _guess(str(looked), cells)
     texts = [value for value in cells[text] if value]
-    labels = Counter(value for value in cells[label] if value)
+    labels = Counter(value for value in cells[label] if value and not is_nan(value))
+    if len(labels) < 2:
+        held = f"the label {next(iter(labels))!r} alone" if labels else "no label at all"
+        raise DataError(f"{looked}: column {label!r} holds {held}; a classifier needs rows of at least two")
     lengths = sorted(len(value) for value in texts)
     return Profile(
         path=str(path),
@@ -105,7 +110,7 @@ def _guess(location: str, cells: dict[str, list[str | None]]) -> tuple[str, str]
         if not candidates:
             raise DataError(
                 f"{location}: no column looks like a label; the columns are {', '.join(cells)}; "
-                "name the one that is 'label'"
+                "rename the one that is to 'label'"
             )
         label = min(candidates, key=lambda name: kinds[name])
     if not any(cells[text]):

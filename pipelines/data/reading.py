@@ -17,6 +17,8 @@ from pipelines.data.decoding import decode
 from pipelines.data.rows import shortened
 from pipelines.errors import DataError
 
+COMMAS = "the file seems to be separated by semicolons or tabs, save it with commas"
+
 #: A line number and one cell (None: missing) for each wanted column.
 Cells = tuple[int, list[str | None]]
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -136,6 +138,8 @@ def _csv_records(text: str, location: str) -> Iterator[tuple[int, list[str]]]:
 def _broken_quote(text: str, line: int, error: str, location: str) -> str:
     record = io.StringIO(text, newline="")
     start = next((part for number, part in enumerate(record, 1) if number == line), "")
+    if re.match(r'"[^"]*"[;\t]', start):
+        return f"{location}: line {line}: {shortened(start)}: {COMMAS}"
     return (
         f"{location}: line {line}: broken quote in the row that starts here ({error}): {shortened(start)}; "
         'close the quote, and write a quote inside a quoted field as ""'
@@ -152,6 +156,11 @@ def _field_limit(characters: int) -> Iterator[None]:
         csv.field_size_limit(before)
 
 
+def other_separator(header: Sequence[str]) -> bool:
+    """Whether a header of one column reads like several, separated by something else than commas."""
+    return len(header) == 1 and (";" in header[0] or "\t" in header[0])
+
+
 def _column(header: Sequence[str], column: str, location: str) -> int:
     """Place of a column; DataError naming those there and the nearest."""
     if header.count(column) == 1:
@@ -162,8 +171,8 @@ def _column(header: Sequence[str], column: str, location: str) -> int:
         )
     near = difflib.get_close_matches(column.lower(), [name.lower() for name in header], n=1)
     hint = f"; did you mean {next(name for name in header if name.lower() == near[0])!r}?" if near else ""
-    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        hint = "; the file seems to be separated by semicolons or tabs, save it with commas"
+    if other_separator(header):
+        hint = f"; {COMMAS}"
     there = ", ".join(repr(name) for name in header[:20]) or "none"
     raise DataError(f"{location}: no column {column!r}; the columns are {there}{hint}")
 

@@ -50,9 +50,17 @@ def failure(source: str, examined: Examined, failed: Sequence[Finding], problems
         lines += [f"    {described(examined.rows[i], finding.rows[i])}" for i in rows[:EXAMPLES]]
         lines += [f"    and {len(rows) - EXAMPLES} more"] if len(rows) > EXAMPLES else []
     lines += [f"  {problem}" for problem in problems]
-    lines.append(f"Look at {kept / 'docs' / 'index.html'} and {kept / 'quarantine.csv'}; mend the rows,")
-    lines.append("or set the check to `quarantine` under data.checks in params.yaml to leave them out.")
+    instead = "\nor set the check to `quarantine` under data.checks in params.yaml to leave them out." if failed else ""
+    lines.append(f"Look at {kept / 'docs' / 'index.html'} and {kept / 'quarantine.csv'}; mend the rows{instead or '.'}")
     return "\n".join(lines)
+
+
+def summary_line(examined: Examined) -> str:
+    """How many rows stay, and how many each check took out."""
+    taken = ", ".join(f"{finding.check} {len(finding.rows)}" for finding in examined.findings if finding.rows)
+    left_out = len(examined.rows) - len(examined.clean)
+    tail = f", {left_out} quarantined ({taken}), see quarantine.csv" if left_out else ""
+    return f"{len(examined.rows)} rows read, {len(examined.clean)} clean{tail}"
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, int]:

@@ -206,6 +206,7 @@ class _LogitsOnly(nn.Module):  # type: ignore[misc]
 
 def _load_model(folder: Path, *, fresh_head: bool = False, **changes: Any) -> Any:
     """Load a classifier whose every tensor stands in the folder; with fresh_head, all but the head's."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
     anatomy_named(str(read_json(folder / "config.json").get("model_type")))
@@ -219,6 +220,10 @@ def _load_model(folder: Path, *, fresh_head: bool = False, **changes: Any) -> An
             output_loading_info=True,
             **changes,
         )
+    except SafetensorError as error:
+        raise ModelError(
+            f"{folder / 'model.safetensors'}: damaged or cut short ({_first_line(error)}); get the file again"
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{folder}: transformers cannot load this folder: {_first_line(error)}") from error
     body = f"{model.base_model_prefix}."

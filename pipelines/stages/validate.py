@@ -8,7 +8,7 @@ from pipelines.config import Data, Task
 from pipelines.data.clean import write_clean
 from pipelines.data.examining import examine, remaining_problems
 from pipelines.data.expectations import audit
-from pipelines.data.reports import failed_checks, failure, write_report
+from pipelines.data.reports import failed_checks, failure, summary_line, write_report
 from pipelines.data.sources import read_source
 from pipelines.errors import DataError
 from pipelines.stages import Output
@@ -38,3 +38,4 @@ def validate(source: str, clean: Output, report: Output, task: Task, data: Data)
             f"{source}: rows that passed every check still break the contract of the clean set: {', '.join(broken)}"
         )
     write_clean(clean, examined.clean, files, data.unlabelled is not None)
+    print(summary_line(examined))

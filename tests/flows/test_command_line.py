@@ -113,6 +113,16 @@ def test_a_mistake_is_one_line(built: Toy, arguments: list[str], code: int, line
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("wrong", [("--publish", "ftp://x"), ("--publish", "store", "--alias", "Bad Alias")])
+@pytest.mark.usefixtures("api")
+def test_a_wrong_destination_is_told_before_any_work(built: Toy, wrong: tuple[str, ...]) -> None:
+    built.change("alpha", "gate", "max_bytes", 5)
+    built.ran()
+    code, output = built.flows("build", "alpha", *wrong)
+    assert (code, built.ran()) == (2, []), output
+    assert output.splitlines()[-1].startswith("UsageError: ")
+
+
 def test_outside_a_project(tmp_path: Path) -> None:
     code, output = Toy(tmp_path).flows("build", "alpha")
     assert (code, output.count("\n")) == (2, 1)

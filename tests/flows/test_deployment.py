@@ -59,8 +59,8 @@ def deployed(api: str, _built_template: Path, tmp_path_factory: pytest.TempPathF
     shutil.copytree(_built_template, toy.folder)
     wiring = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
     wiring["deployments"][0]["parameters"]["model"] = "alpha"
-    wiring["deployments"][0]["schedules"][0]["active"] = (
-        False  # or these tests get a run that they did not ask for, at three
+    wiring["deployments"][0]["schedules"][0]["cron"] = (
+        "0 3 1 1 *"  # not at three, or these tests may get a run too many
     )
     (toy.folder / "prefect.yaml").write_text(yaml.safe_dump(wiring))
     (toy.folder / "flows").symlink_to(REPOSITORY / "flows")
@@ -103,6 +103,13 @@ def until(client: SyncPrefectClient, run: UUID, toy: Toy, *states: str, seconds:
 
 def log_lines(client: SyncPrefectClient, run: UUID) -> list[str]:
     return [log.message for log in client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])), limit=200)]
+
+
+def test_the_schedule_plans_its_next_run(deployed: Toy, client: SyncPrefectClient) -> None:
+    planned = FlowRunFilter(state={"type": {"any_": ["SCHEDULED"]}}, tags={"all_": ["auto-scheduled"]})
+    runs = wait_for(lambda: client.read_flow_runs(flow_run_filter=planned), 90)
+    first = min(run.expected_start_time for run in runs if run.expected_start_time)
+    assert (first.month, first.day, first.hour) == (1, 1, 3)
 
 
 def test_a_run_completes_with_logs_and_artifacts(deployed: Toy, client: SyncPrefectClient) -> None:

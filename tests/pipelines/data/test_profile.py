@@ -61,6 +61,10 @@ def test_a_folder_of_splits(tmp_path):
         ("text,other\n" + "".join(f"a{i},b{i}\n" for i in range(9)), "no column looks like a label"),
         ("text,label\n,a\n,b\n", "holds no text"),
         ("\n", "no columns"),
+        ("text;label\na;b\n", "separated by semicolons or tabs"),
+        ('"text";"label"\n"a;b";"c"\n', "separated by semicolons or tabs"),
+        ("text,label\na,x\nb,x\n", "the label 'x' alone"),
+        ("text,label\na,NaN\nb,nan\n", "no label at all"),
     ],
 )
 def test_refusals(tmp_path, content, words):

@@ -144,3 +144,13 @@ def test_a_checkpoint_that_lacks_tensors_is_refused(bert: Bundle, tmp_path: Path
         ModelError, match=r"lacks bert\.encoder\.layer\.1\.output\.dense\.weight; random weights would stand in"
     ):
         FAMILY.load(tmp_path / "out") if reader == "load" else FAMILY.load_pretrained(tmp_path / "out", LABELS)
+
+
+@pytest.mark.parametrize("content", [b"<html>not a model</html>", None])
+@pytest.mark.parametrize("reader", ["load", "load_pretrained"])
+def test_a_damaged_weights_file_is_named(bert: Bundle, tmp_path: Path, reader: str, content: bytes | None) -> None:
+    FAMILY.save(bert, tmp_path / "out")
+    path = tmp_path / "out" / "model.safetensors"
+    path.write_bytes(content or path.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"model\.safetensors: damaged or cut short .* get the file again"):
+        FAMILY.load(tmp_path / "out") if reader == "load" else FAMILY.load_pretrained(tmp_path / "out", LABELS)
