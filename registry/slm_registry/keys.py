@@ -34,7 +34,7 @@ _WEAK = {
     1,
     _PRIME - 1,
     0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
-    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7,
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
 }
 
 
@@ -184,10 +184,11 @@ def _read(path: Path, *, private: bool = False) -> bytes:
         raise UsageError(f"key {path}: there is no such file; make a pair with `slm-registry key new NAME`") from error
     except OSError as error:
         raise UsageError(f"key {path}: {error.strerror}; name a readable file") from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise UsageError(f"key {path}: not a plain file")
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise UsageError(f"key {path}: not a plain file")
         if private and found.st_uid == os.getuid() and found.st_mode & 0o077:
             raise UsageError(f"key {path}: other users may read it; run chmod 600 {path}")
         data = file.read(MAX_KEY_FILE + 1)
