@@ -21,7 +21,7 @@ from slm_registry.history import History
 from slm_registry.keys import PublicKey, default_key, read_private, read_public
 from slm_registry.log import Entry, ModelState
 from slm_registry.manifest import MAX_CONFIG, BundleFile, Manifest, parse_lineage
-from slm_registry.memory import Memory
+from slm_registry.memory import Witness
 from slm_registry.policy import Policy, default_policy, demanding, read_policy
 from slm_registry.publish import Published, Publisher
 from slm_registry.sbom import bill_of_materials
@@ -94,7 +94,7 @@ class Registry:
         self.cache = Cache(default_cache() if cache is None else Path(cache), self.store)
         given = read_policy(Path(policy)) if isinstance(policy, str | os.PathLike) else policy
         self._gate = Gate(self.store, self.cache.root, given or default_policy())
-        self._memory = Memory(self.cache.root, self.store)
+        self._witness = Witness(self.cache.root, self.store)
         self._actor = actor
         self._chunk_size = chunk_size
 
@@ -139,8 +139,8 @@ class Registry:
     def models(self) -> tuple[str, ...]:
         """The names of all models, sorted."""
         # One that was seen before and is gone now is an error, not a shorter list.
-        found = sorted({*self._names(), *self._memory.models()})
-        return tuple(name for name in found if self._memory.state(name).versions)
+        found = sorted({*self._names(), *self._witness.models()})
+        return tuple(name for name in found if self._witness.state(name).versions)
 
     def list(self, name: str | None = None) -> tuple[Row, ...]:
         """One row a version, newest version first; of one model or of all."""
@@ -232,7 +232,7 @@ class Registry:
 
     def forget(self, name: str) -> bool:
         """Take a model's log as it is from now on, whatever was seen of it before. False where nothing was."""
-        return self._memory.forget(names.model_name(name))
+        return self._witness.forget(names.model_name(name))
 
     def _names(self) -> tuple[str, ...]:
         """What stands where models stand and can be one: somebody's notes beside them are no concern."""
@@ -245,11 +245,11 @@ class Registry:
             self._actor or _default_actor(),
             self._chunk_size,
             signer=None if key is None else read_private(key),
-            memory=self._memory,
+            witness=self._witness,
         )
 
     def _state(self, name: str) -> ModelState:
-        state = self._memory.state(names.model_name(name))
+        state = self._witness.state(names.model_name(name))
         if not state.versions:
             known = self._names()
             if not known:

@@ -40,7 +40,7 @@ class Seen:
     entry: str
 
 
-class Memory:
+class Witness:
     """Reads the states of models in a store, and compares each with what was seen before."""
 
     def __init__(self, cache: Path, store: Store) -> None:

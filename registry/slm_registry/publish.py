@@ -25,7 +25,7 @@ from slm_registry.jsonio import canonical
 from slm_registry.keys import PrivateKey
 from slm_registry.log import ModelState, check_words
 from slm_registry.manifest import BundleFile, encode_config, encode_manifest
-from slm_registry.memory import Memory
+from slm_registry.memory import Witness
 from slm_registry.signatures import Subject, put_signature
 from slm_registry.stores import Store
 
@@ -72,7 +72,7 @@ class Publisher:
     actor: str
     chunk_size: int = CHUNK
     signer: PrivateKey | None = None
-    memory: Memory | None = None
+    witness: Witness | None = None
 
     def publish(
         self, folder: Path, *, version: str | None, lineage: Mapping[str, Any], alias: str | None, reason: str
@@ -96,7 +96,7 @@ class Publisher:
     ) -> Published:
         history = History(self.store, self.model)
         for _ in range(_ROUNDS):
-            state = history.state() if self.memory is None else self.memory.state(self.model)
+            state = history.state() if self.witness is None else self.witness.state(self.model)
             if version is None and (held := self._held(state, files)) is not None:
                 return held
             prepared = self._prepare(version or names.next_patch(state.newest()), files, lineage)

@@ -14,7 +14,7 @@ from slm_registry import CorruptError, NotFoundError, Registry
 from slm_registry.folder import FolderStore
 from slm_registry.history import History, Operation
 from slm_registry.log import ModelState
-from slm_registry.memory import Memory
+from slm_registry.memory import Witness
 from slm_registry.s3 import S3Store
 from slm_registry.stores import Store
 
@@ -39,20 +39,20 @@ def cut(store: Store, seq: int, keep: int, model: str = "m") -> None:
 
 
 @pytest.fixture
-def memory(store: Store, tmp_path: Path) -> Memory:
-    return Memory(tmp_path / "cache", store)
+def memory(store: Store, tmp_path: Path) -> Witness:
+    return Witness(tmp_path / "cache", store)
 
 
-def test_a_log_that_grows(store: Store, memory: Memory, tmp_path: Path) -> None:
+def test_a_log_that_grows(store: Store, memory: Witness, tmp_path: Path) -> None:
     assert memory.state("m").seq == 0
     for _ in range(3):
         append(store)
         assert memory.state("m") == History(store, "m").state()
     assert memory.models() == ("m",)
-    assert Memory(tmp_path / "cache", store).state("m").seq == 3
+    assert Witness(tmp_path / "cache", store).state("m").seq == 3
 
 
-def test_a_shorter_log(store: Store, memory: Memory) -> None:
+def test_a_shorter_log(store: Store, memory: Witness) -> None:
     states = [append(store) for _ in range(3)]
     memory.state("m")
     cut(store, 3, 2)
@@ -66,7 +66,7 @@ def test_a_shorter_log(store: Store, memory: Memory) -> None:
 
 
 @pytest.mark.parametrize("grown", [0, 1, 3])
-def test_a_forked_log(store: Store, memory: Memory, grown: int) -> None:
+def test_a_forked_log(store: Store, memory: Witness, grown: int) -> None:
     for _ in range(3):
         append(store)
     seen = memory.state("m").entry
@@ -84,7 +84,7 @@ def test_a_forked_log(store: Store, memory: Memory, grown: int) -> None:
 def test_an_unchanged_log_costs_no_request_more(store: Store, tmp_path: Path) -> None:
     append(store)
     recorded = RecordingStore(store)
-    memory = Memory(tmp_path / "cache", recorded)
+    memory = Witness(tmp_path / "cache", recorded)
     memory.state("m")
     first = list(recorded.calls)
     recorded.calls.clear()
@@ -105,7 +105,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["append", "read", "cut", "forget"]),
 def test_an_alarm_is_raised_exactly_where_the_log_does_not_go_on(tmp_path: Path, steps: list[tuple[str, int]]) -> None:
     shutil.rmtree(tmp_path, ignore_errors=True)
     store = FolderStore(tmp_path / "store")
-    memory = Memory(tmp_path / "cache", store)
+    memory = Witness(tmp_path / "cache", store)
     log: list[str | None] = []
     seen: list[str | None] = []
     for step, number in steps:
@@ -125,7 +125,7 @@ def test_an_alarm_is_raised_exactly_where_the_log_does_not_go_on(tmp_path: Path,
                 memory.state("m")
 
 
-def test_a_garbled_memory_is_named(store: Store, memory: Memory, tmp_path: Path) -> None:
+def test_a_garbled_memory_is_named(store: Store, memory: Witness, tmp_path: Path) -> None:
     append(store)
     append(store, "n")
     memory.state("m")
@@ -155,7 +155,7 @@ def test_a_log_that_grows_while_it_is_read_is_no_alarm(store: Store, tmp_path: P
     """Another process sees more, and remembers it, between this one's reading of the log and its comparing."""
     append(store)
     recorded = RecordingStore(store)
-    slow, quick = Memory(tmp_path / "cache", recorded), Memory(tmp_path / "cache", store)
+    slow, quick = Witness(tmp_path / "cache", recorded), Witness(tmp_path / "cache", store)
     sound = recorded.get
     raced: list[int] = []
 
@@ -179,8 +179,8 @@ READER = """
 import sys
 from pathlib import Path
 from slm_registry.folder import FolderStore
-from slm_registry.memory import Memory
-memory = Memory(Path(sys.argv[2]), FolderStore(Path(sys.argv[1])))
+from slm_registry.memory import Witness
+memory = Witness(Path(sys.argv[2]), FolderStore(Path(sys.argv[1])))
 last = 0
 while last < 20:
     seq = memory.state("m").seq
@@ -202,14 +202,14 @@ def test_many_processes_share_it(tmp_path: Path) -> None:
         assert reader.returncode == 0
     cut(store, 20, 19)
     with pytest.raises(CorruptError, match="saw entry 20"):
-        Memory(tmp_path / "cache", store).state("m")
+        Witness(tmp_path / "cache", store).state("m")
 
 
 def test_stores_are_told_apart(tmp_path: Path) -> None:
     first, second = (FolderStore(tmp_path / name) for name in ("a", "b"))
     append(first)
-    Memory(tmp_path / "cache", first).state("m")
-    assert Memory(tmp_path / "cache", second).state("m").seq == 0
+    Witness(tmp_path / "cache", first).state("m")
+    assert Witness(tmp_path / "cache", second).state("m").seq == 0
     assert FolderStore(tmp_path / "a" / ".." / "a").identity == first.identity
 
 

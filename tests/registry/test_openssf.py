@@ -26,7 +26,7 @@ def make_curve_pair(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def own_tool(folder: Path, bundle: Path, public: Path) -> subprocess.CompletedProcess[str]:
-    command = ("verify", "key", str(folder), "--signature", str(bundle), "--public-key", str(public))
+    command = ("verify", "key", str(folder), "--signature", str(bundle), "--public_key", str(public))
     environment = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
     return subprocess.run(
         [sys.executable, "-m", "model_signing", *command], capture_output=True, text=True, env=environment, check=False
