@@ -1,7 +1,7 @@
 """A version's bill of materials: CycloneDX 1.6 JSON, with the model as a machine-learning model.
 
 A pure function of the manifest, the lineage and the log entry of a version, all of which are under digests (and, where
-the version is signed, under its signatures). So it is made when it is asked for, the same each time, and not stored (docs/decisions.md).
+the version is signed, under its signatures). So it is made when it is asked for, the same each time, and not stored.
 """
 
 from __future__ import annotations

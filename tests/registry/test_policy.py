@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from slm_registry import UsageError
 from slm_registry.policy import MAX_ITEMS, MAX_POLICY, default_policy, demanding, parse_policy, read_policy
 
+from tests.registry.helpers import REPOSITORY
 from tests.registry.trusting import Pair, make_pair, write_policy
 
 
@@ -34,6 +36,14 @@ def test_the_example_in_its_docstring(tmp_path: Path, pairs: list[Pair]) -> None
     assert ([key.public.name for key in first.keys], first.signatures, first.aliases) == (["ci", "release"], 1, None)
     assert second.keys[0].expires == datetime.date(2030, 1, 31)
     assert (second.oldest, second.aliases, second.signatures) == ("1.2.0", ("production",), 1)
+
+
+def test_the_example_in_the_documentation(tmp_path: Path, pairs: list[Pair]) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", (REPOSITORY / "docs" / "registry.md").read_text(), re.DOTALL)
+    for pair in pairs:
+        text = text.replace(f"slm-ed25519 <base64> {pair.shown.name}", pair.shown.line)
+    (tmp_path / "policy.toml").write_text(text)
+    assert len(read_policy(tmp_path / "policy.toml").rules_for("support-intents", "production")) == 2
 
 
 def test_every_rule_that_matches(tmp_path: Path, pairs: list[Pair]) -> None:
