@@ -187,9 +187,14 @@ class Registry:
 
     def pull(self, ref: str, into: str | os.PathLike[str] | None = None) -> Path:
         """A folder with the version's files, verified: in the cache (do not write there), or copied to `into`."""
+        return self.fetch(ref, into)[1]
+
+    def fetch(self, ref: str, into: str | os.PathLike[str] | None = None) -> tuple[Resolved, Path]:
+        """As `pull`, and beside the folder what the reference stood for. Raises as `resolve` does."""
         state, subject, _ = self._permitted(ref)
         manifest = read_manifest(self.store, state, subject.version)
-        return self.cache.snapshot(manifest) if into is None else self.cache.export(manifest, Path(into))
+        folder = self.cache.snapshot(manifest) if into is None else self.cache.export(manifest, Path(into))
+        return Resolved(subject.model, subject.version, subject.manifest), folder
 
     def load(self, ref: str, threads: int = 1, max_length: int | None = None) -> TextClassifier:
         """A ready model. Its files are pulled where they are missing and verified in any case."""

@@ -83,6 +83,15 @@ def test_sign_and_verify(cli: Cli, bundle: Path, tmp_path: Path, monkeypatch: py
     assert "format" in cli("predict", "m", "hello", code=2)
 
 
+def test_a_policy_of_aliases_alone(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    ci = make_pair(tmp_path, "ci")
+    cli("publish", str(bundle), "m", "--alias", "production", "--key", str(ci.private))
+    write_policy(tmp_path / "policy.toml", [ci], 'models = ["*"]\naliases = ["production"]\nkeys = ["ci"]')
+    assert cli.json("pull", "m@production", "--policy", "policy.toml")["version"] == "1.0.0"
+    assert cli("predict", "m", "hello", "--policy", "policy.toml").startswith("other")
+    assert "no rule" in cli("pull", "m@1.0.0", "--policy", "policy.toml", code=8)
+
+
 def test_model_signing_options(cli: Cli, bundle: Path, tmp_path: Path) -> None:
     ci = make_pair(tmp_path, "ci")
     cli("publish", str(bundle), "m")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,8 @@ def _sign(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     if options.model_signing:
         return _sign_openssf(registry, options, key)
     signed, created = registry.sign(options.ref, key=key, expires=options.expires)
-    value = {"model": signed.model, "version": signed.version, "digest": signed.digest, "created": created}
     text = f"{'signed' if created else 'signed before:'} {signed.model}@{signed.version} {signed.digest}"
-    return value, text
+    return {**asdict(signed), "created": created}, text
 
 
 def _sign_openssf(registry: Registry, options: argparse.Namespace, key: Path) -> tuple[Any, str]:
@@ -77,10 +77,9 @@ def _sign_openssf(registry: Registry, options: argparse.Namespace, key: Path) ->
 
     if options.expires:
         raise UsageError("--expires: a model-signing bundle has no such field; leave it out")
-    details = registry.show(options.ref)
-    place = put_bundle(registry.store, details.digest, registry.pull(f"{details.model}@{details.version}"), key)
-    value = {"model": details.model, "version": details.version, "digest": details.digest, "bundle": place}
-    return value, f"signed {details.model}@{details.version}: {place}"
+    found, folder = registry.fetch(options.ref)
+    place = put_bundle(registry.store, found.digest, folder, key)
+    return {**asdict(found), "bundle": place}, f"signed {found.model}@{found.version}: {place}"
 
 
 def _verify(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
@@ -89,10 +88,9 @@ def _verify(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     if options.save:
         raise UsageError("--save: it goes with --model-signing")
     resolved, keys = registry.verify(options.ref, options.public)
-    value = {"model": resolved.model, "version": resolved.version, "digest": resolved.digest}
     by = ", ".join(key.name for key in keys) or "nobody, and the policy wants no signature"
     text = f"verified {resolved.model}@{resolved.version} {resolved.digest}\nsigned by {by}"
-    return {**value, "signed_by": [_key(key) for key in keys]}, text
+    return {**asdict(resolved), "signed_by": [_key(key) for key in keys]}, text
 
 
 def _verify_openssf(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
@@ -100,14 +98,13 @@ def _verify_openssf(registry: Registry, options: argparse.Namespace) -> tuple[An
 
     if len(options.public) != 1:
         raise UsageError("--model-signing: give one --public FILE, the signer's public key in PEM form")
-    details = registry.show(options.ref)
-    folder = registry.pull(f"{details.model}@{details.version}")
-    data = check_bundle_of(registry.store, details.digest, folder, Path(options.public[0]))
+    found, folder = registry.fetch(options.ref)
+    data = check_bundle_of(registry.store, found.digest, folder, Path(options.public[0]))
     if options.save:
         with os_errors("write", options.save):
             Path(options.save).write_bytes(data)
-    value = {"model": details.model, "version": details.version, "digest": details.digest, "folder": str(folder)}
-    return value, f"verified {details.model}@{details.version} {details.digest}\nsigned by {options.public[0]}"
+    text = f"verified {found.model}@{found.version} {found.digest}\nsigned by {options.public[0]}"
+    return {**asdict(found), "folder": str(folder)}, text
 
 
 def _sbom(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
