@@ -14,6 +14,16 @@ hypothesis.settings.register_profile("factory", deadline=None)
 hypothesis.settings.load_profile("factory")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def registry_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads a user's keys and policy, or leaves what it saw of some store in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("URL", "KEY", "KEY_PASSPHRASE", "POLICY"):
+            patch.delenv(f"SLM_REGISTRY_{name}", raising=False)
+        patch.setenv("SLM_REGISTRY_CACHE", str(tmp_path_factory.mktemp("registry-cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The address of moto's server, on a free loopback port."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,17 @@ from slm_registry.aliases import UNSET, Mover, _Unset
 from slm_registry.blobs import read_json_blob, read_manifest
 from slm_registry.cache import Cache, default_cache
 from slm_registry.errors import NotFoundError, RegistryError, UsageError, near
+from slm_registry.gate import Gate
 from slm_registry.hashing import CHUNK
 from slm_registry.history import History
+from slm_registry.keys import PublicKey, default_key, read_private, read_public
 from slm_registry.log import Entry, ModelState
 from slm_registry.manifest import MAX_CONFIG, BundleFile, Manifest, parse_lineage
+from slm_registry.memory import Witness
+from slm_registry.policy import Policy, default_policy, demanding, read_policy
 from slm_registry.publish import Published, Publisher
+from slm_registry.sbom import bill_of_materials
+from slm_registry.signatures import Subject, put_signature
 from slm_registry.stores import Store, open_store
 
 if TYPE_CHECKING:
@@ -71,7 +77,8 @@ class Registry:
 
     `url` is a folder, `file:///folder` or `s3://bucket/prefix?endpoint_url=...`. `cache` is a folder, by default
     $SLM_REGISTRY_CACHE or ~/.cache/slm-registry. `actor` is who the log names, by default $SLM_REGISTRY_ACTOR or
-    user@host. Every method raises errors below RegistryError only.
+    user@host. `policy` is a policy or its file, by default $SLM_REGISTRY_POLICY; without one no signature is needed. Every
+    method raises errors below RegistryError only; CorruptError where a log does not continue what this cache saw of it.
     """
 
     def __init__(
@@ -81,9 +88,13 @@ class Registry:
         cache: str | os.PathLike[str] | None = None,
         actor: str | None = None,
         chunk_size: int = CHUNK,
+        policy: Policy | str | os.PathLike[str] | None = None,
     ) -> None:
         self.store: Store = open_store(url) if isinstance(url, str | os.PathLike) else url
         self.cache = Cache(default_cache() if cache is None else Path(cache), self.store)
+        given = read_policy(Path(policy)) if isinstance(policy, str | os.PathLike) else policy
+        self._gate = Gate(self.store, self.cache.root, given or default_policy())
+        self._witness = Witness(self.cache.root, self.store)
         self._actor = actor
         self._chunk_size = chunk_size
 
@@ -96,14 +107,16 @@ class Registry:
         lineage: Mapping[str, Any],
         alias: str | None = None,
         reason: str = "",
+        key: str | os.PathLike[str] | None = None,
     ) -> Published:
         """Publish a bundle's folder as a new version, and point an alias at it if one is named.
 
         Without a version: where the newest one holds the same files it is returned with `created=False`, otherwise
         the next patch version is made (the first is 1.0.0). With one: the same content again is success, other
         content raises ConflictError. Raises RefusedError for forbidden content, before anything is uploaded.
+        `key` is the file of a private key, by default $SLM_REGISTRY_KEY: with one, what is made here is signed.
         """
-        publisher = self._publisher(name)
+        publisher = self._publisher(name, Path(key) if key is not None else default_key())
         return publisher.publish(Path(folder), version=version, lineage=lineage, alias=alias, reason=reason)
 
     def alias(
@@ -125,7 +138,9 @@ class Registry:
 
     def models(self) -> tuple[str, ...]:
         """The names of all models, sorted."""
-        return tuple(name for name in self._names() if History(self.store, name).state().versions)
+        # One that was seen before and is gone now is an error, not a shorter list.
+        found = sorted({*self._names(), *self._witness.models()})
+        return tuple(name for name in found if self._witness.state(name).versions)
 
     def list(self, name: str | None = None) -> tuple[Row, ...]:
         """One row a version, newest version first; of one model or of all."""
@@ -163,16 +178,23 @@ class Registry:
         return History(self.store, name).entries()
 
     def resolve(self, ref: str) -> Resolved:
-        """The version that a reference stands for now. Raises NotFoundError, suggesting near names."""
-        parsed = names.parse_ref(ref)
-        state = self._state(parsed.model)
-        version = _select(parsed, state)
-        return Resolved(parsed.model, version, state.versions[version].manifest)
+        """The version that a reference stands for now.
+
+        Raises NotFoundError, suggesting near names, and PolicyError where the policy does not permit it.
+        """
+        subject = self._permitted(ref)[1]
+        return Resolved(subject.model, subject.version, subject.manifest)
 
     def pull(self, ref: str, into: str | os.PathLike[str] | None = None) -> Path:
         """A folder with the version's files, verified: in the cache (do not write there), or copied to `into`."""
-        manifest = self._manifest(ref)[1]
-        return self.cache.snapshot(manifest) if into is None else self.cache.export(manifest, Path(into))
+        return self.fetch(ref, into)[1]
+
+    def fetch(self, ref: str, into: str | os.PathLike[str] | None = None) -> tuple[Resolved, Path]:
+        """As `pull`, and beside the folder what the reference stood for. Raises as `resolve` does."""
+        state, subject, _ = self._permitted(ref)
+        manifest = read_manifest(self.store, state, subject.version)
+        folder = self.cache.snapshot(manifest) if into is None else self.cache.export(manifest, Path(into))
+        return Resolved(subject.model, subject.version, subject.manifest), folder
 
     def load(self, ref: str, threads: int = 1, max_length: int | None = None) -> TextClassifier:
         """A ready model. Its files are pulled where they are missing and verified in any case."""
@@ -181,21 +203,72 @@ class Registry:
 
         return load_folder(folder, threads=threads, max_length=max_length)
 
+    def sign(self, ref: str, *, key: str | os.PathLike[str], expires: str | None = None) -> tuple[Resolved, bool]:
+        """Sign the version that a reference stands for; False beside it where this key has signed it before.
+
+        `key` is the file of a private key, `expires` the last day (UTC) on which the signature holds (2030-01-31).
+        """
+        manifest = self._manifest(ref)[1]
+        subject = Subject(manifest.model, manifest.version, manifest.digest)
+        signed = put_signature(self.store, read_private(Path(key)), subject, expires)
+        return Resolved(subject.model, subject.version, subject.manifest), signed
+
+    def verify(self, ref: str, public: Sequence[str | os.PathLike[str]] = ()) -> tuple[Resolved, tuple[PublicKey, ...]]:
+        """Verify every file of a version, what the policy wants, and that each key in the `public` files signed it.
+
+        Returns the version and the keys that signed. Raises PolicyError where a signature is missing or wrong,
+        UsageError where there is neither a policy nor a key to go by.
+        """
+        if self._gate.policy is None and not public:
+            raise UsageError(
+                "nothing to verify by; give a policy or a public key: without one a signature proves nothing"
+            )
+        asked = tuple(read_public(Path(file)) for file in public)
+        state, subject, keys = self._permitted(ref)
+        if asked:
+            keys += Gate(self.store, self.cache.root, demanding(asked)).check(subject, None)
+        self.cache.snapshot(read_manifest(self.store, state, subject.version))
+        signers = tuple({key.id: key for key in keys}.values())
+        return Resolved(subject.model, subject.version, subject.manifest), signers
+
+    def sbom(self, ref: str) -> dict[str, Any]:
+        """The version's bill of materials: a CycloneDX 1.6 document, as JSON."""
+        return bill_of_materials(self.show(ref))
+
+    def forget(self, name: str) -> bool:
+        """Take a model's log as it is from now on, whatever was seen of it before. False where nothing was."""
+        return self._witness.forget(names.model_name(name))
+
     def _names(self) -> tuple[str, ...]:
         """What stands where models stand and can be one: somebody's notes beside them are no concern."""
         return tuple(name for name in self.store.children("models") if names.is_model_name(name))
 
-    def _publisher(self, name: str) -> Publisher:
-        return Publisher(self.store, names.model_name(name), self._actor or _default_actor(), self._chunk_size)
+    def _publisher(self, name: str, key: Path | None) -> Publisher:
+        return Publisher(
+            self.store,
+            names.model_name(name),
+            self._actor or _default_actor(),
+            self._chunk_size,
+            signer=None if key is None else read_private(key),
+            witness=self._witness,
+        )
 
     def _state(self, name: str) -> ModelState:
-        state = History(self.store, names.model_name(name)).state()
+        state = self._witness.state(names.model_name(name))
         if not state.versions:
             known = self._names()
             if not known:
                 raise NotFoundError(f"{self.store.url} holds no model; publish one first, or check the address")
             raise NotFoundError(f"{self.store.url} has no model {name!r}; {near(name, known)}")
         return state
+
+    def _permitted(self, ref: str) -> tuple[ModelState, Subject, tuple[PublicKey, ...]]:
+        """The version that a reference stands for, past the gate, and the keys that opened it."""
+        parsed = names.parse_ref(ref)
+        state = self._state(parsed.model)
+        version = _select(parsed, state)
+        subject = Subject(parsed.model, version, state.versions[version].manifest)
+        return state, subject, self._gate.check(subject, _alias_meant(parsed, state))
 
     def _manifest(self, ref: str) -> tuple[ModelState, Manifest]:
         parsed = names.parse_ref(ref)
@@ -221,6 +294,12 @@ def _select(ref: names.Ref, state: ModelState) -> str:
     if ref.alias is not None or newest is None:
         raise NotFoundError(f"model {ref.model!r} has no alias {ref.alias!r}; {near(ref.alias or '', state.aliases)}")
     return newest
+
+
+def _alias_meant(ref: names.Ref, state: ModelState) -> str | None:
+    """The alias that led to a version: the one named, or production for a bare name."""
+    bare = ref.version is None and ref.digest is None and _BARE_ALIAS in state.aliases
+    return ref.alias or (_BARE_ALIAS if bare else None)
 
 
 def _default_actor() -> str:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -64,3 +65,18 @@ def make_folders(path: Path) -> None:
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a small file whole or not at all, in place of what stands there. Raises StoreError where it cannot be."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}")
+    with os_errors("write", path):
+        make_folders(path.parent)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

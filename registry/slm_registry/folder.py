@@ -27,6 +27,7 @@ class FolderStore:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.url = str(root)
+        self.identity = f"file://{os.path.normpath(self.root)}"
 
     def get(self, key: str, limit: int) -> bytes | None:
         path = self._path(key)

@@ -1,6 +1,6 @@
 """Publishing a bundle, in the order that makes a half-done publish invisible.
 
-lease -> blobs that are missing -> each checked -> manifest -> (signature) -> log entry, the commit -> lease dropped.
+lease -> blobs that are missing -> each checked -> manifest -> signature -> log entry, the commit -> lease dropped.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from slm_registry.errors import ConflictError, StoreError
 from slm_registry.hashing import CHUNK, digest_of
 from slm_registry.history import History, Operation
 from slm_registry.jsonio import canonical
+from slm_registry.keys import PrivateKey
 from slm_registry.log import ModelState, check_words
 from slm_registry.manifest import BundleFile, encode_config, encode_manifest
+from slm_registry.memory import Witness
+from slm_registry.signatures import Subject, put_signature
 from slm_registry.stores import Store
 
 logger = logging.getLogger("slm_registry")
@@ -62,12 +65,14 @@ class _Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """Writes versions and aliases of one model into a store, in the name of `actor`."""
+    """Writes versions and aliases of one model into a store, in the name of `actor`, signed where there is a signer."""
 
     store: Store
     model: str
     actor: str
     chunk_size: int = CHUNK
+    signer: PrivateKey | None = None
+    witness: Witness | None = None
 
     def publish(
         self, folder: Path, *, version: str | None, lineage: Mapping[str, Any], alias: str | None, reason: str
@@ -91,16 +96,18 @@ class Publisher:
     ) -> Published:
         history = History(self.store, self.model)
         for _ in range(_ROUNDS):
-            state = history.state()
+            state = history.state() if self.witness is None else self.witness.state(self.model)
             if version is None and (held := self._held(state, files)) is not None:
                 return held
             prepared = self._prepare(version or names.next_patch(state.newest()), files, lineage)
             decide = _commit(self.model, prepared, files, chosen_here=version is None)
             try:
                 if decide(state) is None:
+                    self._sign(prepared)
                     return Published(self.model, prepared.version, prepared.digest, created=False)
                 with self._lease(files, prepared):
                     upload(self.store, folder, files, (prepared.config, prepared.manifest))
+                    self._sign(prepared)
                     created = history.append(decide, actor=self.actor, reason=reason)[1]
             except _TakenError:
                 continue
@@ -120,6 +127,11 @@ class Publisher:
     def _prepare(self, version: str, files: Sequence[BundleFile], lineage: Mapping[str, Any]) -> _Prepared:
         config = encode_config(self.model, version, files, lineage)
         return _Prepared(version, config, encode_manifest(self.model, version, files, config, self.chunk_size))
+
+    def _sign(self, prepared: _Prepared) -> None:
+        """Before the log entry: no reader sees a version whose signature is still to come."""
+        if self.signer is not None:
+            put_signature(self.store, self.signer, Subject(self.model, prepared.version, prepared.digest))
 
     @contextlib.contextmanager
     def _lease(self, files: Sequence[BundleFile], prepared: _Prepared) -> Iterator[None]:

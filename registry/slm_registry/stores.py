@@ -19,6 +19,8 @@ class Store(Protocol):
     """
 
     url: str
+    # What tells this store from every other one, where `url` is for people: a client remembers logs under it.
+    identity: str
 
     def get(self, key: str, limit: int) -> bytes | None:
         """All bytes of a small object, None where there is none. Raises CorruptError if it exceeds `limit`."""

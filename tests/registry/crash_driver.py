@@ -45,6 +45,7 @@ def publish(work: Path, bundle: Path, bomb: Bomb) -> None:
         setattr(FolderStore, name, bomb.wrap(getattr(FolderStore, name)))
     os.fsync, os.link = bomb.wrap(os.fsync), bomb.wrap(os.link)
     Path.replace = bomb.wrap(Path.replace)  # type: ignore[method-assign]
+    # Signed, where $SLM_REGISTRY_KEY names a key.
     Registry(work, cache=work.parent / "cache").publish(bundle, "m", lineage={}, alias="candidate")
 
 

@@ -14,6 +14,7 @@ class RecordingStore:
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.url = inner.url
+        self.identity = inner.identity
         self.calls: list[tuple[object, ...]] = []
 
     def named(self, method: str) -> list[tuple[object, ...]]:

@@ -11,18 +11,20 @@ from slm_registry.blobs import intact
 from slm_registry.folder import FolderStore
 
 from tests.registry.helpers import REPOSITORY
+from tests.registry.trusting import Pair, make_pair
 
 
 def test_kill_at_every_step(bundle: Path, other_bundle: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
+    pair = make_pair(tmp_path / "keys", "ci")
     start = Registry(work / "start", cache=tmp_path / "cache")
-    start.publish(bundle, "m", lineage={}, alias="candidate")
+    start.publish(bundle, "m", lineage={}, alias="candidate", key=pair.private)
     driver = Path(__file__).with_name("crash_driver.py")
     run = subprocess.run(
         [sys.executable, str(driver), str(work), str(other_bundle)],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": str(REPOSITORY / "registry"), "PATH": ""},
+        env={"PYTHONPATH": str(REPOSITORY / "registry"), "PATH": "", "SLM_REGISTRY_KEY": str(pair.private)},
         check=False,
     )
     assert run.returncode == 0, run.stderr
@@ -31,17 +33,19 @@ def test_kill_at_every_step(bundle: Path, other_bundle: Path, tmp_path: Path) ->
     seen = set()
     for step in range(1, steps + 1):
         for when in ("before", "after"):
-            seen.add(check(work / f"{step:03d}-{when}", other_bundle, tmp_path / "cache"))
+            seen.add(check(work / f"{step:03d}-{when}", other_bundle, tmp_path / "cache", pair))
     # Killed early, between the version and its alias, and late: each was met.
     assert seen == {(("1.0.0",), "1.0.0"), (("1.0.0", "1.0.1"), "1.0.0"), (("1.0.0", "1.0.1"), "1.0.1")}
 
 
-def check(store: Path, bundle: Path, cache: Path) -> tuple[tuple[str, ...], str]:
+def check(store: Path, bundle: Path, cache: Path, pair: Pair) -> tuple[tuple[str, ...], str]:
     """What a reader sees after the crash, having verified that all of it is whole and that a re-run completes it."""
     registry = Registry(store, cache=cache)
     versions = tuple(sorted(row.version for row in registry.list("m")))
     candidate = registry.resolve("m@candidate").version
     for version in versions:
+        # No version is ever seen without its signature.
+        registry.verify(f"m@{version}", [pair.public])
         for file in registry.show(f"m@{version}").files:
             assert intact(registry.store, file.digest, file.size)
     done = registry.publish(bundle, "m", lineage={}, alias="candidate")

@@ -63,8 +63,7 @@ def _show(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _pull(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
-    resolved = registry.resolve(options.ref)
-    path = registry.pull(f"{resolved.model}@{resolved.version}", options.into)
+    resolved, path = registry.fetch(options.ref, options.into)
     return {**asdict(resolved), "path": str(path)}, str(path)
 
 
