@@ -31,7 +31,9 @@ def _parser() -> MarkdownIt:
 
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     rules: dict[str, Any] = markdown.renderer.rules  # type: ignore[attr-defined]
-    rules["table_open"] = lambda *_: '<div class="scroll" role="region" aria-label="Table of the card" tabindex="0"><table>\n'
+    rules["table_open"] = lambda *_: (
+        '<div class="scroll" role="region" aria-label="Table of the card" tabindex="0"><table>\n'
+    )
     rules["table_close"] = lambda *_: "</table></div>\n"
     return markdown
 

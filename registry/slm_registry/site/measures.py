@@ -14,6 +14,7 @@ Side = Literal["model", "teacher"]
 # More than this of a stranger's metrics would be a wall, not a picture.
 MAX_MEASURES = 12
 _MAX_NAME = 40
+_MAX_KNOWN = 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +42,26 @@ _BOUNDS = ("_low", "_high")
 
 
 def side(metrics: Mapping[str, Any], which: Side) -> dict[str, float]:
-    """The finite numbers that were measured on the model or its teacher; flat metrics are the model's."""
+    """The numbers that were measured on the model or its teacher and can be true; flat metrics are the model's."""
     found = metrics.get(which)
     if not isinstance(found, Mapping):
         found = metrics if which == "model" else {}
-    return {key: float(value) for key, value in found.items() if _is_number(value)}
+    return {key: float(value) for key, value in found.items() if _is_number(value) and _plausible(key, value)}
 
 
 def _is_number(value: object) -> bool:
     # An int beyond a float's range is no measurement.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 and math.isfinite(value)
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 and math.isfinite(value)
+    )
+
+
+def _plausible(key: str, value: float) -> bool:
+    """Whether a known measure, or a bound of one, can have this value: a share above 1 would bend every plot."""
+    for end in _BOUNDS:
+        key = key.removesuffix(end)
+    kinds = {measure.key: measure.kind for measure in KNOWN}
+    return key not in kinds or 0 <= value <= (1 if kinds[key] == "share" else _MAX_KNOWN)
 
 
 def present(numbers: Iterable[Mapping[str, float]]) -> tuple[Measure, ...]:
@@ -67,7 +78,9 @@ def present(numbers: Iterable[Mapping[str, float]]) -> tuple[Measure, ...]:
 
 def quality(measures: Iterable[Measure]) -> Measure | None:
     """The measure that says how good a model is: accuracy, else macro F1, else the first of unknown meaning."""
-    found = [measure for measure in measures if measure.key in ("accuracy", "macro_f1") or measure.more_is_better is None]
+    found = [
+        measure for measure in measures if measure.key in ("accuracy", "macro_f1") or measure.more_is_better is None
+    ]
     return found[0] if found else None
 
 

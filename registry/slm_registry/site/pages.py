@@ -43,7 +43,7 @@ class Pages:
             root="../",
             model=model,
             current=model.current,
-            card=Markup(html),  # noqa: S704 - the renderer escapes
+            card=Markup(html),
             plots=_plots(model, found),
             tiles=_tiles(model.current, measures.quality(found)),
             columns=_columns(found),
@@ -87,7 +87,9 @@ def _plots(model: Model, found: Sequence[Measure]) -> dict[str, Any]:
     for measure in found:
         key = measure.key
         values = [
-            plots.Value(r.version, r.model[key], r.model.get(f"{key}_low"), r.model.get(f"{key}_high"), r == model.current)
+            plots.Value(
+                r.version, r.model[key], r.model.get(f"{key}_low"), r.model.get(f"{key}_high"), r == model.current
+            )
             for r in oldest_first
             if key in r.model
         ]
@@ -164,9 +166,9 @@ def _environment() -> Environment:
     environment.filters |= {"size": size_text, "day": words.day, "written": measures.written}
     parts = {name: _asset(name) for name in ("style.css", "theme.js", "page.js")}
     environment.globals |= {
-        "style": Markup(parts["style.css"]),  # noqa: S704 - files of this package
-        "theme_script": Markup(parts["theme.js"]),  # noqa: S704
-        "page_script": Markup(parts["page.js"]),  # noqa: S704
+        "style": Markup(parts["style.css"]),
+        "theme_script": Markup(parts["theme.js"]),
+        "page_script": Markup(parts["page.js"]),
         "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"style-src {_source(parts['style.css'])}; "
         f"script-src {_source(parts['theme.js'])} {_source(parts['page.js'])}",

@@ -80,7 +80,9 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        low, high, at = (math.log(x) for x in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        low, high, at = (
+            (math.log(x) for x in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        )
         return round(self.start + (at - low) / (high - low) * (self.end - self.start), 2)
 
 
@@ -227,7 +229,7 @@ def ticks(low: float, high: float) -> tuple[float, ...]:
     """Three to six round values within a range."""
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * times for times in (1, 2, 5, 10) if power * times >= rough)
+    step = next(power * times for times in (1, 2, 2.5, 5, 10) if power * times >= rough)
     first = math.ceil(low / step)
     return tuple(round(at * step, 12) for at in range(first, math.floor(high / step) + 1))
 

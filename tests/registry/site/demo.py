@@ -1,4 +1,4 @@
-"""A small registry for the catalogue's tests, filled by the real publish path; `python -m tests.registry.catalogue STORE` makes one to look at."""
+"""A small registry for the catalogue's tests, filled by the real publish path; `python -m tests.registry.site.demo STORE` makes one to look at."""
 
 from __future__ import annotations
 
@@ -33,7 +33,14 @@ First words {EVIL} and [a link](javascript:alert(1)) and [a good one](https://ex
 <script>document.title='pwned'</script>
 ```
 """
-TEACHER = {"accuracy": 0.8531, "bytes": 91_643_253, "p50_ms": 14.49, "texts_per_s": 88.3, "macro_f1": 0.8533, "ece": 0.0486}
+TEACHER = {
+    "accuracy": 0.8531,
+    "bytes": 91_643_253,
+    "p50_ms": 14.49,
+    "texts_per_s": 88.3,
+    "macro_f1": 0.8533,
+    "ece": 0.0486,
+}
 # Accuracy, megabytes and milliseconds of each version, as a team would improve a model.
 SUPPORT = (
     ("1.0.0", 0.7912, 26.1, 2.84, "first build"),
@@ -88,7 +95,14 @@ def lineage(seed: int) -> dict[str, Any]:
 
 
 def release(
-    registry: Registry, name: str, version: str, *, card: str, record: Mapping[str, Any], numbers: Mapping[str, Any] | None, reason: str = ""
+    registry: Registry,
+    name: str,
+    version: str,
+    *,
+    card: str,
+    record: Mapping[str, Any],
+    numbers: Mapping[str, Any] | None,
+    reason: str = "",
 ) -> None:
     """Publish one version with a card, a lineage and metrics of its own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -103,21 +117,59 @@ def release(
 def fill(store: Path) -> Registry:
     """Four models: one with a past, one from the command line, one with nothing but files, one full of hostile text."""
     registry = Registry(store, cache=store.parent / "cache", actor="mira@factory")
-    card = "---\nlibrary_name: onnx\n---\n\n# Support intents\n\nSorts a customer's message into one of 41 intents, from `track_order` to `talk_to_human`.\n\n## Measured\n\nOn 1573 test texts.\n\n| | teacher | this model |\n|---|---|---|\n| accuracy | 0.8531 | 0.8391 |\n| p50 ms | 14.49 | 1.49 |\n\n## Use\n\n```python\nTextClassifier.from_folder(\"this-folder\").predict([\"your text\"])\n```\n\nSee `lineage.json`.\n"
+    card = '---\nlibrary_name: onnx\n---\n\n# Support intents\n\nSorts a customer\'s message into one of 41 intents, from `track_order` to `talk_to_human`.\n\n## Measured\n\nOn 1573 test texts.\n\n| | teacher | this model |\n|---|---|---|\n| accuracy | 0.8531 | 0.8391 |\n| p50 ms | 14.49 | 1.49 |\n\n## Use\n\n```python\nTextClassifier.from_folder("this-folder").predict(["your text"])\n```\n\nSee `lineage.json`.\n'
     before: str | None = None
     for at, (version, accuracy, size, latency, reason) in enumerate(SUPPORT):
-        release(registry, "support-intents", version, card=card, record=lineage(at), numbers=metrics(accuracy, size, latency), reason=reason)
+        release(
+            registry,
+            "support-intents",
+            version,
+            card=card,
+            record=lineage(at),
+            numbers=metrics(accuracy, size, latency),
+            reason=reason,
+        )
         registry.alias("support-intents", "candidate", version, reason="built by flow")
         if version in ("1.1.0", "1.3.0"):
             registry.alias("support-intents", "production", version, expected=before, reason="passed the gate")
             before = version
     numbers = {"accuracy": 0.9266, "bytes": 30_900_000, "p50_ms": 1.8, "rouge_x": 0.3}
-    release(registry, "banking-intents", "1.0.0", card="# Banking\n\nSorts bank customers' questions into 77 intents.", record=lineage(40)["bundle"], numbers=numbers, reason="from the command line")
+    release(
+        registry,
+        "banking-intents",
+        "1.0.0",
+        card="# Banking\n\nSorts bank customers' questions into 77 intents.",
+        record=lineage(40)["bundle"],
+        numbers=numbers,
+        reason="from the command line",
+    )
     release(registry, "language-guess", "0.1.0", card="", record={}, numbers=None)
     evil = Registry(store, cache=store.parent / "cache", actor=EVIL)
-    record = {"git_commit": EVIL, "data_sha256": EVIL, "task": {"type": EVIL}, "stages": [{"stage": EVIL, "params": {"mode": EVIL}}], EVIL: EVIL}
-    release(evil, "zz-hostile", "1.0.0", card=EVIL_CARD, record=record, numbers={EVIL: 1, "accuracy": 0.5, "bytes": -3}, reason=EVIL + "‮\x07")
-    release(evil, "zz-hostile", "1.0.1", card=EVIL_CARD, record=record, numbers={EVIL: 2, "accuracy": 1e9, "p50_ms": -1}, reason=EVIL)
+    record = {
+        "git_commit": EVIL,
+        "data_sha256": EVIL,
+        "task": {"type": EVIL},
+        "stages": [{"stage": EVIL, "params": {"mode": EVIL}}],
+        EVIL: EVIL,
+    }
+    release(
+        evil,
+        "zz-hostile",
+        "1.0.0",
+        card=EVIL_CARD,
+        record=record,
+        numbers={EVIL: 1, "accuracy": 0.5, "bytes": -3},
+        reason=EVIL + "‮\x07",
+    )
+    release(
+        evil,
+        "zz-hostile",
+        "1.0.1",
+        card=EVIL_CARD,
+        record=record,
+        numbers={EVIL: 2, "accuracy": 1e9, "p50_ms": -1},
+        reason=EVIL,
+    )
     evil.alias("zz-hostile", "production", "1.0.1", reason=EVIL)
     return registry
 
