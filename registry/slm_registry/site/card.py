@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from slm_registry.site.words import cut, visible
@@ -80,7 +81,7 @@ def _drop_foreign_links(tokens: list[Token]) -> None:
 
 
 def _summary(tokens: Sequence[Token]) -> str:
-    for before, token in zip(tokens, tokens[1:], strict=False):
+    for before, token in pairwise(tokens):
         if before.type == "paragraph_open" and before.level == 0:
             parts = [
                 child.content if child.type in ("text", "code_inline") else " "

@@ -159,7 +159,7 @@ def fill(store: Path) -> Registry:
         card=EVIL_CARD,
         record=record,
         numbers={EVIL: 1, "accuracy": 0.5, "bytes": -3},
-        reason=EVIL + "‮\x07",
+        reason=EVIL + "\u202e\x07",
     )
     release(
         evil,
