@@ -1,0 +1,101 @@
+"""Metrics as people read them: which there are, what they are called, how a value is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from slm_registry.commands.tables import size_text
+
+Kind = Literal["share", "bytes", "ms", "number"]
+Side = Literal["model", "teacher"]
+# More than this of a stranger's metrics would be a wall, not a picture.
+MAX_MEASURES = 12
+_MAX_NAME = 40
+_MAX_KNOWN = 1e15
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A metric: its key in metrics.json, its name in words, its kind, and whether more of it is better."""
+
+    key: str
+    label: str
+    kind: Kind
+    more_is_better: bool | None = None
+
+
+KNOWN = (
+    Measure("accuracy", "Accuracy", "share", True),
+    Measure("macro_f1", "Macro F1", "share", True),
+    Measure("bytes", "Download size", "bytes", False),
+    Measure("p50_ms", "Latency, p50", "ms", False),
+    Measure("p95_ms", "Latency, p95", "ms", False),
+    Measure("texts_per_s", "Texts per second", "number", True),
+    Measure("ece", "Calibration error", "share", False),
+    Measure("peak_memory_bytes", "Peak memory", "bytes", False),
+    Measure("energy_j_per_1000", "Energy, J per 1,000 texts", "number", False),
+)
+_BOUNDS = ("_low", "_high")
+
+
+def side(metrics: Mapping[str, Any], which: Side) -> dict[str, float]:
+    """The numbers that were measured on the model or its teacher and can be true; flat metrics are the model's."""
+    found = metrics.get(which)
+    if not isinstance(found, Mapping):
+        found = metrics if which == "model" else {}
+    return {key: float(value) for key, value in found.items() if _is_number(value) and _plausible(key, value)}
+
+
+def _is_number(value: object) -> bool:
+    # An int beyond a float's range is no measurement.
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 and math.isfinite(value)
+    )
+
+
+def _plausible(key: str, value: float) -> bool:
+    """Whether a known measure, or a bound of one, can have this value: a share above 1 would bend every plot."""
+    for end in _BOUNDS:
+        key = key.removesuffix(end)
+    kinds = {measure.key: measure.kind for measure in KNOWN}
+    return key not in kinds or 0 <= value <= (1 if kinds[key] == "share" else _MAX_KNOWN)
+
+
+def present(numbers: Iterable[Mapping[str, float]]) -> tuple[Measure, ...]:
+    """The measures that occur, the known ones first, others by name; bounds of an interval are no measure."""
+    keys = {key for found in numbers for key in found}
+    known = [measure for measure in KNOWN if measure.key in keys]
+    named = {measure.key for measure in KNOWN}
+    others = sorted(
+        key for key in keys - named if not (key.endswith(_BOUNDS) and key.rpartition("_")[0] in keys) and key
+    )
+    rest = [Measure(key, key[:_MAX_NAME].replace("_", " "), "number") for key in others]
+    return tuple([*known, *rest][:MAX_MEASURES])
+
+
+def quality(measures: Iterable[Measure]) -> Measure | None:
+    """The measure that says how good a model is: accuracy, else macro F1, else the first of unknown meaning."""
+    found = [
+        measure for measure in measures if measure.key in ("accuracy", "macro_f1") or measure.more_is_better is None
+    ]
+    return found[0] if found else None
+
+
+def written(kind: Kind, value: float) -> str:
+    """A value with its unit."""
+    if kind == "share":
+        return f"{value * 100:.2f} %"
+    if kind == "bytes":
+        return size_text(round(value))
+    number = _digits(value)
+    return f"{number} ms" if kind == "ms" else number
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, more only where the whole part has them."""
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}" if abs(value) < 1e12 else f"{value:.3g}"
+    return f"{value:.3g}"

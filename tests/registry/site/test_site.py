@@ -1,0 +1,175 @@
+"""The folder that `slm-registry site` writes: the same bytes for the same log, brought up to date page by page."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from slm_registry import Registry, errors
+from slm_registry.cli import main
+from slm_registry.site import words, writing
+from slm_registry.site.measures import side, written
+from slm_registry.site.writing import write_site
+
+from tests.registry.site.demo import fill
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("demo") / "store"
+    fill(store)
+    return store
+
+
+def write(store: Path | str, out: Path) -> writing.Written:
+    return write_site(Registry(store, cache=out.parent / "cache"), out, title="Models", address=None)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_same_log_gives_the_same_bytes(filled: Path, tmp_path: Path) -> None:
+    assert write(filled, tmp_path / "a").written == 4
+    write(filled, tmp_path / "b")
+    found = files(tmp_path / "a")
+    assert found == files(tmp_path / "b")
+    assert len(found) == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_only_what_changed_is_read_and_written(
+    folder_registry: Registry, bundle: Path, other_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "site"
+    for name in ("one", "two"):
+        folder_registry.publish(bundle, name, lineage={})
+    write(tmp_path / "store", out)
+    untouched = (out / "models" / "one.html").stat().st_mtime_ns
+    folder_registry.publish(other_bundle, "two", lineage={})
+    shown: list[str] = []
+    show = Registry.show
+    monkeypatch.setattr(Registry, "show", lambda self, ref: (shown.append(ref), show(self, ref))[1])
+    done = write(tmp_path / "store", out)
+    assert (done.written, done.unchanged, done.removed) == (1, 1, 0)
+    assert shown == ["two@1.0.1", "two@1.0.0"]
+    assert (out / "models" / "one.html").stat().st_mtime_ns == untouched
+    assert "1.0.1" in (out / "index.html").read_text()
+    # A page that somebody altered is made anew, and a model that is gone loses its page.
+    (out / "models" / "one.html").write_text("x")
+    (out / "models" / "gone.html").write_text("x")
+    done = write(tmp_path / "store", out)
+    assert (done.written, done.unchanged, done.removed) == (1, 1, 1)
+    fresh = tmp_path / "fresh"
+    write(tmp_path / "store", fresh)
+    assert files(out) == files(fresh)
+
+
+def test_a_failure_leaves_the_old_site(
+    folder_registry: Registry, bundle: Path, other_bundle: Path, tmp_path: Path
+) -> None:
+    folder_registry.publish(bundle, "one", lineage={})
+    out = tmp_path / "site"
+    write(tmp_path / "store", out)
+    before = files(out)
+    digest = folder_registry.publish(other_bundle, "one", lineage={}).digest
+    blob = tmp_path / "store" / "blobs" / "sha256" / digest.removeprefix("sha256:")
+    blob.chmod(0o644)
+    blob.write_bytes(b"{}")
+    with pytest.raises(errors.CorruptError):
+        write(tmp_path / "store", out)
+    assert files(out) == before
+    assert not list(tmp_path.glob(".site.*"))
+
+
+def test_the_index_comes_after_its_pages(
+    folder_registry: Registry, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before each replacement, what stands there has no link to a page that is not there."""
+    out = tmp_path / "site"
+    folder_registry.publish(bundle, "one", lineage={})
+    write(tmp_path / "store", out)
+    folder_registry.publish(bundle, "two", lineage={})
+    folder_registry.publish(bundle, "three", lineage={})
+    replace, looked = Path.replace, []
+
+    def watched(self: Path, target: Path) -> Path:
+        linked = re.findall(r'href="(models/[^"]+)"', (out / "index.html").read_text())
+        assert all((out / link).read_text().endswith("</html>\n") for link in linked)
+        looked.append(target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    write(tmp_path / "store", out)
+    assert looked == ["three.html", "two.html", "index.html", "catalogue.json"]
+
+
+def test_an_empty_registry_and_both_stores(url: str, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "site"
+    assert write(url, out).models == 0
+    assert "holds no model yet" in (out / "index.html").read_text()
+    Registry(url, cache=tmp_path / "cache", actor="a").publish(bundle, "one", lineage={})
+    assert write(url, out).written == 1
+
+
+def test_the_command(
+    folder_registry: Registry, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_registry.publish(bundle, "one", lineage={})
+    arguments = ["site", str(tmp_path / "site"), "--store", str(tmp_path / "store")]
+    assert main([*arguments, "--json", "--title", "<b>Ours</b>", "--address", "s3://models/a"]) == 0
+    assert json.loads(capsys.readouterr().out)["written"] == 1
+    page = (tmp_path / "site" / "models" / "one.html").read_text()
+    assert "&lt;b&gt;Ours" in page
+    assert "Registry(&#34;s3://models/a&#34;)" in page
+    # Other options make other pages.
+    assert main(arguments) == 0
+    assert "1 pages written" in capsys.readouterr().out
+    assert main(["site", str(bundle), "--store", str(tmp_path / "store")]) == 2
+    assert "holds other files" in capsys.readouterr().err
+
+
+def entry(op: str, **details: object) -> dict[str, object]:
+    return {"seq": 1, "op": op, "actor": "a", "at": "2026-11-21T03:27:21+00:00", "reason": "", "nonce": "n", **details}
+
+
+def test_words_of_known_and_unknown_operations() -> None:
+    moved = words.event(entry("alias", alias="production", version="1.0.0", expected="1.1.0"))
+    assert moved.what == "Moved production back from 1.1.0 to 1.0.0"
+    digests = {"evaluation": "sha256:1", "policy": "sha256:2"}
+    promoted = words.event(entry("promote", alias="production", version="1.1.0", expected=None, **digests))
+    assert promoted.what == "Promoted 1.1.0 to production"
+    assert promoted.extras == (("evaluation", "sha256:1"), ("policy", "sha256:2"))
+    assert words.event(entry("yank", version="1.0.0")).what == "Yanked 1.0.0"
+    other = words.event(entry("bless{0}", version="1.0.0", by="x"))
+    assert (other.what, other.extras) == ("bless0", (("by", "x"), ("version", "1.0.0")))
+
+
+def test_marks_are_the_fold_of_the_log() -> None:
+    log = tuple(entry(op, version="1.0.0") for op in ("yank", "deprecate", "unyank", "undeprecate", "deprecate"))
+    assert words.marks(log) == {"1.0.0": {"deprecated": ""}}
+    assert words.marks(log[:1]) == {"1.0.0": {"yanked": ""}}
+
+
+def test_numbers_that_cannot_be_true_are_left_out() -> None:
+    found = side(
+        {"accuracy": 7, "macro_f1": 0.5, "bytes": -1, "p50_ms": float("inf"), "x": True, "y": 10**400, "z": 1}, "model"
+    )
+    assert found == {"macro_f1": 0.5, "z": 1.0}
+    assert [written("share", 0.8277), written("ms", 1.5679), written("number", 1234.5)] == [
+        "82.77 %",
+        "1.57 ms",
+        "1,234",
+    ]
+
+
+def test_the_template_escapes_what_a_bundle_says(filled: Path, tmp_path: Path) -> None:
+    write(filled, tmp_path / "site")
+    for name in ("index.html", "models/zz-hostile.html"):
+        page = (tmp_path / "site" / name).read_text()
+        # Two scripts, both ours: one in the head, one at the end.
+        assert page.count("<script>") == page.count("</script>") == 2
+        assert not re.search(r"<(img|iframe|svg onload|link|object)", page)
+        assert "\u202e" not in page
