@@ -142,7 +142,7 @@ def test_each_lie_is_found(tmp_path: Path, lie: str, refused: list[str]) -> None
 
 
 def test_a_bucket_that_is_not_there(s3_server: str, aws: None) -> None:
-    with pytest.raises(StoreError, match="there is no bucket 'nowhere'"):
+    with pytest.raises(StoreError, match=r"nowhere.* there is no such bucket"):
         certify(open_store(f"s3://nowhere?endpoint_url={s3_server}"))
 
 
