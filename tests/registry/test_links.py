@@ -76,10 +76,15 @@ def test_a_folder_of_the_cache_that_leads_elsewhere(
     (snapshot,) = (tmp_path / "cache" / "models" / "m" / "snapshots").iterdir()
     path = snapshot if where == "snapshot" else tmp_path / "cache" / where
     moved = tmp_path / "moved"
+    empty = tmp_path / "empty"
+    empty.mkdir()
     path.rename(moved)
-    path.symlink_to(moved if where != "snapshot" else victim.parent)
-    right_or_refused(registry, tmp_path / "contents" / "0")
+    for elsewhere in (victim.parent, empty) if where == "snapshot" else (moved,):
+        path.symlink_to(elsewhere)
+        right_or_refused(registry, tmp_path / "contents" / "0")
+        path.unlink()
     assert untouched(victim)
+    assert not list(empty.iterdir())
 
 
 @pytest.mark.parametrize("plant", PLANTS)
