@@ -27,9 +27,11 @@ def attempt_often(store: str, rounds: str, bundle: str, number: int, shared: tup
         registry = Registry(f"{store}/{turn}", actor=f"p{number}")
         barrier.wait()
         answers.put({"turn": turn, "kind": "version", **answer_of(registry, "version", bundle, number)})
-        registry.publish(bundle, "m", version=f"1.0.{number}", lineage={})
+        if number < 2:
+            registry.publish(bundle, "m", version=f"1.0.{number}", lineage={})
         barrier.wait()
-        answers.put({"turn": turn, "kind": "alias", **answer_of(registry, "alias", bundle, number)})
+        moved = answer_of(registry, "alias", bundle, number % 2)
+        answers.put({"turn": turn, "kind": "alias", **moved, "actor": f"p{number}"})
 
 
 def answer_of(registry: Registry, kind: str, bundle: str, number: int) -> dict[str, Any]:
