@@ -155,9 +155,9 @@ def machine(ground: Ground, server: str) -> str:
         url = str(ground.folder / f"store{made}") if server == "folder" else ground.bucket(server)
         return RegistryMachine(open_store(url), contents, ground.folder / f"cache{made}")
 
-    for number in ground.rounds(EXAMPLES // 10):
+    for number in ground.rounds(EXAMPLES // 2):
         settings = hypothesis.settings(
-            max_examples=10,
+            max_examples=2,
             stateful_step_count=20,
             deadline=None,
             database=None,
