@@ -9,8 +9,10 @@ MODEL ?= support-intents
 STORE ?= store
 DATA ?= ../shared/data/banking77 ../shared/data/clinc150_oos
 OUT ?= build/bench/rows.json
+MINUTES ?= 20
+SEED ?= 1
 
-.PHONY: demo test install lint types unit bench reproduce docs clean
+.PHONY: demo test install lint types unit soak bench reproduce docs clean
 
 demo: install  ## build MODEL by flow, publish it to the folder registry STORE, print the table
 	$(BIN)/python -m flows build $(MODEL) --publish $(STORE) --alias candidate
@@ -36,6 +38,10 @@ types: install
 
 unit: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+soak: install  ## the registry's long tests: MINUTES=20 SEED=1; the parsers' fuzzer is atheris where it installs
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	$(BIN)/python -m tests.registry.soak --minutes $(MINUTES) --seed $(SEED)
 
 bench: install  ## the board: DATA="folder ..." OUT=rows.json
 	$(BIN)/python -m benchmarks --data $(DATA) --out $(OUT) --work build/bench --table benchmarks/RESULTS.md --picture docs/board.svg

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slm_registry.client import Details, Registry, Resolved, Row
     from slm_registry.errors import (
         AccessError,
+        AddressError,
         ConflictError,
         CorruptError,
         InputTypeError,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 # Where each public name lives; its module is imported when the name is first used.
 _HOMES = {
     "AccessError": "errors",
+    "AddressError": "errors",
     "BundleFile": "manifest",
     "ConflictError": "errors",
     "CorruptError": "errors",
@@ -81,6 +83,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "UNSET",
     "AccessError",
+    "AddressError",
     "BundleFile",
     "ConflictError",
     "CorruptError",

@@ -48,6 +48,8 @@ class Cache:
         """
         folder = self.root / "models" / manifest.model / "snapshots" / manifest.digest.removeprefix("sha256:")
         with os_errors("write", folder):
+            if folder.is_symlink():
+                raise CorruptError(f"{folder}: a folder was expected, found a link; remove it")
             if not folder.is_dir():
                 self._build(manifest, folder)
             else:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from slm_registry import __version__
 from slm_registry.client import Registry
-from slm_registry.commands import publishing, reading, site, trust
+from slm_registry.commands import certifying, publishing, reading, site, trust
 from slm_registry.errors import RegistryError, UsageError
 
 _EPILOG = """\
@@ -19,7 +19,7 @@ exit codes: 0 done, 2 bad name or option, 3 not found, 4 conflict, 5 corrupt, 6 
 8 refused by policy, 7 store unreachable, read-only, full, or without credentials"""
 
 
-_GROUPS = (publishing, reading, trust, site)
+_GROUPS = (publishing, reading, trust, certifying, site)
 
 
 class _Parser(argparse.ArgumentParser):

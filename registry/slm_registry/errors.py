@@ -9,7 +9,8 @@ RegistryError
 ├── RefusedError          6  content that a bundle may not hold
 ├── PolicyError           8  a signature or a policy does not allow it
 └── StoreError            7  the store cannot be used
-    ├── UnreachableError
+    ├── UnreachableError     no answer, or one that may be another the next time
+    ├── AddressError         no such bucket, another region, no folder there
     ├── AccessError          no credentials, or not allowed
     ├── ReadOnlyError
     └── NoSpaceError
@@ -77,7 +78,11 @@ class StoreError(RegistryError):
 
 
 class UnreachableError(StoreError):
-    """The store does not answer, or not in the way a store does."""
+    """The store does not answer, or says that it cannot now: the one error of a store that may pass by itself."""
+
+
+class AddressError(StoreError):
+    """The store's address leads nowhere: no such bucket, a bucket of another region, a file where a folder should be."""
 
 
 class AccessError(StoreError):

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from slm_registry.errors import CorruptError, NoSpaceError, ReadOnlyError, UnreachableError
+from slm_registry.errors import AddressError, CorruptError, NoSpaceError, ReadOnlyError, UnreachableError
 
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NOWHERE = {errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -30,7 +31,9 @@ def os_errors(what: str, path: Path | str) -> Iterator[None]:
             ) from error
         if error.errno in _FULL:
             raise NoSpaceError(f"cannot {what} {path}: {reason}; free some space and run it again") from error
-        raise UnreachableError(f"cannot {what} {path}: {reason}; check that the folder is there and is one") from error
+        if error.errno in _NOWHERE:
+            raise AddressError(f"cannot {what} {path}: {reason}; check that the folder is there and is one") from error
+        raise UnreachableError(f"cannot {what} {path}: {reason}; check the disk or the network it is on") from error
 
 
 def open_regular(path: Path) -> BinaryIO:

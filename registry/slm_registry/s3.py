@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from slm_registry.errors import (
     AccessError,
+    AddressError,
     CorruptError,
     NoSpaceError,
     ReadOnlyError,
@@ -37,8 +38,25 @@ _LOST = {"412", "PreconditionFailed"}
 _AGAIN = {"409", "ConditionalRequestConflict", "OperationAborted"}
 _DENIED = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 _BEHIND = {"416", "InvalidRange"}
-_FULL = {"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"}
-_REGION = {"301", "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+_REMEDIES: tuple[tuple[set[str], type[StoreError], str], ...] = (
+    ({"NoSuchBucket"}, AddressError, "there is no such bucket: create it or correct the URL"),
+    (
+        {"301", "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"},
+        AddressError,
+        "the bucket is in another region: add ?region=... to the URL",
+    ),
+    (_DENIED, AccessError, "check the credentials, and that they may do s3:GetObject and s3:ListBucket"),
+    ({"RequestTimeTooSkewed"}, AccessError, "this machine's clock is off, and requests are signed with it: set it"),
+    (
+        {"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"},
+        NoSpaceError,
+        "free some space or raise the quota",
+    ),
+)
+# Answers that stay the same however often it is asked. Of a condition (409, 412) or of load (408, 429) none is.
+_NEVER = {400, 405, 411, 413, 414, 501}
+# Except for what the line did to a request on its way.
+_GARBLED = {"RequestTimeout", "IncompleteBody", "BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 
 
 class _BrokenBody(UnreachableError):
@@ -255,16 +273,13 @@ class S3Store:
     def _service_failure(self, what: str, key: str, error: Exception) -> StoreError:
         code = _code(error)
         where = f"cannot {what} {self._name(key)}: the store answered {code}"
-        if code == "NoSuchBucket":
-            return UnreachableError(f"{where}: there is no bucket {self.bucket!r}; create it or correct the URL")
         if code in _DENIED and what in ("write", "remove"):
             return ReadOnlyError(f"{where}; these credentials may not write: ask for s3:PutObject and s3:DeleteObject")
-        if code in _DENIED:
-            return AccessError(f"{where}; check the credentials, and that they may do s3:GetObject and s3:ListBucket")
-        if code in _FULL:
-            return NoSpaceError(f"{where}; free some space or raise the quota")
-        if code in _REGION:
-            return UnreachableError(f"{where}; the bucket is in another region: add ?region=... to the URL")
+        for codes, kind, remedy in _REMEDIES:
+            if code in codes:
+                return kind(f"{where}; {remedy}")
+        if _status(error) in _NEVER and code not in _GARBLED:
+            return StoreError(f"{where}; it will not take such a request: probe it with slm-registry certify")
         return UnreachableError(f"{where}; try again, and check the endpoint if it stays so")
 
     def _client_failure(self, what: str, key: str, error: Exception) -> StoreError:
@@ -273,6 +288,8 @@ class S3Store:
         where = f"cannot {what} {self._name(key)}"
         if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
             return AccessError(f"{where}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+        if isinstance(error, exceptions.ParamValidationError | exceptions.InvalidRegionError):
+            return AddressError(f"{where}: {error}; correct the URL")
         return UnreachableError(f"{where}: {error}; check the network and the endpoint")
 
 
@@ -302,6 +319,10 @@ def _make_client(endpoint_url: str | None, region: str | None) -> Any:
 
 def _code(error: Exception) -> str:
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", "?"))
+
+
+def _status(error: Exception) -> int:
+    return int(getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _checksum(data: bytes) -> str:

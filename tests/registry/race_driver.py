@@ -1,4 +1,8 @@
-"""Eight processes do one thing at one moment: `python race_driver.py STORE KIND BUNDLE...` prints JSON lines."""
+"""Eight processes do one thing at one moment: `python race_driver.py STORE KIND BUNDLE...` prints JSON lines.
+
+KIND is version, next or alias; or a number: of rounds, each in a store of its own below STORE, first for a version and then
+for an alias.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,23 @@ def attempt(store: str, kind: str, bundle: str, number: int, shared: tuple[Any, 
     barrier, answers = shared
     registry = Registry(store, actor=f"p{number}")
     barrier.wait()
+    answers.put(answer_of(registry, kind, bundle, number))
+
+
+def attempt_often(store: str, rounds: str, bundle: str, number: int, shared: tuple[Any, Any]) -> None:
+    barrier, answers = shared
+    for turn in range(int(rounds)):
+        registry = Registry(f"{store}/{turn}", actor=f"p{number}")
+        barrier.wait()
+        answers.put({"turn": turn, "kind": "version", **answer_of(registry, "version", bundle, number)})
+        if number < 2:
+            registry.publish(bundle, "m", version=f"1.0.{number}", lineage={})
+        barrier.wait()
+        moved = answer_of(registry, "alias", bundle, number % 2)
+        answers.put({"turn": turn, "kind": "alias", **moved, "actor": f"p{number}"})
+
+
+def answer_of(registry: Registry, kind: str, bundle: str, number: int) -> dict[str, Any]:
     try:
         if kind == "alias":
             moved = registry.alias("m", "production", f"1.0.{number}", expected=None)
@@ -23,19 +44,21 @@ def attempt(store: str, kind: str, bundle: str, number: int, shared: tuple[Any, 
             answer = {"created": done.created, "version": done.version}
     except RegistryError as error:
         answer = {"error": type(error).__name__, "message": str(error)}
-    answers.put({"actor": f"p{number}", **answer})
+    return {"actor": f"p{number}", **answer}
 
 
 def main(store: str, kind: str, bundles: list[str]) -> None:
     context = multiprocessing.get_context("fork")
     barrier, answers = context.Barrier(len(bundles)), context.Queue()
     workers = [
-        context.Process(target=attempt, args=(store, kind, bundle, number, (barrier, answers)))
+        context.Process(
+            target=attempt_often if kind.isdigit() else attempt, args=(store, kind, bundle, number, (barrier, answers))
+        )
         for number, bundle in enumerate(bundles)
     ]
     for worker in workers:
         worker.start()
-    for _ in workers:
+    for _ in range(len(workers) * (2 * int(kind) if kind.isdigit() else 1)):
         print(json.dumps(answers.get(timeout=60)))
     for worker in workers:
         worker.join()

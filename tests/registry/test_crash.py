@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from slm_registry import Registry
+import pytest
+from slm_registry import Registry, open_store
 from slm_registry.blobs import intact
 from slm_registry.folder import FolderStore
+from slm_registry.stores import Store
 
 from tests.registry.helpers import REPOSITORY
+from tests.registry.machine import make_contents
 from tests.registry.trusting import Pair, make_pair
 
 
@@ -67,3 +71,52 @@ def test_a_blob_half_written_by_another_tool_is_replaced(
     assert folder_registry.publish(bundle, "m", lineage={}).digest == done.digest
     assert isinstance(folder_registry.store, FolderStore)
     assert folder_registry.load("m").predict(["hello"])[0].label == "other"
+
+
+class Gone(BaseException):
+    """The process is no more."""
+
+
+class Dying:
+    """A store whose user dies before or after call `at`: from then on nothing reaches it."""
+
+    def __init__(self, inner: Store, at: int, when: str) -> None:
+        self.inner, self.url, self.at, self.when, self.calls = inner, inner.url, at, when, 0
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.inner, name)
+
+        def called(*arguments: Any) -> Any:
+            self.calls += 1
+            if self.calls > self.at or (self.calls == self.at and self.when == "before"):
+                raise Gone
+            answer = method(*arguments)
+            if self.calls == self.at:
+                raise Gone
+            return answer
+
+        return called
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_dying_at_every_call_of_a_bucket(s3_url: str, tmp_path: Path, when: str) -> None:
+    bundle = make_contents(tmp_path / "contents")[0]
+    base, _, query = s3_url.partition("?")
+    seen = set()
+    for step in range(1, 200):
+        store = open_store(f"{base}/{step}?{query}")
+        dying: Any = Dying(store, step, when)
+        registry = Registry(store, cache=tmp_path / "cache")
+        try:
+            Registry(dying, cache=tmp_path / "cache").publish(bundle, "m", lineage={}, alias="candidate")
+        except Gone:
+            seen.add(tuple(row.aliases for row in registry.list("m")) if registry.models() else None)
+            if registry.models():
+                assert registry.pull("m").joinpath("config.json").read_text() == "{}"
+        else:
+            break
+        assert registry.publish(bundle, "m", lineage={}, alias="candidate").version == "1.0.0"
+        assert [entry.op for entry in registry.log("m")] == ["publish", "alias"]
+    assert step > 20
+    # Before the commit, between the version and its alias, and after: each was met.
+    assert seen == {None, ((),), (("candidate",),)}

@@ -53,6 +53,7 @@ def test_errors_are_one_tree_with_the_documented_codes() -> None:
         "RefusedError": 6,
         "StoreError": 7,
         "UnreachableError": 7,
+        "AddressError": 7,
         "AccessError": 7,
         "ReadOnlyError": 7,
         "NoSpaceError": 7,

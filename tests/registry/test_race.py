@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from threading import Barrier
 from typing import Any
 
 import pytest
-from slm_registry import Registry, RegistryError
+from slm_registry import Registry
 
 from tests.registry.helpers import REPOSITORY, make_bundle
+from tests.registry.machine import at_once
 
 WRITERS = 8
 ROUNDS = 3
@@ -80,20 +78,6 @@ def test_one_alias(tmp_path: Path, bundles: list[str], number: int) -> None:
     assert [answer.get("error") for answer in answers].count("ConflictError") == WRITERS - 1
     assert len(registry.log("m")) == WRITERS + 1
     assert registry.resolve("m@production").version == f"1.0.{winner[1:]}"
-
-
-def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    barrier = Barrier(len(calls))
-
-    def run(call: Callable[[], Any]) -> Any:
-        barrier.wait()
-        try:
-            return call()
-        except RegistryError as error:
-            return error
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(run, calls))
 
 
 def test_over_s3(s3_url: str, tmp_path: Path, bundles: list[str]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from slm_registry import (
     AccessError,
+    AddressError,
     NoSpaceError,
     ReadOnlyError,
     Registry,
@@ -158,9 +159,11 @@ def test_a_torn_body_goes_on(s3_url: str, good: int) -> None:
     [
         ("AccessDenied", ReadOnlyError, "s3:PutObject"),
         ("QuotaExceeded", NoSpaceError, "free some space"),
-        ("NoSuchBucket", UnreachableError, "create it or correct the URL"),
-        ("PermanentRedirect", UnreachableError, "region"),
-        ("NotImplemented", UnreachableError, "NotImplemented"),
+        ("NoSuchBucket", AddressError, "create it or correct the URL"),
+        ("PermanentRedirect", AddressError, "region"),
+        ("RequestTimeTooSkewed", AccessError, "clock"),
+        ("NotImplemented", StoreError, "NotImplemented"),
+        ("RequestTimeout", UnreachableError, "try again"),
     ],
 )
 def test_what_a_bucket_may_answer_to_a_write(s3_url: str, code: str, kind: type[StoreError], remedy: str) -> None:
@@ -168,6 +171,7 @@ def test_what_a_bucket_may_answer_to_a_write(s3_url: str, code: str, kind: type[
     for call in (lambda: store.put(KEY, b"x"), lambda: store.create(KEY, b"x")):
         with pytest.raises(kind, match=remedy) as raised:
             call()
+        assert type(raised.value) is kind
         assert KEY in str(raised.value)
 
 
@@ -179,7 +183,7 @@ def test_reading_what_is_forbidden(s3_url: str) -> None:
 def test_a_bucket_that_is_not_there(s3_server: str, aws: None, bundle: Path, tmp_path: Path) -> None:
     registry = Registry(f"s3://nowhere?endpoint_url={s3_server}", cache=tmp_path)
     for call in (registry.models, lambda: registry.publish(bundle, "m", lineage={}), lambda: registry.load("m")):
-        with pytest.raises(UnreachableError, match="there is no bucket 'nowhere'"):
+        with pytest.raises(AddressError, match=r"nowhere.* there is no such bucket"):
             call()
 
 
@@ -316,7 +320,7 @@ def test_a_file_system_without_hard_links(
 
 def test_a_file_where_the_store_should_be(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UnreachableError, match="check that the folder is there"):
+    with pytest.raises(AddressError, match="check that the folder is there"):
         Registry(tmp_path / "file", cache=tmp_path / "cache").publish(bundle, "m", lineage={})
 
 

@@ -1,4 +1,4 @@
-"""What every store must do: one suite, run against each of them."""
+"""What every store must do: one suite, run against each of them: a folder, moto's server, Ceph's gateway."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from slm_registry.s3 import S3Store
 from slm_registry.stores import Store
 
 KEY = "models/m/log/000000000001.json"
+
+
+@pytest.fixture
+def url(any_url: str) -> str:
+    return any_url
 
 
 def blob_of(path: Path, data: bytes) -> tuple[str, str]:
