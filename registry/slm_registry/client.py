@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slm_registry import names
 from slm_registry.aliases import UNSET, Mover, _Unset
@@ -20,10 +20,8 @@ from slm_registry.history import History
 from slm_registry.log import Entry, ModelState
 from slm_registry.manifest import MAX_CONFIG, BundleFile, Manifest, parse_lineage
 from slm_registry.publish import Published, Publisher
+from slm_registry.runtime import DEFAULT_BATCH, TextClassifier, load_folder
 from slm_registry.stores import Store, open_store
-
-if TYPE_CHECKING:
-    from slm_registry.runtime import TextClassifier
 
 _BARE_ALIAS = "production"
 
@@ -174,12 +172,12 @@ class Registry:
         manifest = self._manifest(ref)[1]
         return self.cache.snapshot(manifest) if into is None else self.cache.export(manifest, Path(into))
 
-    def load(self, ref: str, threads: int = 1, max_length: int | None = None) -> TextClassifier:
-        """A ready model. Its files are pulled where they are missing and verified in any case."""
+    def load(
+        self, ref: str, threads: int = 1, max_length: int | None = None, batch_size: int = DEFAULT_BATCH
+    ) -> TextClassifier:
+        """A ready model, to be closed when done with. Its files are pulled where missing and verified in any case."""
         folder = self.pull(ref)
-        from slm_registry.runtime import load_folder
-
-        return load_folder(folder, threads=threads, max_length=max_length)
+        return load_folder(folder, threads=threads, max_length=max_length, batch_size=batch_size)
 
     def _names(self) -> tuple[str, ...]:
         """What stands where models stand and can be one: somebody's notes beside them are no concern."""
