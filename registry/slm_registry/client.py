@@ -175,9 +175,15 @@ class Registry:
     def load(
         self, ref: str, threads: int = 1, max_length: int | None = None, batch_size: int = DEFAULT_BATCH
     ) -> TextClassifier:
-        """A ready model, to be closed when done with. Its files are pulled where missing and verified in any case."""
-        folder = self.pull(ref)
-        return load_folder(folder, threads=threads, max_length=max_length, batch_size=batch_size)
+        """A ready model, to be closed when done with; its `resolved` says which version it is.
+
+        Its files are pulled where they are missing and verified in any case.
+        """
+        manifest = self._manifest(ref)[1]
+        folder = self.cache.snapshot(manifest)
+        model = load_folder(folder, threads=threads, max_length=max_length, batch_size=batch_size)
+        model.resolved = Resolved(manifest.model, manifest.version, manifest.digest)
+        return model
 
     def _names(self) -> tuple[str, ...]:
         """What stands where models stand and can be one: somebody's notes beside them are no concern."""

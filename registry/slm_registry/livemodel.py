@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from slm_registry import names
 from slm_registry.batching import Batcher
 from slm_registry.client import Registry, Resolved
+from slm_registry.errors import CorruptError
 from slm_registry.events import Feed
 from slm_registry.runtime import TextClassifier
 
@@ -60,9 +61,8 @@ class LiveModel:
         self._registry, self._load, self._make_batcher, self._poll = registry, load, make_batcher, poll
         # The position comes first: what is appended between the two is looked at again, not overlooked.
         self._feed = Feed.from_now(registry.store, names.parse_ref(ref).model)
-        resolved = registry.resolve(ref)
         self.status = Status(_now())
-        self._current = Held(resolved, make_batcher(self._ready(resolved)))
+        self._current = self._ready()
 
     @property
     def resolved(self) -> Resolved:
@@ -108,24 +108,26 @@ class LiveModel:
         resolved = await asyncio.to_thread(self._registry.resolve, self.ref)
         self.status.as_of = at
         if resolved != self.resolved:
-            model = await asyncio.to_thread(self._ready, resolved)
-            old, self._current = self._current, Held(resolved, self._make_batcher(model))
+            new = await asyncio.to_thread(self._ready)
+            old, self._current = self._current, new
             self.status.reloads += 1
-            logger.info("%s: from %s to %s", self.ref, old.resolved.version, resolved.version)
+            logger.info("%s: from %s to %s", self.ref, old.resolved.version, new.resolved.version)
             _retire(old)
 
     def _moved(self) -> bool:
         return sum(1 for _ in self._feed.read()) > 0
 
-    def _ready(self, resolved: Resolved) -> TextClassifier:
-        """A loaded model that has shown that it predicts."""
-        model = self._load(f"{resolved.model}@{resolved.digest}")
+    def _ready(self) -> Held:
+        """What the reference means now (a policy may speak of its alias), loaded, and seen to predict."""
+        model = self._load(self.ref)
         try:
             model.predict(["a text to see that it answers"])
+            if model.resolved is None:
+                raise CorruptError(f"{self.ref}: the registry does not say which version it loaded")
         except BaseException:
             model.close()
             raise
-        return model
+        return Held(model.resolved, self._make_batcher(model))
 
     def close(self) -> None:
         """Close the current model when its last request ends."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from slm_registry.client import Resolved
+
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Tokenizers without a limit write a number like 1e30.
 _NO_LIMIT = 1_000_000
@@ -50,6 +52,8 @@ class Model(abc.ABC):
     task: ClassVar[str]
     max_length: int
     batch_size: int
+    # Which version it is, where a registry loaded it.
+    resolved: Resolved | None = None
     _parts: _Parts | None = None
 
     @classmethod

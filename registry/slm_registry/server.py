@@ -181,7 +181,9 @@ def _add_predict(app: "FastAPI", service: Service) -> None:
 
         error: Problem
 
-    refusals: dict[int | str, dict[str, Any]] = {code: {"model": ErrorResponse} for code in (408, 413, 422, 500, 503)}
+    refusals: dict[int | str, dict[str, Any]] = {
+        code: {"model": ErrorResponse} for code in (400, 408, 413, 422, 500, 503)
+    }
 
     @app.post("/predict", responses=refusals)
     async def predict(request: PredictRequest) -> PredictResponse:
