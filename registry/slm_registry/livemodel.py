@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from slm_registry import names
-from slm_registry.batching import Batcher
 from slm_registry.client import Registry, Resolved
 from slm_registry.errors import CorruptError
 from slm_registry.events import Feed
+from slm_registry.runner import Runner
 from slm_registry.runtime import TextClassifier
 
 logger = logging.getLogger("slm_registry")
@@ -25,7 +25,7 @@ class Held:
     """A model in use: what it is, and how many requests are at it."""
 
     resolved: Resolved
-    batcher: Batcher
+    runner: Runner
     users: int = 0
     retired: bool = False
 
@@ -54,11 +54,11 @@ class LiveModel:
         ref: str,
         *,
         load: Callable[[str], TextClassifier],
-        make_batcher: Callable[[TextClassifier], Batcher],
+        make_runner: Callable[[TextClassifier], Runner],
         poll: float,
     ) -> None:
         self.ref = ref
-        self._registry, self._load, self._make_batcher, self._poll = registry, load, make_batcher, poll
+        self._registry, self._load, self._make_runner, self._poll = registry, load, make_runner, poll
         # The position comes first: what is appended between the two is looked at again, not overlooked.
         self._feed = Feed.from_now(registry.store, names.parse_ref(ref).model)
         self.status = Status(_now())
@@ -127,7 +127,7 @@ class LiveModel:
         except BaseException:
             model.close()
             raise
-        return Held(model.resolved, self._make_batcher(model))
+        return Held(model.resolved, self._make_runner(model))
 
     def close(self) -> None:
         """Close the current model when its last request ends."""
@@ -141,7 +141,7 @@ def _retire(held: Held) -> None:
 
 def _close_if_done(held: Held) -> None:
     if held.retired and held.users == 0:
-        held.batcher.close()
+        held.runner.close()
 
 
 def _now() -> datetime.datetime:

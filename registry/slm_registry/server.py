@@ -10,15 +10,16 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from slm_registry import __version__
-from slm_registry.batching import Batcher, OverloadedError
 from slm_registry.client import Registry, Resolved
 from slm_registry.errors import RegistryError, StoreError, UsageError
 from slm_registry.httpedge import Edge, error_body
+from slm_registry.httptypes import ErrorResponse, HealthResponse, Labelled, ModelResponse, PredictResponse
 from slm_registry.livemodel import LiveModel
 from slm_registry.predictionlog import PredictionLog
+from slm_registry.runner import OverloadedError, Runner
 from slm_registry.runtime import DEFAULT_BATCH, Prediction
 from slm_registry.servermetrics import Metrics
 
@@ -27,22 +28,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("slm_registry")
 _PATHS = frozenset({"/predict", "/health", "/metrics", "/model", "/openapi.json"})
+_REFUSALS = (400, 408, 413, 422, 500, 503)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What a server may be told. Times are in seconds, `body` is in bytes, `characters` is that of one text.
 
-    `threads` is what one batch computes with, `workers` how many batches run at once, `batch_size` how many texts may
-    share one; with `share=False` every request runs alone. `log` is where predictions go, with their text if
-    `log_texts`.
+    `threads` is what one request computes with, `workers` how many run at once, `batch_size` how many texts of one
+    request go through the model at a time, `waiting` how many texts may be in hand. `log` is where predictions go, with
+    their text if `log_texts`.
     """
 
     threads: int = 1
     workers: int = 1
     max_length: int | None = None
     batch_size: int = DEFAULT_BATCH
-    share: bool = True
     poll: float = 5.0
     texts: int = 256
     characters: int = 20_000
@@ -78,13 +79,7 @@ class Service:
             registry,
             ref,
             load=lambda exact: registry.load(exact, options.threads, options.max_length, options.batch_size),
-            make_batcher=lambda model: Batcher(
-                model,
-                workers=options.workers,
-                texts=options.batch_size if options.share else 1,
-                waiting=options.waiting,
-                observe=metrics.batch,
-            ),
+            make_runner=lambda model: Runner(model, workers=options.workers, waiting=options.waiting),
             poll=options.poll,
         )
         log = PredictionLog(options.log, texts=options.log_texts) if options.log else None
@@ -96,10 +91,14 @@ class Service:
         """What is wrong while predictions go on; None where nothing is."""
         return self.live.status.problem or self.log_problem
 
+    def as_of(self) -> str:
+        """When the reference was last looked up, in UTC."""
+        return self.live.status.as_of.isoformat(timespec="milliseconds")
+
     async def predict(self, texts: list[str]) -> tuple[Resolved, list[Prediction]]:
         """Predictions, counted and logged, and the version that made them."""
         with self.live.use() as held:
-            predictions = await held.batcher.predict(texts)
+            predictions = await held.runner.predict(texts)
         self.metrics.predicted(predictions)
         if self.log is not None:
             self._write(self.log, held.resolved, texts, predictions)
@@ -150,93 +149,41 @@ def _add_predict(app: "FastAPI", service: Service) -> None:
     options = service.options
     Text = Annotated[str, Field(max_length=options.characters)]
 
-    class Labelled(BaseModel):
-        """The most probable label of a text."""
-
-        label: str
-        probability: float = Field(ge=0, le=1)
-
     class PredictRequest(BaseModel):
         """One text, or many."""
 
         model_config = ConfigDict(extra="forbid", strict=True)
         texts: Text | Annotated[list[Text], Field(max_length=options.texts)] = Field(examples=[["where is my parcel"]])
 
-    class PredictResponse(BaseModel):
-        """One prediction a text, in their order, and the version that made them all."""
-
-        model: str
-        version: str
-        digest: str
-        predictions: list[Labelled]
-
-    class Problem(BaseModel):
-        """Why it was refused."""
-
-        type: str
-        message: str
-
-    class ErrorResponse(BaseModel):
-        """What every refusal looks like."""
-
-        error: Problem
-
-    refusals: dict[int | str, dict[str, Any]] = {
-        code: {"model": ErrorResponse} for code in (400, 408, 413, 422, 500, 503)
-    }
+    refusals: dict[int | str, dict[str, Any]] = {code: {"model": ErrorResponse} for code in _REFUSALS}
 
     @app.post("/predict", responses=refusals)
     async def predict(request: PredictRequest) -> PredictResponse:
         """Label one or many texts."""
         texts = [request.texts] if isinstance(request.texts, str) else request.texts
         resolved, found = await service.predict(texts)
-        return PredictResponse(
-            model=resolved.model,
-            version=resolved.version,
-            digest=resolved.digest,
-            predictions=[Labelled(label=label, probability=min(1.0, probability)) for label, probability in found],
-        )
+        labelled = [Labelled(prediction.label, prediction.probability) for prediction in found]
+        return PredictResponse(resolved.model, resolved.version, resolved.digest, labelled)
 
 
 def _add_state(app: "FastAPI", service: Service) -> None:
     from fastapi import Response
-    from pydantic import BaseModel
-
-    class ModelResponse(BaseModel):
-        """What new requests are answered by, and when its reference was last looked up (UTC)."""
-
-        ref: str
-        model: str
-        version: str
-        digest: str
-        as_of: str
-
-    class HealthResponse(BaseModel):
-        """`ok`, `degraded` (it predicts, but see `problem`) or `draining` (with status 503)."""
-
-        status: str
-        model: str
-        version: str
-        as_of: str
-        problem: str | None
 
     @app.get("/model")
     async def model() -> ModelResponse:
         """Which version serves."""
-        live = service.live
-        found = live.resolved
-        as_of = live.status.as_of.isoformat(timespec="milliseconds")
-        return ModelResponse(ref=live.ref, model=found.model, version=found.version, digest=found.digest, as_of=as_of)
+        live, found = service.live, service.live.resolved
+        return ModelResponse(live.ref, found.model, found.version, found.digest, service.as_of())
 
     @app.get("/health", responses={503: {"model": HealthResponse}})
     async def health(response: Response) -> HealthResponse:
         """Whether to send requests here."""
-        live, problem = service.live, service.problem()
-        status = "draining" if service.draining else "degraded" if problem else "ok"
+        found, problem = service.live.resolved, service.problem()
         response.status_code = 503 if service.draining else 200
-        as_of = live.status.as_of.isoformat(timespec="milliseconds")
-        found = live.resolved
-        return HealthResponse(status=status, model=found.model, version=found.version, as_of=as_of, problem=problem)
+        status: Literal["ok", "degraded", "draining"] = "degraded" if problem else "ok"
+        if service.draining:
+            status = "draining"
+        return HealthResponse(status, found.model, found.version, service.as_of(), problem)
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:

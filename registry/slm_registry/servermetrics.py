@@ -9,7 +9,6 @@ from slm_registry.livemodel import LiveModel
 from slm_registry.runtime import Prediction
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
@@ -24,7 +23,6 @@ class Metrics:
             "slm_request_seconds", "Time of /predict requests", buckets=_SECONDS, registry=registry
         )
         self._in_flight = Gauge("slm_requests_in_flight", "Requests being answered", registry=registry)
-        self._texts = Histogram("slm_batch_texts", "Texts in a batch", buckets=_TEXTS, registry=registry)
         self._predictions = Counter("slm_predictions", "Texts labelled", ["label"], registry=registry)
         self._unlogged = Counter("slm_prediction_log_failures", "Predictions that were not logged", registry=registry)
 
@@ -61,10 +59,6 @@ class Metrics:
                 self._seconds.observe(time.perf_counter() - start)
 
         return end
-
-    def batch(self, texts: int) -> None:
-        """Note the size of a batch."""
-        self._texts.observe(texts)
 
     def predicted(self, predictions: Sequence[Prediction]) -> None:
         """Note what was answered."""

@@ -75,6 +75,7 @@ class Webhook:
     secret: str
     timeout: float = 10.0
     sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         _parts(self.url)
@@ -105,16 +106,18 @@ class Webhook:
             "Content-Type": "application/json",
             "User-Agent": "slm-registry",
             DELIVERY: delivery,
-            SIGNATURE: sign(self.secret, body, int(time.time())),
+            SIGNATURE: sign(self.secret, body, int(self.clock())),
         }
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection = _connection(parts, self.timeout)
         try:
             connection.connect()
             # The connection's own time-out starts anew with every byte that a slow receiver sends.
-            with _deadline(connection, self.timeout):
+            with _deadline(connection, self.timeout) as passed:
                 connection.request("POST", target, body, headers)
                 status = connection.getresponse().status
+            if passed.is_set():
+                return f"did not answer within {self.timeout:g} s"
         except (OSError, http.client.HTTPException) as error:
             return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         finally:
@@ -123,18 +126,20 @@ class Webhook:
 
 
 @contextlib.contextmanager
-def _deadline(connection: http.client.HTTPConnection, seconds: float) -> Iterator[None]:
-    """Cut a connection after so many seconds, whatever it is at."""
-    timer = threading.Timer(seconds, _cut, (connection.sock,))
+def _deadline(connection: http.client.HTTPConnection, seconds: float) -> Iterator[threading.Event]:
+    """Cut a connection after so many seconds, whatever it is at; the event tells that it was cut."""
+    passed = threading.Event()
+    timer = threading.Timer(seconds, _cut, (connection.sock, passed))
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield passed
     finally:
         timer.cancel()
 
 
-def _cut(connected: socket.socket) -> None:
+def _cut(connected: socket.socket, passed: threading.Event) -> None:
+    passed.set()
     # It may be closed by now, which is as good.
     with contextlib.suppress(OSError):
         # Not TLS's own shutdown, which would talk to the other side.

@@ -13,9 +13,8 @@ from typing import Any
 import psutil
 import pytest
 from slm_registry import Prediction, Registry, UnreachableError, UsageError
-from slm_registry.batching import Batcher, OverloadedError
 from slm_registry.livemodel import LiveModel
-from slm_registry.runtime import load_folder
+from slm_registry.runner import OverloadedError, Runner
 
 from tests.registry.helpers import make_bundle
 from tests.registry.serverprocess import Client, ServerProcess, until
@@ -207,11 +206,11 @@ def test_requests_keep_the_model_they_began_with(folder_registry: Registry, tmp_
 
     async def ask(live: LiveModel) -> tuple[str, float]:
         with live.use() as held:
-            (found,) = await held.batcher.predict(["parcel"])
+            (found,) = await held.runner.predict(["parcel"])
             return held.resolved.version, found.probability
 
     async def scenario() -> None:
-        live = LiveModel(folder_registry, "m@production", load=load, make_batcher=Batcher, poll=1)
+        live = LiveModel(folder_registry, "m@production", load=load, make_runner=Runner, poll=1)
         old_ones = [asyncio.create_task(ask(live)) for _ in range(3)]
         await eventually(loaded[0].began.is_set)
         folder_registry.alias("m", "production", "1.0.1")
@@ -238,7 +237,7 @@ def test_the_store_fails_under_a_look(folder_registry: Registry, tmp_path: Path,
     publish(folder_registry, tmp_path)
 
     async def scenario() -> None:
-        live = LiveModel(folder_registry, "m", load=folder_registry.load, make_batcher=Batcher, poll=1)
+        live = LiveModel(folder_registry, "m", load=folder_registry.load, make_runner=Runner, poll=1)
         before = live.status.as_of
         get = folder_registry.store.get
 
@@ -258,52 +257,24 @@ def test_the_store_fails_under_a_look(folder_registry: Registry, tmp_path: Path,
     asyncio.run(scenario())
 
 
-class Counting:
-    """A model that keeps what it was handed, one batch at a time."""
+def test_too_much_waits_and_a_request_given_up(folder_registry: Registry, tmp_path: Path) -> None:
+    publish(folder_registry, tmp_path)
 
-    def __init__(self, folder: Path) -> None:
-        self.model, self.batches, self.gate = load_folder(folder), list[int](), threading.Event()
-
-    def predict(self, texts: list[str]) -> list[Prediction]:
-        assert self.gate.wait(30)
-        self.batches.append(len(texts))
-        return self.model.predict(texts)
-
-    def close(self) -> None:
-        self.model.close()
-
-
-@pytest.mark.parametrize(("texts", "batches"), [(4, [1, 4, 2, 3]), (1, [1, 2, 2, 2, 3])])
-def test_requests_that_wait_share_a_batch(bundle: Path, texts: int, batches: list[int]) -> None:
     async def scenario() -> None:
-        model: Any = Counting(bundle)
-        batcher = Batcher(model, texts=texts)
-        requests = [["parcel"], ["money", "hello"], ["parcel", "x"], ["hello", "hello"], ["money"] * 3]
-        asked = [asyncio.create_task(batcher.predict(request)) for request in requests]
-        await asyncio.sleep(0.05)
-        model.gate.set()
-        for request, found in zip(requests, await asyncio.gather(*asked), strict=True):
-            assert found == model.model.predict(request)
-        assert model.batches == batches
-        batcher.close()
-
-    asyncio.run(scenario())
-
-
-def test_a_request_given_up_and_a_batch_that_fails(bundle: Path) -> None:
-    async def scenario() -> None:
-        model: Any = Counting(bundle)
-        batcher = Batcher(model, waiting=2)
-        first, given_up, last = (asyncio.create_task(batcher.predict(["hello"])) for _ in range(3))
-        await asyncio.sleep(0.05)
+        model: Any = Slow(folder_registry.load("m"))
+        runner = Runner(model, waiting=3)
+        first, given_up, last = (asyncio.create_task(runner.predict(["hello"])) for _ in range(3))
+        await eventually(model.began.is_set)
         with pytest.raises(OverloadedError):
-            await batcher.predict(["hello"])
+            await runner.predict(["hello"])
         given_up.cancel()
-        model.gate.set()
+        model.may_end.set()
         assert (await first)[0].label == (await last)[0].label == "other"
+        # More than may wait, but nothing else is in hand.
+        assert len(await runner.predict(["hello"] * 4)) == 4
         model.close()
         with pytest.raises(UsageError, match="closed"):
-            await batcher.predict(["hello"])
-        batcher.close()
+            await runner.predict(["hello"])
+        runner.close()
 
     asyncio.run(scenario())

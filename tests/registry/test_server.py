@@ -187,7 +187,7 @@ def test_a_full_disk_under_the_log_stops_no_prediction(tmp_path: Path) -> None:
 
 def test_sigterm_finishes_what_is_under_way(tmp_path: Path) -> None:
     publish(tmp_path)
-    options = ("--one-by-one", "--max-characters", "100000")
+    options = ("--max-characters", "100000")
     with ServerProcess(tmp_path / "store", tmp_path / "cache", "m", *options) as server, ThreadPoolExecutor(8) as pool:
         slow = ["parcel " * 5000] * 32
         running = [pool.submit(server.client().predict, slow) for _ in range(8)]
@@ -222,7 +222,7 @@ def test_too_much_waits(tmp_path: Path) -> None:
     code = (
         "import sys; from slm_registry import Registry\n"
         "from slm_registry.server import Options, Service, serve\n"
-        "service = Service.start(Registry(sys.argv[1]), 'm', Options(waiting=4, texts=4, characters=200_000, share=False))\n"
+        "service = Service.start(Registry(sys.argv[1]), 'm', Options(waiting=4, texts=4, characters=200_000))\n"
         "serve(service, '127.0.0.1', 0, lambda url: print(url, flush=True))\n"
     )
     environment = {

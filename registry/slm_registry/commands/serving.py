@@ -31,10 +31,11 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("ref", help="name@alias; the server follows it when it moves")
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000, help="0 picks a free one (default: 8000)")
-    serve.add_argument("--threads", type=int, default=1, help="threads of one batch")
-    serve.add_argument("--workers", type=int, default=1, help="batches that run at once")
-    serve.add_argument("--batch-size", type=int, default=32, help="texts that may share a batch")
-    serve.add_argument("--one-by-one", action="store_true", help="requests never share a batch")
+    serve.add_argument("--threads", type=int, default=1, help="threads of one request")
+    serve.add_argument("--workers", type=int, default=1, help="requests that run at once")
+    serve.add_argument(
+        "--batch-size", type=int, default=32, help="texts of one request that go through the model at a time"
+    )
     serve.add_argument("--max-length", type=int, help="cut texts at this many tokens")
     serve.add_argument("--max-texts", type=int, default=256, help="texts in one request")
     serve.add_argument("--max-characters", type=int, default=20_000, help="characters of one text")
@@ -71,7 +72,6 @@ def _serve(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
         workers=options.workers,
         max_length=options.max_length,
         batch_size=options.batch_size,
-        share=not options.one_by_one,
         texts=options.max_texts,
         characters=options.max_characters,
         poll=options.poll,
