@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from slm_registry.log import Entry
     from slm_registry.manifest import BundleFile
     from slm_registry.publish import Published
-    from slm_registry.runtime import Prediction, TextClassifier
+    from slm_registry.runtime import Model, Prediction, TextClassifier
     from slm_registry.stores import Store, open_store
+    from slm_registry.webhooks import verify_webhook
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ _HOMES = {
     "Details": "client",
     "Entry": "log",
     "InputTypeError": "errors",
+    "Model": "runtime",
     "NoSpaceError": "errors",
     "NotFoundError": "errors",
     "PolicyError": "errors",
@@ -66,6 +68,7 @@ _HOMES = {
     "UnreachableError": "errors",
     "UsageError": "errors",
     "open_store": "stores",
+    "verify_webhook": "webhooks",
 }
 
 
@@ -90,6 +93,7 @@ __all__ = [
     "Details",
     "Entry",
     "InputTypeError",
+    "Model",
     "NoSpaceError",
     "NotFoundError",
     "PolicyError",
@@ -108,4 +112,5 @@ __all__ = [
     "UsageError",
     "__version__",
     "open_store",
+    "verify_webhook",
 ]

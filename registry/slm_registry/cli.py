@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from slm_registry import __version__
 from slm_registry.client import Registry
-from slm_registry.commands import certifying, publishing, reading, site, trust
+from slm_registry.commands import certifying, publishing, reading, serving, site, trust
 from slm_registry.errors import RegistryError, UsageError
 
 _EPILOG = """\
@@ -19,7 +19,7 @@ exit codes: 0 done, 2 bad name or option, 3 not found, 4 conflict, 5 corrupt, 6 
 8 refused by policy, 7 store unreachable, read-only, full, or without credentials"""
 
 
-_GROUPS = (publishing, reading, trust, certifying, site)
+_GROUPS = (publishing, reading, trust, serving, certifying, site)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, late = _parser().parse_known_args(arguments)
         _take_late(options, late)
         value, text = options.run_alone(options) if "run_alone" in options else options.run(_registry(options), options)
-        if as_json or text:
+        # None: the command printed as it went.
+        if text or (as_json and value is not None):
             print(json.dumps(value, ensure_ascii=False, indent=2) if as_json else text)
         sys.stdout.flush()
     except RegistryError as error:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slm_registry import names
 from slm_registry.aliases import UNSET, Mover, _Unset
@@ -24,12 +24,10 @@ from slm_registry.manifest import MAX_CONFIG, BundleFile, Manifest, parse_lineag
 from slm_registry.memory import Witness
 from slm_registry.policy import Policy, default_policy, demanding, read_policy
 from slm_registry.publish import Published, Publisher
+from slm_registry.runtime import DEFAULT_BATCH, TextClassifier, load_folder
 from slm_registry.sbom import bill_of_materials
 from slm_registry.signatures import Subject, put_signature
 from slm_registry.stores import Store, open_store
-
-if TYPE_CHECKING:
-    from slm_registry.runtime import TextClassifier
 
 _BARE_ALIAS = "production"
 
@@ -196,12 +194,17 @@ class Registry:
         folder = self.cache.snapshot(manifest) if into is None else self.cache.export(manifest, Path(into))
         return Resolved(subject.model, subject.version, subject.manifest), folder
 
-    def load(self, ref: str, threads: int = 1, max_length: int | None = None) -> TextClassifier:
-        """A ready model. Its files are pulled where they are missing and verified in any case."""
-        folder = self.pull(ref)
-        from slm_registry.runtime import load_folder
+    def load(
+        self, ref: str, threads: int = 1, max_length: int | None = None, batch_size: int = DEFAULT_BATCH
+    ) -> TextClassifier:
+        """A ready model, to be closed when done with; its `resolved` says which version it is.
 
-        return load_folder(folder, threads=threads, max_length=max_length)
+        Its files are pulled where they are missing and verified in any case.
+        """
+        resolved, folder = self.fetch(ref)
+        model = load_folder(folder, threads=threads, max_length=max_length, batch_size=batch_size)
+        model.resolved = resolved
+        return model
 
     def sign(self, ref: str, *, key: str | os.PathLike[str], expires: str | None = None) -> tuple[Resolved, bool]:
         """Sign the version that a reference stands for; False beside it where this key has signed it before.

@@ -62,6 +62,10 @@ class History:
         fold(found, ModelState(self._model))
         return found
 
+    def since(self, seq: int) -> Iterator[Entry]:
+        """Entries after number `seq`, oldest first. That they follow on what the caller knows is the caller's check."""
+        return self._entries_after(seq)
+
     def append(
         self, decide: Callable[[ModelState], Operation | None], *, actor: str, reason: str
     ) -> tuple[ModelState, bool]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import abc
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from slm_registry.errors import CorruptError, InputTypeError, UsageError
 from slm_registry.files import open_regular, os_errors
@@ -15,10 +17,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from slm_registry.client import Resolved
+
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Tokenizers without a limit write a number like 1e30.
 _NO_LIMIT = 1_000_000
 _DEFAULT_LENGTH = 512
+DEFAULT_BATCH = 32
 # These count positions from pad_token_id + 1, so that many of them are no room for tokens.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "xlm-roberta-xl"}
 
@@ -30,64 +35,134 @@ class Prediction(NamedTuple):
     probability: float
 
 
-class TextClassifier:
-    """A text classifier from config.json, tokenizer.json, model.onnx and, if there is one, tokenizer_config.json.
+class _Parts(NamedTuple):
+    """What a model holds that is worth freeing."""
 
-    One instance may be used by many threads at once.
+    tokenizer: Any
+    session: Any
+
+
+class Model(abc.ABC):
+    """A ready model of any kind: a runtime is a class below this one, with an entry in `_RUNTIMES`.
+
+    One instance may be used by many threads at once. `close` frees its memory as soon as the calls that are under way
+    have ended; any later call raises UsageError. As a context manager it closes itself.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], *, threads: int, max_length: int | None) -> None:
+    task: ClassVar[str]
+    max_length: int
+    batch_size: int
+    # Which version it is, where a registry loaded it.
+    resolved: Resolved | None = None
+    _parts: _Parts | None = None
+
+    @classmethod
+    @abc.abstractmethod
+    def from_folder(
+        cls,
+        path: str | os.PathLike[str],
+        threads: int = 1,
+        max_length: int | None = None,
+        batch_size: int = DEFAULT_BATCH,
+    ) -> Self:
+        """Load a bundle's folder as it is."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._parts is None
+
+    def close(self) -> None:
+        """Give the memory back; once more does nothing."""
+        self._parts = None
+
+    def __enter__(self) -> Self:
+        self._opened()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _opened(self) -> _Parts:
+        """The parts, held by the caller until it is done with them."""
+        parts = self._parts
+        if parts is None:
+            raise UsageError("the model is closed; load it again")
+        return parts
+
+
+class TextClassifier(Model):
+    """A text classifier from config.json, tokenizer.json, model.onnx and, if there is one, tokenizer_config.json."""
+
+    task = "text-classification"
+
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], *, threads: int, max_length: int | None, batch_size: int
+    ) -> None:
         self.labels = _labels(config, folder)
         tokenizer_config = _read_json(folder / "tokenizer_config.json", missing={})
         self.max_length = _length(config, tokenizer_config, max_length)
         self._pad_id = int(config.get("pad_token_id") or 0)
         self._pad_left = tokenizer_config.get("padding_side") == "left"
+        self.batch_size = batch_size
         self._threads = threads
-        self._tokenizer = _load_tokenizer(folder / "tokenizer.json", self.max_length)
-        self._session = _load_session(folder / "model.onnx", threads)
-        self._inputs = tuple(item.name for item in self._session.get_inputs())
-        self._check_model(folder / "model.onnx")
+        tokenizer = _load_tokenizer(folder / "tokenizer.json", self.max_length)
+        session = _load_session(folder / "model.onnx", threads)
+        self._check_model(session, folder / "model.onnx")
+        self._inputs = tuple(item.name for item in session.get_inputs())
+        self._parts = _Parts(tokenizer, session)
 
     @classmethod
-    def from_folder(cls, path: str | os.PathLike[str], threads: int = 1, max_length: int | None = None) -> Self:
+    def from_folder(
+        cls,
+        path: str | os.PathLike[str],
+        threads: int = 1,
+        max_length: int | None = None,
+        batch_size: int = DEFAULT_BATCH,
+    ) -> Self:
         """Load a bundle's folder as it is.
 
-        Raises UsageError where a file is missing or a number cannot be meant, CorruptError where a file cannot be read.
+        `threads` is what one call computes with, `batch_size` how many texts go through the model at once. Raises
+        UsageError where a file is missing or a number cannot be meant, CorruptError where a file cannot be read.
         """
         folder = Path(path)
-        if type(threads) is not int or threads < 1:
-            raise UsageError(f"threads is {threads!r}; give a whole number, 1 or more")
-        return cls(folder, _read_json(folder / "config.json"), threads=threads, max_length=max_length)
+        _at_least_one("threads", threads)
+        _at_least_one("batch_size", batch_size)
+        config = _read_json(folder / "config.json")
+        return cls(folder, config, threads=threads, max_length=max_length, batch_size=batch_size)
 
-    def predict(self, texts: Sequence[str], batch_size: int = 32) -> list[Prediction]:
+    def predict(self, texts: Sequence[str], batch_size: int | None = None) -> list[Prediction]:
         """The most probable label of each text, in the order of the texts. Raises as `predict_proba` does."""
         rows = self.predict_proba(texts, batch_size)
         best = rows.argmax(axis=1)
         return [Prediction(self.labels[index], float(row[index])) for row, index in zip(rows, best, strict=True)]
 
-    def predict_proba(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
+    def predict_proba(self, texts: Sequence[str], batch_size: int | None = None) -> NDArray[np.float32]:
         """Probabilities [N, C], float32, columns in the order of `labels`.
 
-        Texts longer than `max_length` tokens are cut. Raises InputTypeError for anything but a sequence of str.
+        Texts longer than `max_length` tokens are cut. Without `batch_size` the model's own is taken. Raises
+        InputTypeError for anything but a sequence of str, UsageError after `close`.
         """
         import numpy as np
 
+        tokenizer, session = self._opened()
         rows = _checked_texts(texts)
-        if type(batch_size) is not int or batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size!r}; give a whole number, 1 or more")
+        batch_size = _at_least_one("batch_size", self.batch_size if batch_size is None else batch_size)
         result = np.empty((len(rows), len(self.labels)), dtype=np.float32)
-        encoded = self._encode(rows)
+        encoded = self._encode(tokenizer, rows)
         # Texts of one length share a batch, so that little of it is padding.
         order = sorted(range(len(rows)), key=lambda index: len(encoded[index].ids))
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            result[batch] = _softmax(self._logits([encoded[index] for index in batch]))
+            result[batch] = _softmax(self._logits(session, [encoded[index] for index in batch]))
         return result
 
-    def _logits(self, encodings: Sequence[Any]) -> NDArray[np.float32]:
+    def _logits(self, session: Any, encodings: Sequence[Any]) -> NDArray[np.float32]:
         """Raw scores [batch, C]. Raises CorruptError where the model cannot take what the tokenizer gives."""
         try:
-            logits: NDArray[np.float32] = self._session.run(None, self._feed(encodings))[0]
+            logits: NDArray[np.float32] = session.run(None, self._feed(encodings))[0]
         except Exception as error:
             raise CorruptError(
                 f"the model cannot run what its tokenizer gives it: {error}; export both again"
@@ -98,11 +173,11 @@ class TextClassifier:
             )
         return logits
 
-    def _encode(self, texts: list[str]) -> list[Any]:
+    def _encode(self, tokenizer: Any, texts: list[str]) -> list[Any]:
         if self._threads > 1:
-            return list(self._tokenizer.encode_batch(texts))
+            return list(tokenizer.encode_batch(texts))
         # encode_batch would start threads of its own, one for each core.
-        return [self._tokenizer.encode(text) for text in texts]
+        return [tokenizer.encode(text) for text in texts]
 
     def _feed(self, encodings: Sequence[Any]) -> dict[str, NDArray[np.int64]]:
         """The model's inputs [batch, longest], int64, padded."""
@@ -120,12 +195,12 @@ class TextClassifier:
                 array[row, span] = values[name]
         return feed
 
-    def _check_model(self, path: Path) -> None:
-        for item in self._session.get_inputs():
+    def _check_model(self, session: Any, path: Path) -> None:
+        for item in session.get_inputs():
             if item.name not in _INPUTS or item.type != "tensor(int64)":
                 allowed = ", ".join(_INPUTS)
                 raise UsageError(f"{path}: input {item.name} ({item.type}) is unknown; it may take {allowed}, int64")
-        output = self._session.get_outputs()[0]
+        output = session.get_outputs()[0]
         width = output.shape[-1] if output.shape else None
         if output.type != "tensor(float)" or (isinstance(width, int) and width != len(self.labels)):
             raise UsageError(
@@ -135,12 +210,14 @@ class TextClassifier:
 
 
 # What a task, as the model's architecture names it after "For", is run by.
-_RUNTIMES: Mapping[str, Callable[..., TextClassifier]] = {
-    "SequenceClassification": TextClassifier.from_folder,
+_RUNTIMES: Mapping[str, type[TextClassifier]] = {
+    "SequenceClassification": TextClassifier,
 }
 
 
-def load_folder(folder: Path, *, threads: int = 1, max_length: int | None = None) -> TextClassifier:
+def load_folder(
+    folder: Path, *, threads: int = 1, max_length: int | None = None, batch_size: int = DEFAULT_BATCH
+) -> TextClassifier:
     """A ready model for what the folder's config.json says it is. Raises UsageError where nothing runs it."""
     architectures = _read_json(folder / "config.json").get("architectures")
     named = architectures[0] if isinstance(architectures, list) and architectures else None
@@ -148,7 +225,13 @@ def load_folder(folder: Path, *, threads: int = 1, max_length: int | None = None
     if runtime is None:
         known = ", ".join(f"...For{task}" for task in _RUNTIMES)
         raise UsageError(f"{folder / 'config.json'}: architectures is {architectures!r}; this release runs {known}")
-    return runtime(folder, threads=threads, max_length=max_length)
+    return runtime.from_folder(folder, threads=threads, max_length=max_length, batch_size=batch_size)
+
+
+def _at_least_one(what: str, value: int) -> int:
+    if type(value) is not int or value < 1:
+        raise UsageError(f"{what} is {value!r}; give a whole number, 1 or more")
+    return value
 
 
 def _read_json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -20,8 +20,13 @@ VOCABULARY = ("[PAD]", "[UNK]", "parcel", "arrive", "money", "back", "hello", "w
 EVIDENCE = {"parcel": (0, 3.0), "arrive": (0, 2.0), "money": (1, 3.0), "back": (1, 2.0), "hello": (2, 3.0)}
 
 
-def make_bundle(folder: Path, *, weight: float = 1.0, architecture: str = "BertForSequenceClassification") -> Path:
-    """A bundle of a few kilobytes whose model adds up what its words speak for. `weight` makes other bytes of it."""
+def make_bundle(
+    folder: Path, *, weight: float = 1.0, architecture: str = "BertForSequenceClassification", ballast: int = 0
+) -> Path:
+    """A bundle of a few kilobytes whose model adds up what its words speak for. `weight` makes other bytes of it.
+
+    `ballast` adds so many weights of four bytes that change nothing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "architectures": [architecture],
@@ -38,12 +43,13 @@ def make_bundle(folder: Path, *, weight: float = 1.0, architecture: str = "BertF
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "README.md").write_text("# A tiny classifier\n")
-    onnx.save(_tiny_model(weight), str(folder / "model.onnx"))
+    onnx.save(_tiny_model(weight, ballast), str(folder / "model.onnx"))
     return folder
 
 
-def _tiny_model(weight: float) -> onnx.ModelProto:
-    table = np.zeros((len(VOCABULARY), len(LABELS)), dtype=np.float32)
+def _tiny_model(weight: float, ballast: int) -> onnx.ModelProto:
+    # Rows below the vocabulary's are never looked up.
+    table = np.zeros((len(VOCABULARY) + ballast // len(LABELS), len(LABELS)), dtype=np.float32)
     for word, (label, strength) in EVIDENCE.items():
         table[VOCABULARY.index(word), label] = strength * weight
     nodes = [

@@ -101,7 +101,7 @@ def test_padding_on_the_left_gives_the_same(folder: Path, tmp_path: Path) -> Non
     texts = ["parcel", "hello hello money back where", ""]
     left = TextClassifier.from_folder(copy)
     np.testing.assert_array_equal(left.predict_proba(texts), TextClassifier.from_folder(folder).predict_proba(texts))
-    feed = left._feed([left._tokenizer.encode(text) for text in texts[:2]])
+    feed = left._feed([left._opened().tokenizer.encode(text) for text in texts[:2]])
     assert feed["attention_mask"][0].tolist() == [0, 0, 0, 0, 1]
 
 
