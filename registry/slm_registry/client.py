@@ -87,6 +87,11 @@ class Registry:
         self._actor = actor
         self._chunk_size = chunk_size
 
+    @property
+    def actor(self) -> str:
+        """Who the log names."""
+        return self._actor or _default_actor()
+
     def publish(
         self,
         folder: str | os.PathLike[str],
@@ -119,9 +124,7 @@ class Registry:
         if isinstance(expected, str):
             names.version_key(expected)
         self._state(name)
-        return Mover(self.store, name, self._actor or _default_actor()).move(
-            alias, version, expected=expected, reason=reason
-        )
+        return Mover(self.store, name, self.actor).move(alias, version, expected=expected, reason=reason)
 
     def models(self) -> tuple[str, ...]:
         """The names of all models, sorted."""
@@ -186,7 +189,7 @@ class Registry:
         return tuple(name for name in self.store.children("models") if names.is_model_name(name))
 
     def _publisher(self, name: str) -> Publisher:
-        return Publisher(self.store, names.model_name(name), self._actor or _default_actor(), self._chunk_size)
+        return Publisher(self.store, names.model_name(name), self.actor, self._chunk_size)
 
     def _state(self, name: str) -> ModelState:
         state = History(self.store, names.model_name(name)).state()
