@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from slm_registry import names
 from slm_registry.blobs import read_json_blob
@@ -258,7 +258,7 @@ def _read(path: Path, limit: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[BinaryIO]:
     with os_errors("read", path):
         try:
             file = open_regular(path)

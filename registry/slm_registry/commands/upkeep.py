@@ -80,11 +80,7 @@ def _fsck(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     value = {**asdict(report), "left": len(report.left)}
     counts = f"{report.models} models, {report.entries} log entries, {report.versions} versions, "
     counts += f"{report.blobs} blobs ({size_text(report.size)}, {report.unreferenced} unreferenced)"
-    rows = [
-        (d.part, f"{d.model or '-'}@{d.version}" if d.version else d.model or "-", d.file or "-", d.key, d.problem)
-        + ("repaired" if d.repaired else "left",)
-        for d in report.damage
-    ]
+    rows = [_row(damage) for damage in report.damage]
     text = counts
     if rows:
         text += "\n" + table(("damaged", "of", "file", "key", "what", ""), rows)
@@ -97,6 +93,12 @@ def _fsck(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
         error.report = (value, text)
         raise error
     return value, text
+
+
+def _row(damage: fsck.Damage) -> tuple[str, ...]:
+    of = "@".join(part for part in (damage.model, damage.version) if part)
+    end = "repaired" if damage.repaired else "left"
+    return damage.part, of or "-", damage.file or "-", damage.key, damage.problem, end
 
 
 def _export(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
