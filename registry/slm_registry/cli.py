@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from slm_registry import __version__
 from slm_registry.client import Registry
-from slm_registry.commands import certifying, publishing, reading, serving, site, trust
+from slm_registry.commands import certifying, publishing, reading, serving, site, trust, upkeep
 from slm_registry.errors import RegistryError, UsageError
 
 _EPILOG = """\
@@ -19,7 +19,7 @@ exit codes: 0 done, 2 bad name or option, 3 not found, 4 conflict, 5 corrupt, 6 
 8 refused by policy, 7 store unreachable, read-only, full, or without credentials"""
 
 
-_GROUPS = (publishing, reading, trust, serving, certifying, site)
+_GROUPS = (publishing, reading, trust, serving, upkeep, certifying, site)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,10 +66,13 @@ def _take_late(options: argparse.Namespace, late: Sequence[str]) -> None:
 
 def _fail(error: RegistryError, as_json: bool) -> int:
     message = " ".join(str(error).split())
+    found, text = error.report or (None, "")
+    if text and not as_json:
+        print(text, flush=True)
     print(f"slm-registry: {message}", file=sys.stderr)
     if as_json:
         value = {"type": type(error).__name__, "message": message, "exit_code": error.exit_code}
-        print(json.dumps({"error": value}, ensure_ascii=False))
+        print(json.dumps({"error": value} if found is None else {"error": value, "report": found}, ensure_ascii=False))
     return error.exit_code
 
 

@@ -96,6 +96,11 @@ class Registry:
         self._actor = actor
         self._chunk_size = chunk_size
 
+    @property
+    def actor(self) -> str:
+        """Who the log names."""
+        return self._actor or _default_actor()
+
     def publish(
         self,
         folder: str | os.PathLike[str],
@@ -130,9 +135,7 @@ class Registry:
         if isinstance(expected, str):
             names.version_key(expected)
         self._state(name)
-        return Mover(self.store, name, self._actor or _default_actor()).move(
-            alias, version, expected=expected, reason=reason
-        )
+        return Mover(self.store, name, self.actor).move(alias, version, expected=expected, reason=reason)
 
     def models(self) -> tuple[str, ...]:
         """The names of all models, sorted."""
@@ -250,7 +253,7 @@ class Registry:
         return Publisher(
             self.store,
             names.model_name(name),
-            self._actor or _default_actor(),
+            self.actor,
             self._chunk_size,
             signer=None if key is None else read_private(key),
             witness=self._witness,

@@ -22,13 +22,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class RegistryError(Exception):
     """Base of every error that this package raises on purpose."""
 
     exit_code: ClassVar[int] = 1
+    # What was found until then, for --json and as text: a check that fails still has a report.
+    report: tuple[Any, str] | None = None
 
 
 class UsageError(RegistryError):

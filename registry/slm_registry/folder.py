@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import BinaryIO
 from slm_registry.errors import CorruptError, StoreError
 from slm_registry.files import make_folders, open_regular, os_errors, sync_folder
 from slm_registry.hashing import read_blocks
+from slm_registry.items import Item
 from slm_registry.names import check_key
 
 # Below a file there is nothing, just as below a folder that is missing.
 _ABSENT = (FileNotFoundError, NotADirectoryError)
+_TEMPORARY = ".tmp"
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
 
@@ -109,6 +112,16 @@ class FolderStore:
             except _ABSENT:
                 return []
 
+    def listing(self, prefix: str) -> Iterator[Item]:
+        yield from _items(self._path(prefix), prefix)
+
+    def unfinished(self, before: float, *, remove: bool) -> list[Item]:
+        found = [item for item in _items(self.root / _TEMPORARY, _TEMPORARY) if item.modified < before]
+        for item in found if remove else ():
+            with os_errors("remove", self.root / item.key):
+                (self.root / item.key).unlink(missing_ok=True)
+        return found
+
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
@@ -127,7 +140,7 @@ class FolderStore:
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[tuple[Path, BinaryIO]]:
         """A new file beside the data, on the same file system, gone afterwards unless it was moved away."""
-        folder = self.root / ".tmp"
+        folder = self.root / _TEMPORARY
         make_folders(folder)
         path = folder / uuid.uuid4().hex
         try:
@@ -135,6 +148,22 @@ class FolderStore:
                 yield path, file
         finally:
             path.unlink(missing_ok=True)
+
+
+def _items(folder: Path, prefix: str) -> Iterator[Item]:
+    """The plain files of a folder; one that goes away meanwhile is not among them."""
+    with os_errors("list", folder):
+        try:
+            entries = list(os.scandir(folder))
+        except _ABSENT:
+            return
+        for entry in entries:
+            try:
+                state = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(state.st_mode) and not entry.name.startswith("."):
+                yield Item(f"{prefix}/{entry.name}", state.st_size, state.st_mtime)
 
 
 def _finish(file: BinaryIO) -> None:

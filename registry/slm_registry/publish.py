@@ -5,32 +5,24 @@ lease -> blobs that are missing -> each checked -> manifest -> signature -> log 
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import logging
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slm_registry import names
+from slm_registry import leases, names
 from slm_registry.aliases import Mover
 from slm_registry.blobs import read_manifest, upload
 from slm_registry.bundle import read_bundle
-from slm_registry.errors import ConflictError, StoreError
+from slm_registry.errors import ConflictError
 from slm_registry.hashing import CHUNK, digest_of
 from slm_registry.history import History, Operation
-from slm_registry.jsonio import canonical
 from slm_registry.keys import PrivateKey
 from slm_registry.log import ModelState, check_words
 from slm_registry.manifest import BundleFile, encode_config, encode_manifest
 from slm_registry.memory import Witness
 from slm_registry.signatures import Subject, put_signature
 from slm_registry.stores import Store
-
-logger = logging.getLogger("slm_registry")
-
 
 _ROUNDS = 50
 
@@ -105,9 +97,10 @@ class Publisher:
                 if decide(state) is None:
                     self._sign(prepared)
                     return Published(self.model, prepared.version, prepared.digest, created=False)
-                with self._lease(files, prepared):
-                    upload(self.store, folder, files, (prepared.config, prepared.manifest))
-                    self._sign(prepared)
+                with leases.held(self.store, self.model, self.actor, _blobs_of(files, prepared)) as lease:
+                    self._bring(folder, files, prepared)
+                    while lease.lapsed():
+                        self._bring(folder, files, prepared)
                     created = history.append(decide, actor=self.actor, reason=reason)[1]
             except _TakenError:
                 continue
@@ -128,28 +121,19 @@ class Publisher:
         config = encode_config(self.model, version, files, lineage)
         return _Prepared(version, config, encode_manifest(self.model, version, files, config, self.chunk_size))
 
+    def _bring(self, folder: Path, files: Sequence[BundleFile], prepared: _Prepared) -> None:
+        """Everything that the version consists of, where it is not there yet."""
+        upload(self.store, folder, files, (prepared.config, prepared.manifest))
+        self._sign(prepared)
+
     def _sign(self, prepared: _Prepared) -> None:
         """Before the log entry: no reader sees a version whose signature is still to come."""
         if self.signer is not None:
             put_signature(self.store, self.signer, Subject(self.model, prepared.version, prepared.digest))
 
-    @contextlib.contextmanager
-    def _lease(self, files: Sequence[BundleFile], prepared: _Prepared) -> Iterator[None]:
-        """Tell a garbage collector which blobs are about to be referenced."""
-        key = f"leases/{uuid.uuid4().hex}.json"
-        blobs = sorted({file.digest for file in files} | {digest_of(prepared.config), prepared.digest})
-        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        lease = {"format": 1, "model": self.model, "actor": self.actor, "at": at, "blobs": blobs}
-        if not self.store.create(key, canonical(lease)):
-            raise StoreError(f"{self.store.url}: the lease {key} exists already; run it again")
-        try:
-            yield
-        finally:
-            try:
-                self.store.delete(key)
-            except StoreError as error:
-                # It expires by itself, and must not hide what happened under it.
-                logger.warning("the lease %s was not removed: %s", key, error)
+
+def _blobs_of(files: Sequence[BundleFile], prepared: _Prepared) -> set[str]:
+    return {file.digest for file in files} | {digest_of(prepared.config), prepared.digest}
 
 
 def _commit(

@@ -27,6 +27,7 @@ from slm_registry.errors import (
     UsageError,
 )
 from slm_registry.files import open_regular, os_errors
+from slm_registry.items import Item
 from slm_registry.names import check_key
 
 ATTEMPTS = 6
@@ -235,6 +236,41 @@ class S3Store:
                 names += [item["Key"] for item in page.get("Contents", [])]
                 found.update(name[len(where) :].rstrip("/") for name in names)
         return sorted(name for name in found if name and not name.startswith("."))
+
+    def listing(self, prefix: str) -> Iterator[Item]:
+        where = self.prefix + check_key(prefix) + "/"
+        with self._errors("list", prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=where, Delimiter="/"
+            )
+            for page in pages:
+                for found in page.get("Contents", []):
+                    name = found["Key"][len(where) :]
+                    if name and not name.startswith("."):
+                        yield Item(f"{prefix}/{name}", found["Size"], found["LastModified"].timestamp())
+
+    def unfinished(self, before: float, *, remove: bool) -> list[Item]:
+        uploads = [upload for upload in self._uploads() if upload["Initiated"].timestamp() < before]
+        for upload in uploads if remove else ():
+            with self._errors("remove", "blobs"):
+                self._abort(upload["Key"], upload["UploadId"])
+        # How many bytes of parts an upload holds is not told.
+        return [Item(u["Key"][len(self.prefix) :], 0, u["Initiated"].timestamp()) for u in uploads]
+
+    def _uploads(self) -> list[dict[str, Any]]:
+        """The multipart uploads of blobs that are open; others may share the bucket, and theirs are no concern."""
+        with self._errors("list", "blobs"):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=f"{self.prefix}blobs/"
+            )
+            return [upload for page in pages for upload in page.get("Uploads", [])]
+
+    def _abort(self, full_key: str, upload: str) -> None:
+        try:
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=full_key, UploadId=upload)
+        except self._service_error as error:
+            if _code(error) not in {"NoSuchUpload", *_MISSING}:
+                raise
 
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self.prefix + check_key(key)}

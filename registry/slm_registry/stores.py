@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from slm_registry.errors import UsageError
 from slm_registry.folder import FolderStore
+from slm_registry.items import Item
 
 
 class Store(Protocol):
@@ -48,6 +49,12 @@ class Store(Protocol):
 
     def children(self, prefix: str) -> list[str]:
         """The names directly below `prefix/`, sorted, files and folders alike."""
+
+    def listing(self, prefix: str) -> Iterator[Item]:
+        """The objects directly below `prefix/`, in no order, with sizes and ages."""
+
+    def unfinished(self, before: float, *, remove: bool) -> list[Item]:
+        """Writes begun before this time of the store's clock and never ended; removed where that is asked."""
 
 
 def open_store(url: str | os.PathLike[str]) -> Store:

@@ -17,7 +17,7 @@ from typing import Any
 from slm_registry import Registry
 from slm_registry.folder import FolderStore
 
-METHODS = ("get", "stream", "size", "create", "put_blob", "put", "delete")
+METHODS = ("get", "stream", "size", "create", "put_blob", "put", "delete", "listing")
 
 
 class Bomb:

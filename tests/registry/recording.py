@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from slm_registry.items import Item
 from slm_registry.stores import Store
 
 
@@ -51,3 +52,11 @@ class RecordingStore:
     def children(self, prefix: str) -> list[str]:
         self.calls.append(("children", prefix))
         return self.inner.children(prefix)
+
+    def listing(self, prefix: str) -> Iterator[Item]:
+        self.calls.append(("listing", prefix))
+        return self.inner.listing(prefix)
+
+    def unfinished(self, before: float, *, remove: bool) -> list[Item]:
+        self.calls.append(("unfinished", before, remove))
+        return self.inner.unfinished(before, remove=remove)

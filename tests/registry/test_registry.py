@@ -190,6 +190,9 @@ def test_the_order_of_publish(store: Store, bundle: Path, tmp_path: Path) -> Non
         "create leases",
         *["put_blob blobs"] * 5,
         *["put blobs"] * 2,
+        # Renewed right before the commit.
+        "create leases",
+        "delete leases",
         "create models",
         "put models",
         "delete leases",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -120,6 +121,23 @@ def test_many_children(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(8):
         store.put(f"models/m{number}/head.json", b"x")
     assert store.children("models") == [f"m{number}" for number in range(8)]
+
+
+def test_a_listing_tells_sizes_and_ages(store: Store) -> None:
+    assert list(store.listing("leases")) == []
+    store.put("leases/a.json", b"one")
+    store.put("leases/b.json", b"three")
+    store.put("leases/below/c.json", b"x")
+    found = sorted(store.listing("leases"), key=lambda item: item.key)
+    assert [(item.key, item.name, item.size) for item in found] == [
+        ("leases/a.json", "a.json", 3),
+        ("leases/b.json", "b.json", 5),
+    ]
+    before = found[0].modified
+    # A bucket's ages are in whole seconds.
+    time.sleep(1.1 if isinstance(store, S3Store) else 0.02)
+    store.put("leases/a.json", b"more")
+    assert next(item for item in store.listing("leases") if item.name == "a.json").modified > before
 
 
 def test_delete(store: Store) -> None:

@@ -1,0 +1,269 @@
+"""Looks at every byte of a store: each blob hashed, each log read against its hint, each reference followed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from slm_registry import names
+from slm_registry.blobs import blob_key, intact
+from slm_registry.errors import CorruptError
+from slm_registry.files import open_regular, os_errors
+from slm_registry.gc import removals
+from slm_registry.hashing import digest_file
+from slm_registry.jsonio import MAX_BYTES
+from slm_registry.log import (
+    MAX_HEAD,
+    Entry,
+    ModelState,
+    encode_head,
+    entry_key,
+    fold,
+    parse_entry,
+    parse_head,
+    state_digest,
+)
+from slm_registry.manifest import MAX_CONFIG, MAX_MANIFEST, Manifest, parse_lineage, parse_manifest
+from slm_registry.references import entry_numbers, model_names
+from slm_registry.stores import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One thing that is wrong: what it is part of, the key where it lies, and whether it was put right.
+
+    `part` is `entry`, `log`, `head`, `manifest`, `lineage`, `file`, `blob` (nothing refers to it) or `gc log`; `file`
+    is the path in the bundle.
+    """
+
+    part: str
+    key: str
+    problem: str
+    model: str | None = None
+    version: str | None = None
+    file: str | None = None
+    repaired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check went through, in numbers, and the damage that it met."""
+
+    models: int
+    entries: int
+    versions: int
+    blobs: int
+    size: int
+    unreferenced: int
+    damage: tuple[Damage, ...]
+
+    @property
+    def left(self) -> tuple[Damage, ...]:
+        """The damage that was not repaired."""
+        return tuple(damage for damage in self.damage if not damage.repaired)
+
+
+def check(store: Store, *, cache: Path | None = None, repair: bool = False) -> Report:
+    """Look at everything in a store. With `repair`, blobs that the cache folder holds intact are put back, and a hint
+    that contradicts its log is written anew."""
+    return _Check(store, cache if repair else None, repair).run()
+
+
+class _Check:
+    """One pass over a store; remembers which blobs are sound, so that each is hashed once."""
+
+    def __init__(self, store: Store, cache: Path | None, repair: bool) -> None:
+        self._store, self._cache, self._repair = store, cache, repair
+        self._sizes: dict[str, int] = {}
+        self._states: dict[str, str] = {}
+        self._mended: set[str] = set()
+        self._used: set[str] = set()
+        self._entries = self._versions = 0
+
+    def run(self) -> Report:
+        damage = [*self._hash_blobs()]
+        models = model_names(self._store)
+        for model in models:
+            damage += self._model(model)
+        damage += [*self._gc_log()]
+        for digest, state in sorted(self._states.items()):
+            if state != "sound" and digest not in self._used:
+                damage.append(self._mend(Damage("blob", blob_key(digest), state), digest))
+        found = self._sizes
+        unreferenced = sum(1 for digest in found if digest not in self._used)
+        return Report(
+            len(models), self._entries, self._versions, len(found), sum(found.values()), unreferenced, tuple(damage)
+        )
+
+    def _hash_blobs(self) -> Iterator[Damage]:
+        for item in self._store.listing("blobs/sha256"):
+            digest = f"sha256:{item.name}"
+            if not names.is_digest(digest):
+                yield Damage("blob", item.key, "its name is no digest; it is no blob of this registry")
+                continue
+            state = self._state_of(digest, item.size)
+            # Gone since the listing: a collection took it, and if anything refers to it that is found below.
+            if state != "missing":
+                self._sizes[digest], self._states[digest] = item.size, state
+
+    def _state_of(self, digest: str, size: int) -> str:
+        hasher = hashlib.sha256()
+        for block in self._store.stream(blob_key(digest), 0, size + 1):
+            hasher.update(block)
+        if "sha256:" + hasher.hexdigest() == digest:
+            return "sound"
+        return "missing" if self._store.size(blob_key(digest)) is None else "altered"
+
+    def _model(self, model: str) -> Iterator[Damage]:
+        # The hint first: a writer appends to the log before it writes the hint.
+        hint = self._hint(model)
+        log: list[Entry] = []
+        holes = list(self._read_log(model, log))
+        yield from holes
+        yield from _chain_problems(model, log) if holes else _fold_problem(model, log)
+        yield from self._head(model, hint, log, whole=not holes)
+        self._entries += len(log)
+        for entry in log:
+            if entry.op == "publish":
+                self._versions += 1
+                yield from self._version(model, entry)
+
+    def _read_log(self, model: str, log: list[Entry]) -> Iterator[Damage]:
+        """Read every entry that is there into `log`; what is missing or cannot be read is damage."""
+        expected = 1
+        for number in entry_numbers(self._store, model):
+            if number > expected:
+                problem = f"missing, with all up to {number - 1}, and the log goes on behind"
+                yield Damage("entry", entry_key(model, expected), problem, model)
+            expected = number + 1
+            key = entry_key(model, number)
+            try:
+                data = self._store.get(key, MAX_BYTES)
+                log.append(parse_entry(data or b"", model, number, key))
+            except CorruptError as error:
+                yield Damage("entry", key, str(error), model)
+
+    def _hint(self, model: str) -> ModelState | CorruptError | None:
+        try:
+            data = self._store.get(f"models/{model}/head.json", MAX_HEAD)
+            return None if data is None else parse_head(data, model)
+        except CorruptError as error:
+            return error
+
+    def _head(
+        self, model: str, hint: ModelState | CorruptError | None, log: Sequence[Entry], *, whole: bool
+    ) -> Iterator[Damage]:
+        """A hint that contradicts the log. One that is missing or behind is none: that is what a crash leaves."""
+        problem = str(hint) if isinstance(hint, CorruptError) else ""
+        if isinstance(hint, ModelState):
+            last = log[-1].seq if log else 0
+            if hint.seq > last and hint.entry not in {entry.digest for entry in log}:
+                missing = f"missing: the hint knows of {hint.seq} entries, and the log ends at {last}"
+                yield Damage("entry", entry_key(model, last + 1), missing, model)
+                return
+            promised = {entry.seq: (entry.digest, entry.state) for entry in log}.get(hint.seq)
+            if (whole or promised) and promised != (hint.entry, state_digest(hint)):
+                problem = f"it does not agree with the log, whose entry {hint.seq} promises another state"
+        if problem:
+            repaired = self._repair and whole and self._rewrite_head(model, log)
+            yield Damage("head", f"models/{model}/head.json", problem, model, repaired=repaired)
+
+    def _rewrite_head(self, model: str, log: Sequence[Entry]) -> bool:
+        try:
+            state = fold(log, ModelState(model))
+        except CorruptError:
+            return False
+        self._store.put(f"models/{model}/head.json", encode_head(state))
+        return True
+
+    def _version(self, model: str, entry: Entry) -> Iterator[Damage]:
+        """Everything that a published version leads to."""
+        version, digest = entry.details["version"], entry.details["manifest"]
+        where = Damage("manifest", blob_key(digest), "", model, version)
+        bad = self._blob(where, digest, None)
+        if bad is not None:
+            yield bad
+            if not bad.repaired:
+                return
+        try:
+            manifest = parse_manifest(self._store.get(where.key, MAX_MANIFEST) or b"", model, version)
+        except CorruptError as error:
+            yield replace(where, problem=str(error))
+            return
+        yield from self._lineage(manifest)
+        for file in manifest.files:
+            found = Damage("file", blob_key(file.digest), "", model, version, file.path)
+            bad = self._blob(found, file.digest, file.size)
+            if bad is not None:
+                yield bad
+
+    def _lineage(self, manifest: Manifest) -> Iterator[Damage]:
+        where = Damage("lineage", blob_key(manifest.config), "", manifest.model, manifest.version)
+        bad = self._blob(where, manifest.config, manifest.config_size)
+        if bad is not None:
+            yield bad
+        if bad is None or bad.repaired:
+            try:
+                parse_lineage(self._store.get(where.key, MAX_CONFIG) or b"", where.key)
+            except CorruptError as error:
+                yield replace(where, problem=str(error))
+
+    def _blob(self, where: Damage, digest: str, size: int | None) -> Damage | None:
+        """What is wrong with a blob that something refers to, put right where it can be."""
+        self._used.add(digest)
+        if digest not in self._states:
+            # Not in the listing: missing, or brought by a publish that began after it.
+            length = self._store.size(blob_key(digest))
+            self._states[digest] = "missing" if length is None else self._state_of(digest, length)
+            if length is not None:
+                self._sizes[digest] = length
+        if self._states[digest] != "sound":
+            return self._mend(replace(where, problem=self._states[digest]), digest)
+        if size is not None and self._sizes.get(digest, size) != size:
+            return replace(where, problem=f"the manifest says {size} bytes, the blob has {self._sizes[digest]}")
+        return None
+
+    def _mend(self, damage: Damage, digest: str) -> Damage:
+        """The damage, repaired where the cache holds the right bytes. Every user of a blob is named, it is put back once."""
+        if digest not in self._mended and self._cache is not None:
+            path = self._cache / "blobs" / digest.removeprefix("sha256:")
+            if _holds(path, digest):
+                self._store.put_blob(damage.key, path, digest.removeprefix("sha256:"))
+                if intact(self._store, digest, path.stat().st_size):
+                    self._mended.add(digest)
+        return replace(damage, repaired=digest in self._mended)
+
+    def _gc_log(self) -> Iterator[Damage]:
+        try:
+            removals(self._store)
+        except CorruptError as error:
+            yield Damage("gc log", "gc/log", str(error))
+
+
+def _fold_problem(model: str, log: Sequence[Entry]) -> Iterator[Damage]:
+    """A whole log that does not add up; the message names the entry."""
+    try:
+        fold(log, ModelState(model))
+    except CorruptError as error:
+        yield Damage("log", f"models/{model}/log", str(error), model)
+
+
+def _chain_problems(model: str, log: Sequence[Entry]) -> Iterator[Damage]:
+    """Neighbours, in a log with holes, of which the second does not name the first."""
+    for before, entry in pairwise(log):
+        if entry.seq == before.seq + 1 and entry.prev != before.digest:
+            key = entry_key(model, entry.seq)
+            yield Damage("log", key, "it does not follow the entry before: the log was forked or altered", model)
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether a file of the cache is there, with exactly these bytes."""
+    with os_errors("read", path):
+        try:
+            with open_regular(path) as file:
+                return digest_file(file).digest == digest
+        except (FileNotFoundError, NotADirectoryError, CorruptError):
+            return False
