@@ -20,6 +20,7 @@ from slm_registry.hashing import CHUNK, digest_file
 from slm_registry.jsonio import parse_object
 from slm_registry.manifest import MAX_FILES, BundleFile
 from slm_registry.onnxfile import external_locations
+from slm_registry.parallel import each
 
 _SNIFF = 64 << 10
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".dill", ".ckpt")
@@ -44,12 +45,13 @@ def read_bundle(folder: Path, chunk_size: int = CHUNK) -> tuple[BundleFile, ...]
 
     Raises RefusedError for forbidden content, UsageError where the folder is no bundle at all.
     """
-    files = []
-    for path in check_bundle(folder):
+
+    def read(path: str) -> BundleFile:
         with os_errors("read", folder / path), open_regular(folder / path) as file:
             found = digest_file(file, chunk_size)
-        files.append(BundleFile(path, found.size, found.digest, found.chunks))
-    return tuple(files)
+        return BundleFile(path, found.size, found.digest, found.chunks)
+
+    return tuple(each(read, check_bundle(folder), os.cpu_count() or 1))
 
 
 def check_bundle(folder: Path) -> tuple[str, ...]:

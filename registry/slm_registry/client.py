@@ -19,6 +19,8 @@ from slm_registry.hashing import CHUNK
 from slm_registry.history import History
 from slm_registry.log import Entry, ModelState
 from slm_registry.manifest import MAX_CONFIG, BundleFile, Manifest, parse_lineage
+from slm_registry.offline import Known, Memory
+from slm_registry.progress import Progress
 from slm_registry.publish import Published, Publisher
 from slm_registry.stores import Store, open_store
 
@@ -59,11 +61,12 @@ class Details:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a reference stands for at this moment."""
+    """What a reference stands for. `as_of` is when the store said so: now, or before where it cannot be reached."""
 
     model: str
     version: str
     digest: str
+    as_of: str = ""
 
 
 class Registry:
@@ -71,7 +74,9 @@ class Registry:
 
     `url` is a folder, `file:///folder` or `s3://bucket/prefix?endpoint_url=...`. `cache` is a folder, by default
     $SLM_REGISTRY_CACHE or ~/.cache/slm-registry. `actor` is who the log names, by default $SLM_REGISTRY_ACTOR or
-    user@host. Every method raises errors below RegistryError only.
+    user@host. `cache_size` bounds the cache in bytes, by default $SLM_REGISTRY_CACHE_SIZE. Where the store cannot be
+    reached, or `offline` says not to, resolve, pull and load go on with its last answer (as_of), unless that is older
+    than `max_age` seconds. `progress` shows transfers. Every method raises errors below RegistryError only.
     """
 
     def __init__(
@@ -81,9 +86,16 @@ class Registry:
         cache: str | os.PathLike[str] | None = None,
         actor: str | None = None,
         chunk_size: int = CHUNK,
+        cache_size: int | None = None,
+        offline: bool = False,
+        max_age: float | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.store: Store = open_store(url) if isinstance(url, str | os.PathLike) else url
-        self.cache = Cache(default_cache() if cache is None else Path(cache), self.store)
+        root = default_cache() if cache is None else Path(cache)
+        self.cache = Cache(root, self.store, limit=cache_size, progress=progress)
+        self._memory = Memory(root, self.store, offline=offline, max_age=max_age)
+        self._progress = progress
         self._actor = actor
         self._chunk_size = chunk_size
 
@@ -96,15 +108,19 @@ class Registry:
         lineage: Mapping[str, Any],
         alias: str | None = None,
         reason: str = "",
+        repair: bool = False,
     ) -> Published:
         """Publish a bundle's folder as a new version, and point an alias at it if one is named.
 
         Without a version: where the newest one holds the same files it is returned with `created=False`, otherwise
         the next patch version is made (the first is 1.0.0). With one: the same content again is success, other
         content raises ConflictError. Raises RefusedError for forbidden content, before anything is uploaded.
+        With `repair` every file's blob is read back first, and one that is damaged is written again.
         """
         publisher = self._publisher(name)
-        return publisher.publish(Path(folder), version=version, lineage=lineage, alias=alias, reason=reason)
+        return publisher.publish(
+            Path(folder), version=version, lineage=lineage, alias=alias, reason=reason, repair=repair
+        )
 
     def alias(
         self, name: str, alias: str, version: str, *, expected: str | _Unset | None = UNSET, reason: str = ""
@@ -165,28 +181,32 @@ class Registry:
     def resolve(self, ref: str) -> Resolved:
         """The version that a reference stands for now. Raises NotFoundError, suggesting near names."""
         parsed = names.parse_ref(ref)
-        state = self._state(parsed.model)
-        version = _select(parsed, state)
-        return Resolved(parsed.model, version, state.versions[version].manifest)
+        known = self._known(parsed.model)
+        version = _select(parsed, known.state)
+        return Resolved(parsed.model, version, known.state.versions[version].manifest, known.as_of_text)
 
     def pull(self, ref: str, into: str | os.PathLike[str] | None = None) -> Path:
         """A folder with the version's files, verified: in the cache (do not write there), or copied to `into`."""
-        manifest = self._manifest(ref)[1]
+        manifest = self._pulled(ref)[0]
         return self.cache.snapshot(manifest) if into is None else self.cache.export(manifest, Path(into))
 
     def load(self, ref: str, threads: int = 1, max_length: int | None = None) -> TextClassifier:
         """A ready model. Its files are pulled where they are missing and verified in any case."""
-        folder = self.pull(ref)
+        manifest, as_of = self._pulled(ref)
+        folder = self.cache.snapshot(manifest)
         from slm_registry.runtime import load_folder
 
-        return load_folder(folder, threads=threads, max_length=max_length)
+        model = load_folder(folder, threads=threads, max_length=max_length)
+        model.as_of = as_of
+        return model
 
     def _names(self) -> tuple[str, ...]:
         """What stands where models stand and can be one: somebody's notes beside them are no concern."""
         return tuple(name for name in self.store.children("models") if names.is_model_name(name))
 
     def _publisher(self, name: str) -> Publisher:
-        return Publisher(self.store, names.model_name(name), self._actor or _default_actor(), self._chunk_size)
+        actor = self._actor or _default_actor()
+        return Publisher(self.store, names.model_name(name), actor, self._chunk_size, self._progress)
 
     def _state(self, name: str) -> ModelState:
         state = History(self.store, names.model_name(name)).state()
@@ -196,6 +216,18 @@ class Registry:
                 raise NotFoundError(f"{self.store.url} holds no model; publish one first, or check the address")
             raise NotFoundError(f"{self.store.url} has no model {name!r}; {near(name, known)}")
         return state
+
+    def _known(self, name: str) -> Known:
+        """The model's state as the store tells it or, where it cannot be reached, as it last did."""
+        return self._memory.latest(names.model_name(name), lambda: self._state(name))
+
+    def _pulled(self, ref: str) -> tuple[Manifest, str]:
+        """The manifest of what a reference stands for, both kept in the cache, and the age of the answer."""
+        parsed = names.parse_ref(ref)
+        known = self._known(parsed.model)
+        manifest = self.cache.manifest(known.state, _select(parsed, known.state))
+        self._memory.remember(known)
+        return manifest, known.as_of_text
 
     def _manifest(self, ref: str) -> tuple[ModelState, Manifest]:
         parsed = names.parse_ref(ref)

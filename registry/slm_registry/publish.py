@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,21 @@ from slm_registry import names
 from slm_registry.aliases import Mover
 from slm_registry.blobs import read_manifest, upload
 from slm_registry.bundle import read_bundle
-from slm_registry.errors import ConflictError, StoreError
+from slm_registry.errors import ConflictError, CorruptError, StoreError
 from slm_registry.hashing import CHUNK, digest_of
 from slm_registry.history import History, Operation
 from slm_registry.jsonio import canonical
 from slm_registry.log import ModelState, check_words
 from slm_registry.manifest import BundleFile, encode_config, encode_manifest
+from slm_registry.progress import Progress
 from slm_registry.stores import Store
 
 logger = logging.getLogger("slm_registry")
 
 
 _ROUNDS = 50
+# How many manifests are read to learn which files need not be read back.
+_TRUSTED_VERSIONS = 8
 
 
 class _TakenError(ConflictError):
@@ -68,9 +71,17 @@ class Publisher:
     model: str
     actor: str
     chunk_size: int = CHUNK
+    progress: Progress | None = None
 
     def publish(
-        self, folder: Path, *, version: str | None, lineage: Mapping[str, Any], alias: str | None, reason: str
+        self,
+        folder: Path,
+        *,
+        version: str | None,
+        lineage: Mapping[str, Any],
+        alias: str | None,
+        reason: str,
+        repair: bool = False,
     ) -> Published:
         """Publish a folder; see `Registry.publish`."""
         names.model_name(self.model)
@@ -80,6 +91,8 @@ class Publisher:
         if alias is not None:
             names.alias_name(alias)
         files = read_bundle(folder, self.chunk_size)
+        if repair:
+            self._upload(folder, files)
         published = self._publish_files(folder, files, version, lineage, reason)
         if alias is None:
             return published
@@ -100,12 +113,30 @@ class Publisher:
                 if decide(state) is None:
                     return Published(self.model, prepared.version, prepared.digest, created=False)
                 with self._lease(files, prepared):
-                    upload(self.store, folder, files, (prepared.config, prepared.manifest))
+                    self._upload(folder, files, (prepared.config, prepared.manifest), self._trusted(state))
                     created = history.append(decide, actor=self.actor, reason=reason)[1]
             except _TakenError:
                 continue
             return Published(self.model, prepared.version, prepared.digest, created)
         raise ConflictError(f"model {self.model!r}: other publishers were first {_ROUNDS} times; run it again")
+
+    def _upload(
+        self, folder: Path, files: Sequence[BundleFile], small: Sequence[bytes] = (), trusted: Collection[str] = ()
+    ) -> None:
+        upload(self.store, folder, files, small, chunk_size=self.chunk_size, trusted=trusted, progress=self.progress)
+
+    def _trusted(self, state: ModelState) -> set[str]:
+        """The files of this model's versions that matter most: each was checked before its version was committed."""
+        newest = state.newest()
+        versions = [newest] if newest else []
+        versions += [alias.version for alias in state.aliases.values()]
+        found: set[str] = set()
+        for version in list(dict.fromkeys(versions))[:_TRUSTED_VERSIONS]:
+            try:
+                found.update(file.digest for file in read_manifest(self.store, state, version).files)
+            except CorruptError as error:
+                logger.warning("its files will be read back: %s", error)
+        return found
 
     def _held(self, state: ModelState, files: Sequence[BundleFile]) -> Published | None:
         """The newest version, where it holds exactly these files."""

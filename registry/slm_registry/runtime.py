@@ -33,8 +33,10 @@ class Prediction(NamedTuple):
 class TextClassifier:
     """A text classifier from config.json, tokenizer.json, model.onnx and, if there is one, tokenizer_config.json.
 
-    One instance may be used by many threads at once.
+    One instance may be used by many threads at once. `as_of` is when the store said that this is the version asked for.
     """
+
+    as_of: str | None = None
 
     def __init__(self, folder: Path, config: Mapping[str, Any], *, threads: int, max_length: int | None) -> None:
         self.labels = _labels(config, folder)
