@@ -30,7 +30,7 @@ from slm_registry.files import make_folders, open_regular, os_errors
 from slm_registry.hashing import digest_of
 from slm_registry.log import ModelState
 from slm_registry.manifest import MAX_MANIFEST, BundleFile, Manifest, parse_manifest
-from slm_registry.parallel import each
+from slm_registry.parallel import LANES, each
 from slm_registry.partial import hash_at, locked
 from slm_registry.progress import Moved, Progress, Silent
 from slm_registry.stores import Store
@@ -167,21 +167,20 @@ class Cache:
 
     def _blobs(self, manifest: Manifest, files: Iterable[BundleFile]) -> dict[str, Path]:
         """A verified blob for each digest, from the cache or the store."""
-        unique = list({file.digest: file for file in files}.values())
-        with self._progress.task("download", sum(file.size for file in unique)) as moved:
-
-            def fetch(file: BundleFile) -> Path:
-                return self._blob(manifest, file, moved)
-
-            # A large file's chunks fill the lanes alone.
-            small = [file for file in unique if len(file.chunks) < 2]
-            found = dict(zip([file.digest for file in small], each(fetch, small), strict=True))
-            return found | {file.digest: fetch(file) for file in unique if len(file.chunks) > 1}
+        unique = {file.digest: file for file in files}
+        small = [file for file in unique.values() if len(file.chunks) < 2]
+        large = [file for file in unique.values() if len(file.chunks) > 1]
+        # A core hashes each large file while the lanes fill it.
+        at_once = max(1, min(len(large), os.cpu_count() or 1, LANES))
+        with self._progress.task("download", sum(file.size for file in unique.values())) as moved:
+            paths = each(lambda file: self._blob(manifest, file, moved, 1), small)
+            paths += each(lambda file: self._blob(manifest, file, moved, LANES // at_once), large, at_once)
+        return dict(zip([file.digest for file in small + large], paths, strict=True))
 
     def _blob_path(self, digest: str) -> Path:
         return self.root / "blobs" / digest.removeprefix("sha256:")
 
-    def _blob(self, manifest: Manifest, file: BundleFile, moved: Moved) -> Path:
+    def _blob(self, manifest: Manifest, file: BundleFile, moved: Moved, lanes: int) -> Path:
         path = self._blob_path(file.digest)
         with os_errors("write", path):
             if _holds(path, file):
@@ -197,7 +196,7 @@ class Cache:
                     # Something in it rotted: what is still good is kept, and only the rest fetched.
                     with open_regular(path) as old, partial.open("r+b") as copy:
                         shutil.copyfileobj(old, copy)
-                Download(self._store, file, manifest.chunk_size, descriptor, moved).run()
+                Download(self._store, file, manifest.chunk_size, descriptor, moved, lanes).run()
                 os.fchmod(descriptor, 0o444)
                 partial.replace(path)
         return path

@@ -21,7 +21,10 @@ _Span = tuple[int, int, str]
 class Download:
     """One file on its way into one descriptor."""
 
-    def __init__(self, store: Store, file: BundleFile, chunk_size: int, descriptor: int, moved: Moved) -> None:
+    def __init__(
+        self, store: Store, file: BundleFile, chunk_size: int, descriptor: int, moved: Moved, lanes: int
+    ) -> None:
+        self._lanes = lanes
         self._store = store
         self._file = file
         self._key = blob_key(file.digest)
@@ -39,7 +42,7 @@ class Download:
             return
         # The digest of the whole does not say where: the chunks do.
         wrong = self._wrong()
-        each(self._fetch_checked, wrong)
+        each(self._fetch_checked, wrong, self._lanes)
         if not self._whole(()):
             raise CorruptError(
                 f"{self._file.path}: chunks right but the whole not {self._file.digest}: a false manifest"
@@ -52,7 +55,7 @@ class Download:
     def _whole(self, missing: Sequence[_Span]) -> bool:
         """Fetch what is missing, hash the file behind it as it lands, and answer whether it is the right one."""
         hasher = hashlib.sha256()
-        with started(self._fetch, missing) as fetching:
+        with started(self._fetch, missing, self._lanes) as fetching:
             pending = {span[0]: future for span, future in zip(missing, fetching, strict=True)}
             for start, end, _ in self._spans:
                 if start in pending:

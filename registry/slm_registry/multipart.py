@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,39 @@ def is_checked(answer: Mapping[str, Any], data: bytes, expected: str) -> bool:
     if answer.get("ChecksumSHA256") is not None:
         return bool(answer["ChecksumSHA256"] == expected)
     return str(answer.get("ETag", "")).strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+class _OtherBytesError(CorruptError):
+    """What is about to be sent has another digest than the one announced with it."""
+
+
+def check_body(request: Any, **_: Any) -> None:
+    """Stop a request whose body is not what its x-amz-checksum-sha256 says, in the last moment before it is sent.
+
+    The client library hashes every body to sign it; this compares that digest, so that no byte is hashed twice.
+    """
+    announced = _header(request, "x-amz-checksum-sha256")
+    if announced is None:
+        return
+    signed = _header(request, "X-Amz-Content-SHA256") or ""
+    if not re.fullmatch(r"[0-9a-f]{64}", signed):
+        signed = hashlib.sha256(request.body or b"").hexdigest()
+    if bytes.fromhex(signed) != base64.b64decode(announced):
+        raise _OtherBytesError("the body is not what was announced")
+
+
+def _header(request: Any, name: str) -> str | None:
+    value = request.headers.get(name)
+    return value.decode() if isinstance(value, bytes) else value
+
+
+@contextlib.contextmanager
+def changed_is(source: Path) -> Iterator[None]:
+    """Say of a body that was stopped which file it came from."""
+    try:
+        yield
+    except _OtherBytesError as error:
+        raise changed(source) from error
 
 
 class MultipartUpload:
@@ -117,15 +152,15 @@ class MultipartUpload:
 
     def _send(self, part: Part) -> tuple[dict[str, Any], bool]:
         """Upload one part that is not there yet: what completion wants to hear of it, and whether it is checked."""
-        data = self._read(part)
-        # A part is mostly one chunk, whose digest is known.
-        expected = base64.b64encode(bytes.fromhex(part.chunks[0])).decode() if len(part.chunks) == 1 else checksum(data)
+        data = os.pread(self._file, part.end - part.start, part.start)
+        expected = self._checksum(part, data)
         answer = self._there.get(part.number)
         checked = answer is not None and answer.get("Size") == len(data) and is_checked(answer, data, expected)
         if answer is None or not checked:
-            answer = self._client.upload_part(
-                **self._at, UploadId=self._id, PartNumber=part.number, Body=data, ChecksumSHA256=expected
-            )
+            with changed_is(self._source):
+                answer = self._client.upload_part(
+                    **self._at, UploadId=self._id, PartNumber=part.number, Body=data, ChecksumSHA256=expected
+                )
             checked = is_checked(answer, data, expected)
         self._moved(len(data))
         described = {"PartNumber": part.number, "ETag": answer["ETag"]}
@@ -133,11 +168,11 @@ class MultipartUpload:
             described["ChecksumSHA256"] = answer["ChecksumSHA256"]
         return described, checked
 
-    def _read(self, part: Part) -> bytes:
-        """The part's bytes, being those that were digested."""
-        data = os.pread(self._file, part.end - part.start, part.start)
+    def _checksum(self, part: Part, data: bytes) -> str:
+        """The checksum to announce. Of the usual part, a single chunk, the digest is known, and the body checked by it."""
+        if len(part.chunks) == 1:
+            return base64.b64encode(bytes.fromhex(part.chunks[0])).decode()
         view, size = memoryview(data), self._digests.chunk_size
-        found = tuple(hashlib.sha256(view[at : at + size]).hexdigest() for at in range(0, len(data), size))
-        if found != part.chunks:
+        if part.chunks != tuple(hashlib.sha256(view[at : at + size]).hexdigest() for at in range(0, len(data), size)):
             raise changed(self._source)
-        return data
+        return checksum(data)

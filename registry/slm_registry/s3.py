@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import io
 import os
 import random
@@ -27,7 +26,7 @@ from slm_registry.errors import (
 )
 from slm_registry.files import changed, open_regular, os_errors
 from slm_registry.hashing import FileDigests, digest_file
-from slm_registry.multipart import MultipartUpload, checksum, is_checked
+from slm_registry.multipart import MultipartUpload, changed_is, check_body, checksum, is_checked
 from slm_registry.names import check_key
 from slm_registry.parallel import LANES
 from slm_registry.progress import Moved, ignore
@@ -206,10 +205,9 @@ class S3Store:
                     upload = MultipartUpload(self._client, self._at(key), file.fileno(), source, known, moved)
                     return upload.run(PART)
             data = file.read()
-        if hashlib.sha256(data).hexdigest() != hex_digest:
-            raise changed(source)
         expected = base64.b64encode(bytes.fromhex(hex_digest)).decode()
-        answer = self._put(key, data, expected)
+        with changed_is(source):
+            answer = self._put(key, data, expected)
         moved(len(data))
         return is_checked(answer, data, expected)
 
@@ -305,11 +303,14 @@ def _make_client(endpoint_url: str | None, region: str | None) -> Any:
     try:
         # A session of its own: the default one is shared by the whole process and not safe to set up in threads.
         session = boto3.session.Session(region_name=region)
-        return session.client(
+        client = session.client(
             "s3", endpoint_url=endpoint_url, region_name=session.region_name or "us-east-1", config=config
         )
     except (BotoCoreError, ValueError) as error:
         raise UsageError(f"the S3 client cannot be set up: {error}; check endpoint, region and profile") from error
+    for operation in ("PutObject", "UploadPart"):
+        client.meta.events.register(f"before-send.s3.{operation}", check_body)
+    return client
 
 
 def _code(error: Exception) -> str:
