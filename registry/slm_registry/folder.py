@@ -7,16 +7,16 @@ import errno
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from slm_registry.errors import CorruptError, StoreError
-from slm_registry.files import changed, make_folders, open_regular, os_errors, sync_folder
+from slm_registry.files import changed, make_folders, open_regular, os_errors, sync_file, sync_folder
 from slm_registry.hashing import FileDigests, digest_file, read_blocks
 from slm_registry.names import check_key
 from slm_registry.parallel import each
-from slm_registry.partial import blocks_at, locked, write_at
+from slm_registry.partial import blocks_at, copy_at, locked, write_at
 from slm_registry.progress import Moved, ignore
 
 # Below a file there is nothing, just as below a folder that is missing.
@@ -26,12 +26,32 @@ _LANES = 4
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
 
+class Copy:
+    """A file being copied into the store while somebody else digests it."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self.digest = ""
+        self._file = file
+
+    def write(self, block: bytes) -> None:
+        """Append to the copy."""
+        with os_errors("write", self.path):
+            self._file.write(block)
+
+    def keep(self, digest: str) -> None:
+        """Say what was written; without this the copy is removed."""
+        self.digest = digest.removeprefix("sha256:")
+
+
 class FolderStore:
     """A store in a folder of a local or network file system that has hard links."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.url = str(root)
+        # Copies made while their files were digested, by bare digest (see `copying`).
+        self._copies: dict[str, Path] = {}
 
     def get(self, key: str, limit: int) -> bytes | None:
         path = self._path(key)
@@ -54,6 +74,16 @@ class FolderStore:
                     yield from read_blocks(file, end - start)
             except _ABSENT:
                 return
+
+    def copy_range(self, key: str, start: int, end: int, target: int) -> int:
+        """Copy a stretch of an object to the same place in an open file without its bytes passing here; how many there were."""
+        path = self._path(key)
+        with os_errors("read", path):
+            try:
+                with open_regular(path) as file:
+                    return copy_at(file.fileno(), target, start, end)
+            except _ABSENT:
+                return 0
 
     def size(self, key: str) -> int | None:
         path = self._path(key)
@@ -95,6 +125,13 @@ class FolderStore:
         moved: Moved = ignore,
     ) -> bool:
         target = self._path(key)
+        copy = self._copies.pop(hex_digest, None)
+        if copy is not None:
+            with os_errors("write", target):
+                sync_file(copy)
+                self._move(copy, target)
+                moved(target.stat().st_size)
+            return True
         with os_errors("read", source):
             opened = open_regular(source)
         with opened, os_errors("write", target):
@@ -110,6 +147,31 @@ class FolderStore:
                 self._move(path, target)
         # Each chunk was hashed in the memory that it was written from; to read it back would ask that memory again.
         return True
+
+    @contextlib.contextmanager
+    def copying(self) -> Iterator[Callable[[], contextlib.AbstractContextManager[Copy]]]:
+        """For as long as this lasts, files can be copied beside the data while they are digested; `put_blob` then only
+        moves such a copy to its name. What no blob became of is removed at the end."""
+        made: list[Copy] = []
+
+        @contextlib.contextmanager
+        def one() -> Iterator[Copy]:
+            with os_errors("write", self.root), self._temporary() as (path, file):
+                copy = Copy(path, file)
+                yield copy
+                file.flush()
+                if copy.digest and copy.digest not in self._copies:
+                    self._copies[copy.digest] = path.rename(path.with_suffix(".copy"))
+                    made.append(copy)
+
+        try:
+            yield one
+        finally:
+            for copy in made:
+                # What was taken by put_blob, for whichever file of this content, is no longer ours.
+                left = self._copies.pop(copy.digest, None)
+                if left is not None:
+                    left.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
         path = self._path(key)

@@ -55,3 +55,17 @@ def write_at(descriptor: int, data: bytes, start: int) -> None:
     while view:
         count = os.pwrite(descriptor, view, start)
         view, start = view[count:], start + count
+
+
+def copy_at(source: int, target: int, start: int, end: int) -> int:
+    """Copy a stretch of one open file to the same place in another, within the kernel where it can; how many bytes."""
+    at = start
+    try:
+        while at < end and (count := os.copy_file_range(source, target, end - at, at, at)):
+            at += count
+    except (AttributeError, OSError):
+        # macOS has no such call, and some file systems do not do it between each other.
+        for block in blocks_at(source, at, end):
+            write_at(target, block, at)
+            at += len(block)
+    return at - start

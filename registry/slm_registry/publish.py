@@ -19,6 +19,7 @@ from slm_registry.aliases import Mover
 from slm_registry.blobs import read_manifest, upload
 from slm_registry.bundle import read_bundle
 from slm_registry.errors import ConflictError, CorruptError, StoreError
+from slm_registry.folder import FolderStore
 from slm_registry.hashing import CHUNK, digest_of
 from slm_registry.history import History, Operation
 from slm_registry.jsonio import canonical
@@ -90,10 +91,14 @@ class Publisher:
             names.version_key(version)
         if alias is not None:
             names.alias_name(alias)
-        files = read_bundle(folder, self.chunk_size)
-        if repair:
-            self._upload(folder, files)
-        published = self._publish_files(folder, files, version, lineage, reason)
+        with contextlib.ExitStack() as stack:
+            # In a folder each new file is copied while it is digested: the digest of what it names is then in one pass.
+            copying = stack.enter_context(self.store.copying()) if isinstance(self.store, FolderStore) else None
+            held = self._newest_files() if copying else ()
+            files = read_bundle(folder, self.chunk_size, copying, held)
+            if repair:
+                self._upload(folder, files)
+            published = self._publish_files(folder, files, version, lineage, reason)
         if alias is None:
             return published
         Mover(self.store, self.model, self.actor).move(alias, published.version, reason=reason)
@@ -124,6 +129,14 @@ class Publisher:
         self, folder: Path, files: Sequence[BundleFile], small: Sequence[bytes] = (), trusted: Collection[str] = ()
     ) -> None:
         upload(self.store, folder, files, small, chunk_size=self.chunk_size, trusted=trusted, progress=self.progress)
+
+    def _newest_files(self) -> set[tuple[str, int]]:
+        """Path and size of the newest version's files, which are likely to be the same again."""
+        state = History(self.store, self.model).state()
+        newest = state.newest()
+        if newest is None:
+            return set()
+        return {(file.path, file.size) for file in read_manifest(self.store, state, newest).files}
 
     def _trusted(self, state: ModelState) -> set[str]:
         """The files of this model's versions that matter most: each was checked before its version was committed."""

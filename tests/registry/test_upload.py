@@ -209,3 +209,24 @@ def test_two_publishers_of_one_large_file(bucket: S3Store, large: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(call, range(2)))
     assert b"".join(bucket.stream(key_of(digests), 0, len(DATA))) == DATA
+
+
+def test_a_folder_is_published_in_one_pass_and_left_clean(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bundle / "twin.md").write_bytes((bundle / "README.md").read_bytes())
+    registry = Registry(tmp_path / "store", cache=tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        patch.setattr("slm_registry.folder._fill", None)
+        registry.publish(bundle, "m", lineage={})
+        assert list((tmp_path / "store" / ".tmp").iterdir()) == []
+        assert (registry.pull("m") / "twin.md").read_bytes() == (bundle / "README.md").read_bytes()
+        # Published already: nothing is copied, or no copy stays.
+        (bundle / "new.md").write_bytes((bundle / "README.md").read_bytes())
+        registry.publish(bundle, "m", lineage={})
+    assert list((tmp_path / "store" / ".tmp").iterdir()) == []
+    # Of the same size, but another: found by its digest.
+    (bundle / "new.md").write_bytes((bundle / "README.md").read_bytes().upper())
+    registry.publish(bundle, "m", lineage={})
+    assert (registry.pull("m") / "new.md").read_bytes() == (bundle / "new.md").read_bytes()
+    assert list((tmp_path / "store" / ".tmp").iterdir()) == []
