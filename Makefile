@@ -11,8 +11,11 @@ DATA ?= ../shared/data/banking77 ../shared/data/clinc150_oos
 OUT ?= build/bench/rows.json
 MINUTES ?= 20
 SEED ?= 1
+SIZE ?= 1GB
+ROUNDS ?= 5
+S3 ?=
 
-.PHONY: demo test install lint types unit soak bench reproduce docs clean
+.PHONY: demo test install lint types unit soak bench bench-registry reproduce docs clean
 
 demo: install  ## build MODEL by flow, publish it to the folder registry STORE, print the table
 	$(BIN)/python -m flows build $(MODEL) --publish $(STORE) --alias candidate
@@ -45,6 +48,9 @@ soak: install  ## the registry's long tests: MINUTES=20 SEED=1; the parsers' fuz
 
 bench: install  ## the board: DATA="folder ..." OUT=rows.json
 	$(BIN)/python -m benchmarks --data $(DATA) --out $(OUT) --work build/bench --table benchmarks/RESULTS.md --picture docs/board.svg
+
+bench-registry: install  ## publish and pull against the raw store: SIZE=1GB ROUNDS=5 S3=s3://bucket?endpoint_url=... (default: moto)
+	PYTHONPATH=.:registry $(BIN)/python -m benchmarks.registry --size $(SIZE) --rounds $(ROUNDS) --table benchmarks/REGISTRY.md $(if $(S3),--s3 "$(S3)")
 
 reproduce: install  ## build MODEL twice from scratch and compare the published files' digests
 	$(BIN)/python -m flows reproduce $(MODEL)

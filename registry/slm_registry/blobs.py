@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from slm_registry.errors import CorruptError
-from slm_registry.hashing import digest_of
+from slm_registry.hashing import CHUNK, FileDigests, digest_of
 from slm_registry.log import ModelState
 from slm_registry.manifest import MAX_MANIFEST, BundleFile, Manifest, parse_manifest
+from slm_registry.parallel import each
+from slm_registry.progress import Moved, Progress, Silent
 from slm_registry.stores import Store
 
 
@@ -46,18 +48,55 @@ def read_json_blob(store: Store, digest: str, limit: int, what: str) -> bytes:
     raise CorruptError(f"{what}: {store.url}: {blob_key(digest)} is {state}; publish the version again to repair it")
 
 
-def upload(store: Store, folder: Path, files: Sequence[BundleFile], small: Sequence[bytes]) -> None:
-    """Bring every blob of a version into the store: its files, then its small JSON blobs. Raises CorruptError where one reads back altered."""
-    for file in {file.digest: file for file in files}.values():
-        key = blob_key(file.digest)
-        if intact(store, file.digest, file.size):
-            continue
-        store.put_blob(key, folder / file.path, file.digest.removeprefix("sha256:"))
-        if not intact(store, file.digest, file.size):
-            raise CorruptError(f"{store.url}: {key} ({file.path}) reads back altered; run it again")
+def upload(
+    store: Store,
+    folder: Path,
+    files: Sequence[BundleFile],
+    small: Sequence[bytes],
+    *,
+    chunk_size: int = CHUNK,
+    trusted: Collection[str] = (),
+    progress: Progress | None = None,
+) -> None:
+    """Bring every blob of a version into the store: its files, then its small JSON blobs, in their order.
+
+    A blob that is there with the right size is left alone where its digest is among `trusted` (a committed manifest of
+    this store refers to it), and read back otherwise. Raises CorruptError where what was written reads back altered.
+    """
+    unique = list({file.digest: file for file in files}.values())
+    held = each(lambda file: _is_held(store, file, trusted), unique)
+    missing = [file for file, there in zip(unique, held, strict=True) if not there]
+    with (progress or Silent()).task("upload", sum(file.size for file in missing)) as moved:
+
+        def put(file: BundleFile) -> None:
+            _put(store, folder, file, chunk_size, moved)
+
+        # A large file's parts fill the lanes alone, so at most that many parts are in memory.
+        each(put, [file for file in missing if len(file.chunks) < 2])
+        for file in missing:
+            if len(file.chunks) > 1:
+                put(file)
     for data in small:
-        key = blob_key(digest_of(data))
+        _put_small(store, data)
+
+
+def _is_held(store: Store, file: BundleFile, trusted: Collection[str]) -> bool:
+    if file.digest in trusted:
+        return store.size(blob_key(file.digest)) == file.size
+    return intact(store, file.digest, file.size)
+
+
+def _put(store: Store, folder: Path, file: BundleFile, chunk_size: int, moved: Moved) -> None:
+    key = blob_key(file.digest)
+    digests = FileDigests(file.size, file.digest, file.chunks, chunk_size)
+    checked = store.put_blob(key, folder / file.path, file.digest.removeprefix("sha256:"), digests, moved)
+    if not checked and not intact(store, file.digest, file.size):
+        raise CorruptError(f"{store.url}: {key} ({file.path}) reads back altered; run it again")
+
+
+def _put_small(store: Store, data: bytes) -> None:
+    key = blob_key(digest_of(data))
+    if store.get(key, len(data)) != data:
+        store.put(key, data)
         if store.get(key, len(data)) != data:
-            store.put(key, data)
-            if store.get(key, len(data)) != data:
-                raise CorruptError(f"{store.url}: {key} reads back altered; run it again")
+            raise CorruptError(f"{store.url}: {key} reads back altered; run it again")

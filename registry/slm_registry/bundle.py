@@ -9,17 +9,20 @@ import posixpath
 import re
 import stat
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from slm_registry import names
 from slm_registry.errors import CorruptError, RefusedError, UsageError
 from slm_registry.files import open_regular, os_errors
+from slm_registry.folder import Copy
 from slm_registry.hashing import CHUNK, digest_file
 from slm_registry.jsonio import parse_object
 from slm_registry.manifest import MAX_FILES, BundleFile
 from slm_registry.onnxfile import external_locations
+from slm_registry.parallel import each
 
 _SNIFF = 64 << 10
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".dill", ".ckpt")
@@ -39,17 +42,29 @@ _DOTTED = re.compile(r"[A-Za-z_][\w.]* [A-Za-z_][\w.]*")
 _INSTEAD = "publish weights as .safetensors or .onnx"
 
 
-def read_bundle(folder: Path, chunk_size: int = CHUNK) -> tuple[BundleFile, ...]:
-    """Check a folder and digest every file in it, sorted by path.
+def read_bundle(
+    folder: Path,
+    chunk_size: int = CHUNK,
+    copying: Callable[[], AbstractContextManager[Copy]] | None = None,
+    held: Collection[tuple[str, int]] = (),
+) -> tuple[BundleFile, ...]:
+    """Check a folder and digest every file in it, sorted by path; with `copying` (see FolderStore), all but those with
+    a path and a size among `held` are copied in the same pass.
 
     Raises RefusedError for forbidden content, UsageError where the folder is no bundle at all.
     """
-    files = []
-    for path in check_bundle(folder):
+
+    def read(path: str) -> BundleFile:
         with os_errors("read", folder / path), open_regular(folder / path) as file:
-            found = digest_file(file, chunk_size)
-        files.append(BundleFile(path, found.size, found.digest, found.chunks))
-    return tuple(files)
+            if copying is None or (path, os.fstat(file.fileno()).st_size) in held:
+                found = digest_file(file, chunk_size)
+            else:
+                with copying() as copy, os_errors("read", folder / path):
+                    found = digest_file(file, chunk_size, copy.write)
+                    copy.keep(found.digest)
+        return BundleFile(path, found.size, found.digest, found.chunks)
+
+    return tuple(each(read, check_bundle(folder), os.cpu_count() or 1))
 
 
 def check_bundle(folder: Path) -> tuple[str, ...]:

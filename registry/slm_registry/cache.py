@@ -2,29 +2,37 @@
 
 <cache>/blobs/<hex>                                  a file's content, its name its digest
 <cache>/blobs/<hex>.partial                          a download under way, or one that broke
+<cache>/manifests/<hex>                              a version's manifest
 <cache>/models/<model>/snapshots/<hex>/<file>        hard links to (or copies of) blobs; <hex> is the manifest's digest
+<cache>/locks/                                       who uses what (eviction.py)
+<cache>/stores/                                      what each store held when it last answered (offline.py)
 
-Nothing appears under its final name before every byte of it was hashed.
+Nothing appears under its final name before every byte of it was hashed. Nothing is synced to the disk: what a power cut
+takes is found and fetched again, since every use verifies every byte.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
-from slm_registry.blobs import blob_key
+from slm_registry.blobs import read_json_blob
 from slm_registry.bundle import check_bundle
+from slm_registry.download import Download
 from slm_registry.errors import CorruptError, UsageError
-from slm_registry.files import make_folders, open_regular, os_errors
-from slm_registry.hashing import digest_file, read_blocks
-from slm_registry.manifest import BundleFile, Manifest
+from slm_registry.eviction import Evictor, fetching, hold, size_limit
+from slm_registry.files import make_folders, open_regular, os_errors, replace_file
+from slm_registry.hashing import digest_of
+from slm_registry.log import ModelState
+from slm_registry.manifest import MAX_MANIFEST, BundleFile, Manifest, parse_manifest
+from slm_registry.parallel import LANES, each
+from slm_registry.partial import hash_at, locked
+from slm_registry.progress import Moved, Progress, Silent
 from slm_registry.stores import Store
 
 
@@ -35,26 +43,60 @@ def default_cache() -> Path:
 
 
 class Cache:
-    """Fetches what it lacks from a store, piece by piece, and never gives out a byte it has not checked."""
+    """Fetches what it lacks from a store, piece by piece, and never gives out a byte it has not checked.
 
-    def __init__(self, root: Path, store: Store) -> None:
+    `limit` bounds its size, in bytes (default: $SLM_REGISTRY_CACHE_SIZE, without one unbounded). A snapshot that was
+    given out is in use, and safe from every process's eviction, until `close` or the end of this object.
+    """
+
+    def __init__(self, root: Path, store: Store, *, limit: int | None = None, progress: Progress | None = None) -> None:
         self.root = root.absolute()
         self._store = store
+        self._limit = limit
+        self._progress = progress or Silent()
+        self._held: dict[str, IO[bytes]] = {}
+
+    def close(self) -> None:
+        """Give free what was in use."""
+        while self._held:
+            self._held.popitem()[1].close()
+
+    def manifest(self, state: ModelState, version: str) -> Manifest:
+        """The manifest of a published version, from here or from the store, and kept."""
+        digest = state.versions[version].manifest
+        path = self.root / "manifests" / digest.removeprefix("sha256:")
+        with os_errors("read", path):
+            data = path.read_bytes() if path.is_file() and path.stat().st_size <= MAX_MANIFEST else b""
+        if digest_of(data) != digest:
+            data = read_json_blob(self._store, digest, MAX_MANIFEST, f"manifest of {state.model}@{version}")
+            replace_file(path, data)
+        return parse_manifest(data, state.model, version)
 
     def snapshot(self, manifest: Manifest) -> Path:
         """The folder with the files of a version, every one of them verified now.
 
         Raises CorruptError where the store cannot give the right bytes, or where foreign files lie in the folder.
         """
-        folder = self.root / "models" / manifest.model / "snapshots" / manifest.digest.removeprefix("sha256:")
+        name = manifest.digest.removeprefix("sha256:")
+        folder = self.root / "models" / manifest.model / "snapshots" / name
         with os_errors("write", folder):
             if folder.is_symlink():
                 raise CorruptError(f"{folder}: a folder was expected, found a link; remove it")
+            self._hold(name)
             if not folder.is_dir():
                 self._build(manifest, folder)
             else:
                 self._verify(manifest, folder)
         return folder
+
+    def _hold(self, name: str) -> None:
+        """Keep the snapshot from eviction. A cache that cannot be written to has nobody who evicts."""
+        lock = hold(self.root, name)
+        if lock is not None:
+            former = self._held.pop(name, None)
+            self._held[name] = lock
+            if former is not None:
+                former.close()
 
     def export(self, manifest: Manifest, into: Path) -> Path:
         """Copy a version's files into a folder that is new, empty, or holds exactly them already."""
@@ -75,87 +117,86 @@ class Cache:
         return into
 
     def _build(self, manifest: Manifest, folder: Path) -> None:
-        blobs = [(file, self._blob(manifest, file)) for file in manifest.files]
-        temporary = self.root / ".tmp" / uuid.uuid4().hex
-        make_folders(folder.parent)
-        with _removed(temporary):
-            make_folders(temporary)
-            for file, blob in blobs:
-                _link(blob, temporary / file.path)
-            # A publisher without scruples does not run this check, so the reader does.
-            check_bundle(temporary)
-            try:
-                temporary.rename(folder)
-            except OSError:
-                # Another process was first, and its folder is as good once it is verified.
-                if not folder.is_dir():
-                    raise
-                self._verify(manifest, folder)
+        limit = size_limit(self._limit)
+        if limit is not None:
+            Evictor(self.root).evict(limit, room_for=self._missing(manifest))
+        with fetching(self.root):
+            blobs = self._blobs(manifest, manifest.files)
+            temporary = self.root / ".tmp" / uuid.uuid4().hex
+            make_folders(folder.parent)
+            with _removed(temporary):
+                make_folders(temporary)
+                for file in manifest.files:
+                    _link(blobs[file.digest], temporary / file.path)
+                # A publisher without scruples does not run this check, so the reader does.
+                check_bundle(temporary)
+                try:
+                    temporary.rename(folder)
+                except OSError:
+                    # Another process was first, and its folder is as good once it is verified.
+                    if not folder.is_dir():
+                        raise
+                    self._verify(manifest, folder)
+        if limit is not None:
+            Evictor(self.root).evict(limit)
+
+    def _missing(self, manifest: Manifest) -> int:
+        """How many bytes are to be fetched."""
+        blobs = {file.digest: file.size for file in manifest.files}
+        return sum(size for digest, size in blobs.items() if not self._blob_path(digest).exists())
 
     def _verify(self, manifest: Manifest, folder: Path) -> None:
         strangers = _strangers(manifest, folder)
         if strangers:
             raise CorruptError(f"{folder / strangers[0]}: not a file of {manifest.model}@{manifest.version}; remove it")
-        for file in manifest.files:
-            if not _holds(folder / file.path, file):
-                blob = self._blob(manifest, file)
+        sound = each(lambda file: _holds(folder / file.path, file), manifest.files, os.cpu_count() or 1)
+        broken = [file for file, fine in zip(manifest.files, sound, strict=True) if not fine]
+        if not broken:
+            return
+        with fetching(self.root):
+            blobs = self._blobs(manifest, broken)
+            for file in broken:
                 temporary = self.root / ".tmp" / uuid.uuid4().hex
-                _link(blob, temporary)
+                _link(blobs[file.digest], temporary)
                 with _removed(temporary):
                     make_folders((folder / file.path).parent)
                     temporary.replace(folder / file.path)
 
-    def _blob(self, manifest: Manifest, file: BundleFile) -> Path:
-        """A verified blob, from the cache or the store."""
-        path = self.root / "blobs" / file.digest.removeprefix("sha256:")
-        if _holds(path, file):
-            return path
-        make_folders(path.parent)
-        with _locked(path.with_name(path.name + ".partial")) as (partial, opened):
+    def _blobs(self, manifest: Manifest, files: Iterable[BundleFile]) -> dict[str, Path]:
+        """A verified blob for each digest, from the cache or the store."""
+        unique = {file.digest: file for file in files}
+        small = [file for file in unique.values() if len(file.chunks) < 2]
+        large = [file for file in unique.values() if len(file.chunks) > 1]
+        # A core hashes each large file while the lanes fill it.
+        at_once = max(1, min(len(large), os.cpu_count() or 1, LANES))
+        with self._progress.task("download", sum(file.size for file in unique.values())) as moved:
+            paths = each(lambda file: self._blob(manifest, file, moved, 1), small)
+            paths += each(lambda file: self._blob(manifest, file, moved, LANES // at_once), large, at_once)
+        return dict(zip([file.digest for file in small + large], paths, strict=True))
+
+    def _blob_path(self, digest: str) -> Path:
+        return self.root / "blobs" / digest.removeprefix("sha256:")
+
+    def _blob(self, manifest: Manifest, file: BundleFile, moved: Moved, lanes: int) -> Path:
+        path = self._blob_path(file.digest)
+        with os_errors("write", path):
             if _holds(path, file):
-                partial.unlink()
+                moved(file.size)
                 return path
-            if path.exists():
-                # Something in it rotted: what is still good is kept, and only the rest fetched.
-                with open_regular(path) as old:
-                    shutil.copyfileobj(old, opened)
-            self._complete(manifest, file, opened)
-            os.fchmod(opened.fileno(), 0o444)
-            partial.replace(path)
+            make_folders(path.parent)
+            partial = path.with_name(path.name + ".partial")
+            with locked(partial) as descriptor:
+                if _holds(path, file):
+                    partial.unlink()
+                    return path
+                if path.exists():
+                    # Something in it rotted: what is still good is kept, and only the rest fetched.
+                    with open_regular(path) as old, partial.open("r+b") as copy:
+                        shutil.copyfileobj(old, copy)
+                Download(self._store, file, manifest.chunk_size, descriptor, moved, lanes).run()
+                os.fchmod(descriptor, 0o444)
+                partial.replace(path)
         return path
-
-    def _complete(self, manifest: Manifest, file: BundleFile, opened: BinaryIO) -> None:
-        """Bring a partial file to the right bytes: each chunk that is not right yet is fetched."""
-        size = manifest.chunk_size
-        for index, chunk in enumerate(file.chunks):
-            start, end = index * size, min((index + 1) * size, file.size)
-            opened.seek(start)
-            if _hash(read_blocks(opened, end - start)) != chunk:
-                self._fetch(file, index, (start, end), opened)
-        opened.truncate(file.size)
-        opened.flush()
-        os.fsync(opened.fileno())
-        opened.seek(0)
-        # Of a single chunk the manifest's parser knows that it is the whole.
-        if len(file.chunks) > 1 and digest_file(opened, size).digest != file.digest:
-            raise CorruptError(f"{file.path}: chunks right but the whole not {file.digest}: a false manifest")
-
-    def _fetch(self, file: BundleFile, index: int, span: tuple[int, int], opened: BinaryIO) -> None:
-        """Fetch one chunk; once more where what came is not what the manifest says."""
-        start, end = span
-        key = blob_key(file.digest)
-        for _ in range(2):
-            opened.seek(start)
-            hasher = hashlib.sha256()
-            for block in self._store.stream(key, start, end):
-                hasher.update(block)
-                opened.write(block)
-            if hasher.hexdigest() == file.chunks[index]:
-                return
-        raise CorruptError(
-            f"{file.path}: chunk {index} (bytes {start} to {end - 1}) is missing or altered in "
-            f"{self._store.url} ({key}); publish the same files again to repair it"
-        )
 
 
 def _holds(path: Path, file: BundleFile) -> bool:
@@ -164,16 +205,9 @@ def _holds(path: Path, file: BundleFile) -> bool:
         with open_regular(path) as opened:
             if os.fstat(opened.fileno()).st_size != file.size:
                 return False
-            return _hash(read_blocks(opened)) == file.digest.removeprefix("sha256:")
+            return hash_at(opened.fileno(), 0, file.size) == file.digest.removeprefix("sha256:")
     except (FileNotFoundError, NotADirectoryError):
         return False
-
-
-def _hash(blocks: Iterator[bytes]) -> str:
-    hasher = hashlib.sha256()
-    for block in blocks:
-        hasher.update(block)
-    return hasher.hexdigest()
 
 
 def _strangers(manifest: Manifest, folder: Path) -> list[str]:
@@ -194,26 +228,6 @@ def _link(blob: Path, target: Path) -> None:
         os.link(blob, target)
     except OSError:
         shutil.copyfile(blob, target)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A partial file, opened, that no other process works on."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with os.fdopen(descriptor, "r+b") as opened:
-            fcntl.flock(opened, fcntl.LOCK_EX)
-            if _still_at(path, descriptor):
-                yield path, opened
-                return
-
-
-def _still_at(path: Path, descriptor: int) -> bool:
-    """Whether a locked file is still there under its name: its former owner may have finished and moved it away."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 @contextlib.contextmanager

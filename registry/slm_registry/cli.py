@@ -11,15 +11,16 @@ from typing import NoReturn
 
 from slm_registry import __version__
 from slm_registry.client import Registry
-from slm_registry.commands import certifying, publishing, reading, serving, site, trust, upkeep
+from slm_registry.commands import caching, certifying, publishing, reading, serving, site, trust, upkeep
 from slm_registry.errors import RegistryError, UsageError
+from slm_registry.progress import TextProgress
 
 _EPILOG = """\
 exit codes: 0 done, 2 bad name or option, 3 not found, 4 conflict, 5 corrupt, 6 refused content,
 8 refused by policy, 7 store unreachable, read-only, full, or without credentials"""
 
 
-_GROUPS = (publishing, reading, trust, serving, upkeep, certifying, site)
+_GROUPS = (publishing, reading, trust, caching, serving, upkeep, certifying, site)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -80,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False)
     common.add_argument("--store", metavar="URL", help="folder or s3://bucket/prefix (default: $SLM_REGISTRY_URL)")
     common.add_argument("--policy", metavar="FILE", help="who must have signed (default: $SLM_REGISTRY_POLICY)")
+    common.add_argument(
+        "--offline", action="store_true", help="do not ask the store: what it said last, from the cache"
+    )
+    common.add_argument("--max-age", type=float, metavar="SECONDS", help="refuse an older answer than this")
     common.add_argument("--json", action="store_true", help="print JSON")
     parser = _Parser(
         prog="slm-registry",
@@ -98,4 +103,10 @@ def _registry(options: argparse.Namespace) -> Registry:
     url = options.store or os.environ.get("SLM_REGISTRY_URL")
     if not url:
         raise UsageError("no store is named; give --store URL or set SLM_REGISTRY_URL")
-    return Registry(url, policy=options.policy)
+    return Registry(
+        url,
+        policy=options.policy,
+        offline=options.offline,
+        max_age=options.max_age,
+        progress=TextProgress(sys.stderr),
+    )

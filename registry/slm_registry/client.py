@@ -6,7 +6,7 @@ import getpass
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from slm_registry.keys import PublicKey, default_key, read_private, read_public
 from slm_registry.log import Entry, ModelState
 from slm_registry.manifest import MAX_CONFIG, BundleFile, Manifest, parse_lineage
 from slm_registry.memory import Witness
+from slm_registry.offline import Answers, Known
 from slm_registry.policy import Policy, default_policy, demanding, read_policy
+from slm_registry.progress import Progress
 from slm_registry.publish import Published, Publisher
 from slm_registry.runtime import DEFAULT_BATCH, TextClassifier, load_folder
 from slm_registry.sbom import bill_of_materials
@@ -63,11 +65,26 @@ class Details:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a reference stands for at this moment."""
+    """What a reference stands for. `as_of` is when the store said so: now, or before where it cannot be reached."""
 
     model: str
     version: str
     digest: str
+    as_of: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Permitted:
+    """A version that the gate let through: the answer it was found by, and the keys that opened."""
+
+    known: Known
+    subject: Subject
+    keys: tuple[PublicKey, ...]
+
+    @property
+    def resolved(self) -> Resolved:
+        subject = self.subject
+        return Resolved(subject.model, subject.version, subject.manifest, self.known.as_of_text)
 
 
 class Registry:
@@ -75,8 +92,11 @@ class Registry:
 
     `url` is a folder, `file:///folder` or `s3://bucket/prefix?endpoint_url=...`. `cache` is a folder, by default
     $SLM_REGISTRY_CACHE or ~/.cache/slm-registry. `actor` is who the log names, by default $SLM_REGISTRY_ACTOR or
-    user@host. `policy` is a policy or its file, by default $SLM_REGISTRY_POLICY; without one no signature is needed. Every
-    method raises errors below RegistryError only; CorruptError where a log does not continue what this cache saw of it.
+    user@host. `policy` is a policy or its file, by default $SLM_REGISTRY_POLICY; without one no signature is needed.
+    `cache_size` bounds the cache in bytes, by default $SLM_REGISTRY_CACHE_SIZE. Where the store cannot be reached, or
+    `offline` says not to, resolve, pull and load go on with its last answer (as_of), unless that is older than `max_age`
+    seconds. `progress` shows transfers. Every method raises errors below RegistryError only; CorruptError where a log
+    does not continue what this cache saw of it.
     """
 
     def __init__(
@@ -87,12 +107,19 @@ class Registry:
         actor: str | None = None,
         chunk_size: int = CHUNK,
         policy: Policy | str | os.PathLike[str] | None = None,
+        cache_size: int | None = None,
+        offline: bool = False,
+        max_age: float | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.store: Store = open_store(url) if isinstance(url, str | os.PathLike) else url
-        self.cache = Cache(default_cache() if cache is None else Path(cache), self.store)
+        root = default_cache() if cache is None else Path(cache)
+        self.cache = Cache(root, self.store, limit=cache_size, progress=progress)
         given = read_policy(Path(policy)) if isinstance(policy, str | os.PathLike) else policy
         self._gate = Gate(self.store, self.cache.root, given or default_policy())
         self._witness = Witness(self.cache.root, self.store)
+        self._answers = Answers(self.cache.root, self.store, offline=offline, max_age=max_age)
+        self._progress = progress
         self._actor = actor
         self._chunk_size = chunk_size
 
@@ -111,6 +138,7 @@ class Registry:
         alias: str | None = None,
         reason: str = "",
         key: str | os.PathLike[str] | None = None,
+        repair: bool = False,
     ) -> Published:
         """Publish a bundle's folder as a new version, and point an alias at it if one is named.
 
@@ -118,9 +146,12 @@ class Registry:
         the next patch version is made (the first is 1.0.0). With one: the same content again is success, other
         content raises ConflictError. Raises RefusedError for forbidden content, before anything is uploaded.
         `key` is the file of a private key, by default $SLM_REGISTRY_KEY: with one, what is made here is signed.
+        With `repair` every file's blob is read back first, and one that is damaged is written again.
         """
-        publisher = self._publisher(name, Path(key) if key is not None else default_key())
-        return publisher.publish(Path(folder), version=version, lineage=lineage, alias=alias, reason=reason)
+        publisher = self.publisher(name, Path(key) if key is not None else default_key())
+        return publisher.publish(
+            Path(folder), version=version, lineage=lineage, alias=alias, reason=reason, repair=repair
+        )
 
     def alias(
         self, name: str, alias: str, version: str, *, expected: str | _Unset | None = UNSET, reason: str = ""
@@ -183,8 +214,7 @@ class Registry:
 
         Raises NotFoundError, suggesting near names, and PolicyError where the policy does not permit it.
         """
-        subject = self._permitted(ref)[1]
-        return Resolved(subject.model, subject.version, subject.manifest)
+        return self._permitted(ref).resolved
 
     def pull(self, ref: str, into: str | os.PathLike[str] | None = None) -> Path:
         """A folder with the version's files, verified: in the cache (do not write there), or copied to `into`."""
@@ -192,10 +222,10 @@ class Registry:
 
     def fetch(self, ref: str, into: str | os.PathLike[str] | None = None) -> tuple[Resolved, Path]:
         """As `pull`, and beside the folder what the reference stood for. Raises as `resolve` does."""
-        state, subject, _ = self._permitted(ref)
-        manifest = read_manifest(self.store, state, subject.version)
+        found = self._permitted(ref)
+        manifest = self._pulled(found)
         folder = self.cache.snapshot(manifest) if into is None else self.cache.export(manifest, Path(into))
-        return Resolved(subject.model, subject.version, subject.manifest), folder
+        return found.resolved, folder
 
     def load(
         self, ref: str, threads: int = 1, max_length: int | None = None, batch_size: int = DEFAULT_BATCH
@@ -230,12 +260,12 @@ class Registry:
                 "nothing to verify by; give a policy or a public key: without one a signature proves nothing"
             )
         asked = tuple(read_public(Path(file)) for file in public)
-        state, subject, keys = self._permitted(ref)
+        found = self._permitted(ref)
+        keys = found.keys
         if asked:
-            keys += Gate(self.store, self.cache.root, demanding(asked)).check(subject, None)
-        self.cache.snapshot(read_manifest(self.store, state, subject.version))
-        signers = tuple({key.id: key for key in keys}.values())
-        return Resolved(subject.model, subject.version, subject.manifest), signers
+            keys += Gate(self.store, self.cache.root, demanding(asked)).check(found.subject, None)
+        self.cache.snapshot(self._pulled(found))
+        return found.resolved, tuple({key.id: key for key in keys}.values())
 
     def sbom(self, ref: str) -> dict[str, Any]:
         """The version's bill of materials: a CycloneDX 1.6 document, as JSON."""
@@ -249,7 +279,8 @@ class Registry:
         """What stands where models stand and can be one: somebody's notes beside them are no concern."""
         return tuple(name for name in self.store.children("models") if names.is_model_name(name))
 
-    def _publisher(self, name: str, key: Path | None) -> Publisher:
+    def publisher(self, name: str, key: Path | None = None) -> Publisher:
+        """What writes versions of a model as this registry does, signed where the file of a private key is given."""
         return Publisher(
             self.store,
             names.model_name(name),
@@ -257,6 +288,7 @@ class Registry:
             self._chunk_size,
             signer=None if key is None else read_private(key),
             witness=self._witness,
+            progress=self._progress,
         )
 
     def _state(self, name: str) -> ModelState:
@@ -268,13 +300,19 @@ class Registry:
             raise NotFoundError(f"{self.store.url} has no model {name!r}; {near(name, known)}")
         return state
 
-    def _permitted(self, ref: str) -> tuple[ModelState, Subject, tuple[PublicKey, ...]]:
-        """The version that a reference stands for, past the gate, and the keys that opened it."""
+    def _permitted(self, ref: str) -> _Permitted:
+        """The version that a reference stands for, by the store or by its last answer, past the gate."""
         parsed = names.parse_ref(ref)
-        state = self._state(parsed.model)
-        version = _select(parsed, state)
-        subject = Subject(parsed.model, version, state.versions[version].manifest)
-        return state, subject, self._gate.check(subject, _alias_meant(parsed, state))
+        known = self._answers.latest(parsed.model, lambda: self._state(parsed.model))
+        version = _select(parsed, known.state)
+        subject = Subject(parsed.model, version, known.state.versions[version].manifest)
+        return _Permitted(known, subject, self._gate.check(subject, _alias_meant(parsed, known.state)))
+
+    def _pulled(self, found: _Permitted) -> Manifest:
+        """The manifest of a version, kept in the cache, and with it the answer that led to it."""
+        manifest = self.cache.manifest(found.known.state, found.subject.version)
+        self._answers.remember(found.known)
+        return manifest
 
     def _manifest(self, ref: str) -> tuple[ModelState, Manifest]:
         parsed = names.parse_ref(ref)

@@ -50,6 +50,17 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def changed(path: Path) -> CorruptError:
+    """The error for a file that is not what it was when it was digested."""
+    return CorruptError(f"{path}: the file changed while it was published; run it again")
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    with open_regular(path) as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

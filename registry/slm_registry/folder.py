@@ -8,20 +8,43 @@ import hashlib
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from slm_registry.errors import CorruptError, StoreError
-from slm_registry.files import make_folders, open_regular, os_errors, sync_folder
-from slm_registry.hashing import read_blocks
+from slm_registry.files import changed, make_folders, open_regular, os_errors, sync_file, sync_folder
+from slm_registry.hashing import FileDigests, digest_file, read_blocks
 from slm_registry.items import Item
 from slm_registry.names import check_key
+from slm_registry.parallel import each
+from slm_registry.partial import blocks_at, copy_at, locked, write_at
+from slm_registry.progress import Moved, ignore
 
 # Below a file there is nothing, just as below a folder that is missing.
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _TEMPORARY = ".tmp"
+# A disk gains little from more, and a network file system something.
+_LANES = 4
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+
+
+class Copy:
+    """A file being copied into the store while somebody else digests it."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self.digest = ""
+        self._file = file
+
+    def write(self, block: bytes) -> None:
+        """Append to the copy."""
+        with os_errors("write", self.path):
+            self._file.write(block)
+
+    def keep(self, digest: str) -> None:
+        """Say what was written; without this the copy is removed."""
+        self.digest = digest.removeprefix("sha256:")
 
 
 class FolderStore:
@@ -31,6 +54,8 @@ class FolderStore:
         self.root = root.absolute()
         self.url = str(root)
         self.identity = f"file://{os.path.normpath(self.root)}"
+        # Copies made while their files were digested, by bare digest (see `copying`).
+        self._copies: dict[str, Path] = {}
 
     def get(self, key: str, limit: int) -> bytes | None:
         path = self._path(key)
@@ -53,6 +78,16 @@ class FolderStore:
                     yield from read_blocks(file, end - start)
             except _ABSENT:
                 return
+
+    def copy_range(self, key: str, start: int, end: int, target: int) -> int:
+        """Copy a stretch of an object to the same place in an open file without its bytes passing here; how many there were."""
+        path = self._path(key)
+        with os_errors("read", path):
+            try:
+                with open_regular(path) as file:
+                    return copy_at(file.fileno(), target, start, end)
+            except _ABSENT:
+                return 0
 
     def size(self, key: str) -> int | None:
         path = self._path(key)
@@ -85,19 +120,62 @@ class FolderStore:
         with os_errors("write", target), self._written(data) as temporary:
             self._move(temporary, target)
 
-    def put_blob(self, key: str, source: Path, hex_digest: str) -> None:
+    def put_blob(
+        self,
+        key: str,
+        source: Path,
+        hex_digest: str,
+        digests: FileDigests | None = None,
+        moved: Moved = ignore,
+    ) -> bool:
         target = self._path(key)
+        copy = self._copies.pop(hex_digest, None)
+        if copy is not None:
+            with os_errors("write", target):
+                sync_file(copy)
+                self._move(copy, target)
+                moved(target.stat().st_size)
+            return True
         with os_errors("read", source):
-            data = open_regular(source)
-        with data, os_errors("write", target), self._temporary() as (temporary, file):
-            hasher = hashlib.sha256()
-            for block in read_blocks(data):
-                hasher.update(block)
-                file.write(block)
-            if hasher.hexdigest() != hex_digest:
-                raise CorruptError(f"{source}: the file changed while it was published; run it again")
-            _finish(file)
-            self._move(temporary, target)
+            opened = open_regular(source)
+        with opened, os_errors("write", target):
+            known = digests or digest_file(opened)
+            if known.digest != f"sha256:{hex_digest}":
+                raise changed(source)
+            folder = self.root / ".tmp"
+            make_folders(folder)
+            path = folder / f"{hex_digest}.partial"
+            with locked(path) as descriptor:
+                _fill(opened.fileno(), descriptor, known, source, moved)
+                os.fsync(descriptor)
+                self._move(path, target)
+        # Each chunk was hashed in the memory that it was written from; to read it back would ask that memory again.
+        return True
+
+    @contextlib.contextmanager
+    def copying(self) -> Iterator[Callable[[], contextlib.AbstractContextManager[Copy]]]:
+        """For as long as this lasts, files can be copied beside the data while they are digested; `put_blob` then only
+        moves such a copy to its name. What no blob became of is removed at the end."""
+        made: list[Copy] = []
+
+        @contextlib.contextmanager
+        def one() -> Iterator[Copy]:
+            with os_errors("write", self.root), self._temporary() as (path, file):
+                copy = Copy(path, file)
+                yield copy
+                file.flush()
+                if copy.digest and copy.digest not in self._copies:
+                    self._copies[copy.digest] = path.rename(path.with_suffix(".copy"))
+                    made.append(copy)
+
+        try:
+            yield one
+        finally:
+            for copy in made:
+                # What was taken by put_blob, for whichever file of this content, is no longer ours.
+                left = self._copies.pop(copy.digest, None)
+                if left is not None:
+                    left.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -164,6 +242,26 @@ def _items(folder: Path, prefix: str) -> Iterator[Item]:
                 continue
             if stat.S_ISREG(state.st_mode) and not entry.name.startswith("."):
                 yield Item(f"{prefix}/{entry.name}", state.st_size, state.st_mtime)
+
+
+def _fill(source: int, target: int, known: FileDigests, path: Path, moved: Moved) -> None:
+    """Bring an open file to the bytes of another, chunk by chunk, writing only what is not there from an earlier run."""
+    begun = os.fstat(target).st_size
+
+    def copy(span: tuple[int, int, str]) -> None:
+        start, end, digest = span
+        hasher = hashlib.sha256()
+        for block in blocks_at(source, start, end):
+            hasher.update(block)
+            if start >= begun or os.pread(target, len(block), start) != block:
+                write_at(target, block, start)
+            start += len(block)
+            moved(len(block))
+        if hasher.hexdigest() != digest:
+            raise changed(path)
+
+    each(copy, known.spans(), _LANES)
+    os.ftruncate(target, known.size)
 
 
 def _finish(file: BinaryIO) -> None:

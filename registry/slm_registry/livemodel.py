@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from slm_registry import names
 from slm_registry.client import Registry, Resolved
-from slm_registry.errors import CorruptError
+from slm_registry.errors import CorruptError, UnreachableError
 from slm_registry.events import Feed
 from slm_registry.runner import Runner
 from slm_registry.runtime import TextClassifier
@@ -106,9 +106,15 @@ class LiveModel:
             self.status.as_of = at
             return
         resolved = await asyncio.to_thread(self._registry.resolve, self.ref)
+        _check_fresh(resolved, at)
         self.status.as_of = at
         if resolved != self.resolved:
             new = await asyncio.to_thread(self._ready)
+            try:
+                _check_fresh(new.resolved, at)
+            except UnreachableError:
+                _retire(new)
+                raise
             old, self._current = self._current, new
             self.status.reloads += 1
             logger.info("%s: from %s to %s", self.ref, old.resolved.version, new.resolved.version)
@@ -142,6 +148,14 @@ def _retire(held: Held) -> None:
 def _close_if_done(held: Held) -> None:
     if held.retired and held.users == 0:
         held.runner.close()
+
+
+def _check_fresh(resolved: Resolved, at: datetime.datetime) -> None:
+    """Raise where the store did not answer and the cache did: the reference is looked up again at the next look."""
+    if datetime.datetime.fromisoformat(resolved.as_of) < at.replace(microsecond=0):
+        raise UnreachableError(
+            f"{resolved.model}: the store was not to be reached; its last answer is of {resolved.as_of}"
+        )
 
 
 def _now() -> datetime.datetime:

@@ -14,7 +14,7 @@ import hashlib
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -77,22 +77,19 @@ def export_layout(store: Store, cache: Cache, model: str, version: str, digest: 
 
 
 def import_layout(
-    store: Store,
-    actor: str,
+    publisher: Publisher,
     layout: Path,
-    model: str,
     *,
     tag: str | None = None,
     version: str | None = None,
     scratch: Path,
     reason: str = "",
 ) -> Imported:
-    """Publish the manifest of a layout as a version of `model`; `scratch` is a folder to work in.
+    """Publish the manifest of a layout as a version of the publisher's model; `scratch` is a folder to work in.
 
     The manifest's bytes stay the same where this package wrote them, for this model and version. Raises CorruptError
     for a layout that is not what it says, RefusedError for content that no bundle may hold.
     """
-    names.model_name(model)
     source = _read_manifest(layout, tag)
     wanted = version or source.version
     work = scratch / uuid.uuid4().hex
@@ -100,8 +97,8 @@ def import_layout(
         make_folders(work)
         for path, digest, size in source.layers:
             _copy_blob(layout, digest, size, work / path)
-        publisher = Publisher(store, model, actor, source.chunk_size)
-        done = publisher.publish(work, version=wanted, lineage=source.lineage, alias=None, reason=reason)
+        writer = replace(publisher, chunk_size=source.chunk_size)
+        done = writer.publish(work, version=wanted, lineage=source.lineage, alias=None, reason=reason)
     same = done.digest == source.digest
     return Imported(done, source.digest, same, "" if same else _why(source, done))
 

@@ -5,7 +5,9 @@ lease -> blobs that are missing -> each checked -> manifest -> signature -> log 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +16,22 @@ from slm_registry import leases, names
 from slm_registry.aliases import Mover
 from slm_registry.blobs import read_manifest, upload
 from slm_registry.bundle import read_bundle
-from slm_registry.errors import ConflictError
+from slm_registry.errors import ConflictError, CorruptError
+from slm_registry.folder import FolderStore
 from slm_registry.hashing import CHUNK, digest_of
 from slm_registry.history import History, Operation
 from slm_registry.keys import PrivateKey
 from slm_registry.log import ModelState, check_words
 from slm_registry.manifest import BundleFile, encode_config, encode_manifest
 from slm_registry.memory import Witness
+from slm_registry.progress import Progress
 from slm_registry.signatures import Subject, put_signature
 from slm_registry.stores import Store
 
+logger = logging.getLogger("slm_registry")
 _ROUNDS = 50
+# How many manifests are read to learn which files need not be read back.
+_TRUSTED_VERSIONS = 8
 
 
 class _TakenError(ConflictError):
@@ -65,9 +72,17 @@ class Publisher:
     chunk_size: int = CHUNK
     signer: PrivateKey | None = None
     witness: Witness | None = None
+    progress: Progress | None = None
 
     def publish(
-        self, folder: Path, *, version: str | None, lineage: Mapping[str, Any], alias: str | None, reason: str
+        self,
+        folder: Path,
+        *,
+        version: str | None,
+        lineage: Mapping[str, Any],
+        alias: str | None,
+        reason: str,
+        repair: bool = False,
     ) -> Published:
         """Publish a folder; see `Registry.publish`."""
         names.model_name(self.model)
@@ -76,8 +91,14 @@ class Publisher:
             names.version_key(version)
         if alias is not None:
             names.alias_name(alias)
-        files = read_bundle(folder, self.chunk_size)
-        published = self._publish_files(folder, files, version, lineage, reason)
+        with contextlib.ExitStack() as stack:
+            # In a folder each new file is copied while it is digested: the digest of what it names is then in one pass.
+            copying = stack.enter_context(self.store.copying()) if isinstance(self.store, FolderStore) else None
+            held = self._newest_files() if copying else ()
+            files = read_bundle(folder, self.chunk_size, copying, held)
+            if repair:
+                self._upload(folder, files)
+            published = self._publish_files(folder, files, version, lineage, reason)
         if alias is None:
             return published
         Mover(self.store, self.model, self.actor).move(alias, published.version, reason=reason)
@@ -88,7 +109,7 @@ class Publisher:
     ) -> Published:
         history = History(self.store, self.model)
         for _ in range(_ROUNDS):
-            state = history.state() if self.witness is None else self.witness.state(self.model)
+            state = self._state()
             if version is None and (held := self._held(state, files)) is not None:
                 return held
             prepared = self._prepare(version or names.next_patch(state.newest()), files, lineage)
@@ -98,7 +119,7 @@ class Publisher:
                     self._sign(prepared)
                     return Published(self.model, prepared.version, prepared.digest, created=False)
                 with leases.held(self.store, self.model, self.actor, _blobs_of(files, prepared)) as lease:
-                    self._bring(folder, files, prepared)
+                    self._bring(folder, files, prepared, self._trusted(state))
                     while lease.lapsed():
                         self._bring(folder, files, prepared)
                     created = history.append(decide, actor=self.actor, reason=reason)[1]
@@ -106,6 +127,35 @@ class Publisher:
                 continue
             return Published(self.model, prepared.version, prepared.digest, created)
         raise ConflictError(f"model {self.model!r}: other publishers were first {_ROUNDS} times; run it again")
+
+    def _state(self) -> ModelState:
+        return History(self.store, self.model).state() if self.witness is None else self.witness.state(self.model)
+
+    def _upload(
+        self, folder: Path, files: Sequence[BundleFile], small: Sequence[bytes] = (), trusted: Collection[str] = ()
+    ) -> None:
+        upload(self.store, folder, files, small, chunk_size=self.chunk_size, trusted=trusted, progress=self.progress)
+
+    def _newest_files(self) -> set[tuple[str, int]]:
+        """Path and size of the newest version's files, which are likely to be the same again."""
+        state = self._state()
+        newest = state.newest()
+        if newest is None:
+            return set()
+        return {(file.path, file.size) for file in read_manifest(self.store, state, newest).files}
+
+    def _trusted(self, state: ModelState) -> set[str]:
+        """The files of this model's versions that matter most: each was checked before its version was committed."""
+        newest = state.newest()
+        versions = [newest] if newest else []
+        versions += [alias.version for alias in state.aliases.values()]
+        found: set[str] = set()
+        for version in list(dict.fromkeys(versions))[:_TRUSTED_VERSIONS]:
+            try:
+                found.update(file.digest for file in read_manifest(self.store, state, version).files)
+            except CorruptError as error:
+                logger.warning("its files will be read back: %s", error)
+        return found
 
     def _held(self, state: ModelState, files: Sequence[BundleFile]) -> Published | None:
         """The newest version, where it holds exactly these files."""
@@ -121,9 +171,11 @@ class Publisher:
         config = encode_config(self.model, version, files, lineage)
         return _Prepared(version, config, encode_manifest(self.model, version, files, config, self.chunk_size))
 
-    def _bring(self, folder: Path, files: Sequence[BundleFile], prepared: _Prepared) -> None:
+    def _bring(
+        self, folder: Path, files: Sequence[BundleFile], prepared: _Prepared, trusted: Collection[str] = ()
+    ) -> None:
         """Everything that the version consists of, where it is not there yet."""
-        upload(self.store, folder, files, (prepared.config, prepared.manifest))
+        self._upload(folder, files, (prepared.config, prepared.manifest), trusted)
         self._sign(prepared)
 
     def _sign(self, prepared: _Prepared) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import io
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
@@ -26,13 +25,17 @@ from slm_registry.errors import (
     UnreachableError,
     UsageError,
 )
-from slm_registry.files import open_regular, os_errors
+from slm_registry.files import changed, open_regular, os_errors
+from slm_registry.hashing import FileDigests, digest_file
 from slm_registry.items import Item
+from slm_registry.multipart import MultipartUpload, changed_is, check_body, checksum, is_checked
 from slm_registry.names import check_key
+from slm_registry.parallel import LANES
+from slm_registry.progress import Moved, ignore
 
 ATTEMPTS = 6
-SINGLE_PUT = 64 << 20
-_PART = 16 << 20
+# What is larger goes in parts of at least PART bytes, so that no more than LANES of them are in memory.
+SINGLE_PUT = PART = 16 << 20
 _BLOCK = 1 << 20
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _LOST = {"412", "PreconditionFailed"}
@@ -189,7 +192,7 @@ class S3Store:
     def _try_create(self, key: str, data: bytes) -> bool | None:
         """True: written. False: there was one. None: the store asks to try again."""
         try:
-            self._client.put_object(**self._at(key), Body=data, IfNoneMatch="*", ChecksumSHA256=_checksum(data))
+            self._client.put_object(**self._at(key), Body=data, IfNoneMatch="*", ChecksumSHA256=checksum(data))
         except self._service_error as error:
             if _code(error) in _LOST:
                 return False
@@ -199,26 +202,35 @@ class S3Store:
         return True
 
     def put(self, key: str, data: bytes) -> None:
-        with self._errors("write", key):
-            self._client.put_object(**self._at(key), Body=data, ChecksumSHA256=_checksum(data))
+        self._put(key, data, checksum(data))
 
-    def put_blob(self, key: str, source: Path, hex_digest: str) -> None:
+    def _put(self, key: str, data: bytes, sha256: str) -> Mapping[str, Any]:
+        with self._errors("write", key):
+            answer: Mapping[str, Any] = self._client.put_object(**self._at(key), Body=data, ChecksumSHA256=sha256)
+        return answer
+
+    def put_blob(
+        self,
+        key: str,
+        source: Path,
+        hex_digest: str,
+        digests: FileDigests | None = None,
+        moved: Moved = ignore,
+    ) -> bool:
         with os_errors("read", source), open_regular(source) as file:
             if os.fstat(file.fileno()).st_size > SINGLE_PUT:
-                self._put_large(key, file)
-                return
+                known = digests or digest_file(file)
+                if known.digest != f"sha256:{hex_digest}":
+                    raise changed(source)
+                with self._errors("write", key):
+                    upload = MultipartUpload(self._client, self._at(key), file.fileno(), source, known, moved)
+                    return upload.run(PART)
             data = file.read()
-        if hashlib.sha256(data).hexdigest() != hex_digest:
-            raise CorruptError(f"{source}: the file changed while it was published; run it again")
-        self.put(key, data)
-
-    def _put_large(self, key: str, file: Any) -> None:
-        """Parts in parallel. The digest of the whole is checked by the publisher, who reads it back."""
-        from boto3.s3.transfer import TransferConfig
-
-        config = TransferConfig(multipart_threshold=SINGLE_PUT, multipart_chunksize=_PART, max_concurrency=4)
-        with self._errors("write", key):
-            self._client.upload_fileobj(file, **self._at(key), Config=config)
+        expected = base64.b64encode(bytes.fromhex(hex_digest)).decode()
+        with changed_is(source):
+            answer = self._put(key, data, expected)
+        moved(len(data))
+        return is_checked(answer, data, expected)
 
     def delete(self, key: str) -> None:
         with self._errors("remove", key):
@@ -294,7 +306,6 @@ class S3Store:
 
     @contextlib.contextmanager
     def _errors(self, what: str, key: str) -> Iterator[None]:
-        from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError
 
         try:
@@ -303,7 +314,7 @@ class S3Store:
             raise
         except self._service_error as error:
             raise self._service_failure(what, key, error) from error
-        except (BotoCoreError, Boto3Error, OSError) as error:
+        except (BotoCoreError, OSError) as error:
             raise self._client_failure(what, key, error) from error
 
     def _service_failure(self, what: str, key: str, error: Exception) -> StoreError:
@@ -337,6 +348,7 @@ def _make_client(endpoint_url: str | None, region: str | None) -> Any:
     config = Config(
         connect_timeout=10,
         read_timeout=60,
+        max_pool_connections=2 * LANES,
         retries={"mode": "standard", "total_max_attempts": 4},
         # The default checksums break on some look-alikes, and readers check SHA-256 themselves.
         request_checksum_calculation="when_required",
@@ -346,11 +358,14 @@ def _make_client(endpoint_url: str | None, region: str | None) -> Any:
     try:
         # A session of its own: the default one is shared by the whole process and not safe to set up in threads.
         session = boto3.session.Session(region_name=region)
-        return session.client(
+        client = session.client(
             "s3", endpoint_url=endpoint_url, region_name=session.region_name or "us-east-1", config=config
         )
     except (BotoCoreError, ValueError) as error:
         raise UsageError(f"the S3 client cannot be set up: {error}; check endpoint, region and profile") from error
+    for operation in ("PutObject", "UploadPart"):
+        client.meta.events.register(f"before-send.s3.{operation}", check_body)
+    return client
 
 
 def _code(error: Exception) -> str:
@@ -359,10 +374,6 @@ def _code(error: Exception) -> str:
 
 def _status(error: Exception) -> int:
     return int(getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _checksum(data: bytes) -> str:
-    return base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
 def _pause(attempt: int, sleep: Callable[[float], None] = time.sleep) -> None:

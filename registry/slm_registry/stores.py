@@ -10,7 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 from slm_registry.errors import UsageError
 from slm_registry.folder import FolderStore
+from slm_registry.hashing import FileDigests
 from slm_registry.items import Item
+from slm_registry.progress import Moved, ignore
 
 
 class Store(Protocol):
@@ -38,8 +40,20 @@ class Store(Protocol):
         `data` must be unique to the caller (it carries a nonce): a call whose answer got lost recognises its own.
         """
 
-    def put_blob(self, key: str, source: Path, hex_digest: str) -> None:
-        """Store a file whose key is its content. Raises CorruptError if the file no longer has that digest."""
+    def put_blob(
+        self,
+        key: str,
+        source: Path,
+        hex_digest: str,
+        digests: FileDigests | None = None,
+        moved: Moved = ignore,
+    ) -> bool:
+        """Store a file whose key is its content, going on where an earlier attempt broke.
+
+        `digests` are the file's, where the caller knows them. `moved` hears of each piece, in bytes. Answers whether
+        what was stored is checked: False asks the caller to read it back. Raises CorruptError if the file no longer
+        has that digest.
+        """
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace a small object, atomically."""

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ class Bomb:
 
     def __init__(self, at: int, when: str) -> None:
         self.at, self.when, self.steps = at, when, 0
+        self.lock = threading.Lock()
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **options: Any) -> Any:
-            self.steps += 1
-            mine = self.steps == self.at
+            with self.lock:
+                self.steps += 1
+                mine = self.steps == self.at
             if mine and self.when == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
             result = function(*args, **options)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from slm_registry.hashing import FileDigests
 from slm_registry.items import Item
+from slm_registry.progress import Moved, ignore
 from slm_registry.stores import Store
 
 
@@ -37,9 +39,16 @@ class RecordingStore:
         self.calls.append(("create", key))
         return self.inner.create(key, data)
 
-    def put_blob(self, key: str, source: Path, hex_digest: str) -> None:
+    def put_blob(
+        self,
+        key: str,
+        source: Path,
+        hex_digest: str,
+        digests: FileDigests | None = None,
+        moved: Moved = ignore,
+    ) -> bool:
         self.calls.append(("put_blob", key))
-        self.inner.put_blob(key, source, hex_digest)
+        return self.inner.put_blob(key, source, hex_digest, digests, moved)
 
     def put(self, key: str, data: bytes) -> None:
         self.calls.append(("put", key))

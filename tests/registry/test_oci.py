@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def export(registry: Registry, ref: str, out: Path) -> Path:
 
 def bring(registry: Registry, layout: Path, name: str, **options: Any) -> oci.Imported:
     scratch = registry.cache.root / ".tmp"
-    return oci.import_layout(registry.store, "bob", layout, name, scratch=scratch, **options)
+    publisher = replace(registry.publisher(name), actor="bob")
+    return oci.import_layout(publisher, layout, scratch=scratch, **options)
 
 
 @pytest.fixture

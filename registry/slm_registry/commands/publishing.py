@@ -25,6 +25,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     publish.add_argument("--alias", help="point this alias at the version")
     publish.add_argument("--reason", default="", help="why, for the log")
     publish.add_argument("--key", metavar="FILE", help="sign with this private key (default: $SLM_REGISTRY_KEY)")
+    publish.add_argument("--repair", action="store_true", help="read every file back, and write what is damaged again")
     publish.set_defaults(run=_publish)
 
     alias = commands.add_parser("alias", parents=[common], help="point an alias at a version")
@@ -45,6 +46,7 @@ def _publish(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]
         alias=options.alias,
         reason=options.reason,
         key=options.key,
+        repair=options.repair,
     )
     text = f"{'published' if done.created else 'already there:'} {done.model}@{done.version} {done.digest}"
     return asdict(done), text + (f"\n{done.model}@{done.alias} -> {done.version}" if done.alias else "")

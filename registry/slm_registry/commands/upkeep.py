@@ -14,6 +14,7 @@ from slm_registry.client import Registry
 from slm_registry.commands.tables import size_text, table
 from slm_registry.errors import CorruptError, UsageError
 from slm_registry.items import Item
+from slm_registry.keys import default_key
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -109,10 +110,8 @@ def _export(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
 
 def _import(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     done = oci.import_layout(
-        registry.store,
-        registry.actor,
+        registry.publisher(options.name, default_key()),
         Path(options.layout),
-        options.name,
         tag=options.tag,
         version=options.version,
         scratch=registry.cache.root / ".tmp",
