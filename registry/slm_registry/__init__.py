@@ -12,8 +12,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slm_registry.aliases import UNSET
+    from slm_registry.aliases import UNSET, Moved
     from slm_registry.client import Details, Registry, Resolved, Row
+    from slm_registry.compare import Comparison
+    from slm_registry.entries import Entry
     from slm_registry.errors import (
         AccessError,
         ConflictError,
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
         UnreachableError,
         UsageError,
     )
-    from slm_registry.log import Entry
     from slm_registry.manifest import BundleFile
     from slm_registry.publish import Published
     from slm_registry.runtime import Prediction, TextClassifier
@@ -41,11 +42,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "AccessError": "errors",
     "BundleFile": "manifest",
+    "Comparison": "compare",
     "ConflictError": "errors",
     "CorruptError": "errors",
     "Details": "client",
-    "Entry": "log",
+    "Entry": "entries",
     "InputTypeError": "errors",
+    "Moved": "aliases",
     "NoSpaceError": "errors",
     "NotFoundError": "errors",
     "PolicyError": "errors",
@@ -82,11 +85,13 @@ __all__ = [
     "UNSET",
     "AccessError",
     "BundleFile",
+    "Comparison",
     "ConflictError",
     "CorruptError",
     "Details",
     "Entry",
     "InputTypeError",
+    "Moved",
     "NoSpaceError",
     "NotFoundError",
     "PolicyError",

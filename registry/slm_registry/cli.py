@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from slm_registry import __version__
 from slm_registry.client import Registry
-from slm_registry.commands import publishing, reading
+from slm_registry.commands import lifecycle, publishing, reading, searching
 from slm_registry.errors import RegistryError, UsageError
 
 _EPILOG = """\
@@ -19,7 +19,7 @@ exit codes: 0 done, 2 bad name or option, 3 not found, 4 conflict, 5 corrupt, 6 
 8 refused by policy, 7 store unreachable, read-only, full, or without credentials"""
 
 
-_GROUPS = (publishing, reading)
+_GROUPS = (publishing, lifecycle, reading, searching)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,7 +57,7 @@ def _take_late(options: argparse.Namespace, late: Sequence[str]) -> None:
     flags = [word for word in late if word.startswith("-")]
     if options.command == "predict" and not flags:
         options.texts += late
-    elif options.command == "list" and options.name is None and len(late) == 1 and not flags:
+    elif options.command in ("list", "search") and options.name is None and len(late) == 1 and not flags:
         options.name = late[0]
     elif late:
         raise UsageError(f"unrecognized arguments: {' '.join(late)}; see slm-registry {options.command} --help")

@@ -5,11 +5,7 @@ lease -> blobs that are missing -> each checked -> manifest -> (signature) -> lo
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import logging
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +14,15 @@ from slm_registry import names
 from slm_registry.aliases import Mover
 from slm_registry.blobs import read_manifest, upload
 from slm_registry.bundle import read_bundle
-from slm_registry.errors import ConflictError, StoreError
+from slm_registry.entries import check_words
+from slm_registry.errors import ConflictError
+from slm_registry.facts import read_facts
 from slm_registry.hashing import CHUNK, digest_of
 from slm_registry.history import History, Operation
-from slm_registry.jsonio import canonical
-from slm_registry.log import ModelState, check_words
+from slm_registry.leases import lease
+from slm_registry.log import ModelState
 from slm_registry.manifest import BundleFile, encode_config, encode_manifest
 from slm_registry.stores import Store
-
-logger = logging.getLogger("slm_registry")
-
 
 _ROUNDS = 50
 
@@ -58,6 +53,10 @@ class _Prepared:
     @property
     def digest(self) -> str:
         return digest_of(self.manifest)
+
+    def blobs(self, files: Sequence[BundleFile]) -> set[str]:
+        """The digests of every blob that the version consists of."""
+        return {file.digest for file in files} | {digest_of(self.config), self.digest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +93,19 @@ class Publisher:
             state = history.state()
             if version is None and (held := self._held(state, files)) is not None:
                 return held
-            prepared = self._prepare(version or names.next_patch(state.newest()), files, lineage)
-            decide = _commit(self.model, prepared, files, chosen_here=version is None)
+            prepared = self._prepare(version or names.next_patch(state.highest()), files, lineage)
+            size = sum(file.size for file in files)
+            entry = {
+                "version": prepared.version,
+                "manifest": prepared.digest,
+                "size": size,
+                "facts": read_facts(folder, lineage),
+            }
+            decide = _commit(self.model, entry, chosen_here=version is None)
             try:
                 if decide(state) is None:
                     return Published(self.model, prepared.version, prepared.digest, created=False)
-                with self._lease(files, prepared):
+                with lease(self.store, self.model, self.actor, prepared.blobs(files)):
                     upload(self.store, folder, files, (prepared.config, prepared.manifest))
                     created = history.append(decide, actor=self.actor, reason=reason)[1]
             except _TakenError:
@@ -108,55 +114,35 @@ class Publisher:
         raise ConflictError(f"model {self.model!r}: other publishers were first {_ROUNDS} times; run it again")
 
     def _held(self, state: ModelState, files: Sequence[BundleFile]) -> Published | None:
-        """The newest version, where it holds exactly these files."""
-        newest = state.newest()
-        if newest is None:
+        """The highest version, where it holds exactly these files."""
+        highest = state.highest()
+        if highest is None:
             return None
-        manifest = read_manifest(self.store, state, newest)
+        manifest = read_manifest(self.store, state, highest)
         if manifest.file_digests() != {file.path: file.digest for file in files}:
             return None
-        return Published(self.model, newest, manifest.digest, created=False)
+        return Published(self.model, highest, manifest.digest, created=False)
 
     def _prepare(self, version: str, files: Sequence[BundleFile], lineage: Mapping[str, Any]) -> _Prepared:
         config = encode_config(self.model, version, files, lineage)
         return _Prepared(version, config, encode_manifest(self.model, version, files, config, self.chunk_size))
 
-    @contextlib.contextmanager
-    def _lease(self, files: Sequence[BundleFile], prepared: _Prepared) -> Iterator[None]:
-        """Tell a garbage collector which blobs are about to be referenced."""
-        key = f"leases/{uuid.uuid4().hex}.json"
-        blobs = sorted({file.digest for file in files} | {digest_of(prepared.config), prepared.digest})
-        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        lease = {"format": 1, "model": self.model, "actor": self.actor, "at": at, "blobs": blobs}
-        if not self.store.create(key, canonical(lease)):
-            raise StoreError(f"{self.store.url}: the lease {key} exists already; run it again")
-        try:
-            yield
-        finally:
-            try:
-                self.store.delete(key)
-            except StoreError as error:
-                # It expires by itself, and must not hide what happened under it.
-                logger.warning("the lease %s was not removed: %s", key, error)
 
-
-def _commit(
-    model: str, prepared: _Prepared, files: Sequence[BundleFile], *, chosen_here: bool
-) -> Callable[[ModelState], Operation | None]:
+def _commit(model: str, entry: Mapping[str, Any], *, chosen_here: bool) -> Callable[[ModelState], Operation | None]:
     """What the publish entry depends on: None where the version stands already, an error where it is another's."""
+    version, digest = entry["version"], entry["manifest"]
 
     def decide(state: ModelState) -> Operation | None:
-        held = state.versions.get(prepared.version)
-        if held is not None and held.manifest == prepared.digest:
+        held = state.versions.get(version)
+        if held is not None and held.manifest == digest:
             return None
-        if chosen_here and names.next_patch(state.newest()) != prepared.version:
-            raise _TakenError(prepared.version)
+        if chosen_here and names.next_patch(state.highest()) != version:
+            raise _TakenError(version)
         if held is not None:
             raise ConflictError(
-                f"{model}@{prepared.version} holds other content: published by {held.actor} at {held.at} as "
-                f"{held.manifest}, now it would be {prepared.digest}; versions never change, publish a new one"
+                f"{model}@{version} holds other content: published by {held.actor} at {held.at} as "
+                f"{held.manifest}, now it would be {digest}; versions never change, publish a new one"
             )
-        size = sum(file.size for file in files)
-        return Operation("publish", {"version": prepared.version, "manifest": prepared.digest, "size": size})
+        return Operation("publish", entry)
 
     return decide

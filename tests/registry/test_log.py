@@ -12,20 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slm_registry import CorruptError, Registry
+from slm_registry.entries import Entry, encode_entry, entry_key, parse_entry
+from slm_registry.hints import parse_head
 from slm_registry.history import History, Operation
 from slm_registry.jsonio import canonical
-from slm_registry.log import (
-    Entry,
-    ModelState,
-    encode_entry,
-    encode_head,
-    entry_key,
-    fold,
-    next_state,
-    parse_entry,
-    parse_head,
-    state_digest,
-)
+from slm_registry.log import ModelState, fold, next_state, state_digest
 from slm_registry.stores import Store
 
 from tests.registry.recording import RecordingStore
