@@ -191,7 +191,7 @@ def test_the_order_of_publish(store: Store, bundle: Path, tmp_path: Path) -> Non
         *["put_blob blobs"] * 5,
         *["put blobs"] * 2,
         "create models",
-        "put models",
+        *["put models"] * 2,
         "delete leases",
     ]
     assert store.children("leases") == []
