@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +64,17 @@ def check_facts(value: Any) -> None:
     if not isinstance(value, dict) or value.keys() != _KEYS:
         raise ValueError(f"facts: the fields {', '.join(sorted(_KEYS))} were expected")
     metrics, labels, lineage = value["metrics"], value["labels"], value["lineage"]
-    if not (value["task"] is None or _is_word(value["task"])):
+    if not (value["task"] is None or _are_words([value["task"]])):
         raise ValueError("facts: the task is no short text")
-    if not isinstance(metrics, dict) or len(metrics) > MAX_METRICS or not all(map(_is_metric, metrics.items())):
+    if not isinstance(metrics, dict) or len(metrics) > MAX_METRICS or not _are_metrics(metrics):
         raise ValueError(f"facts: the metrics are not at most {MAX_METRICS} numbers with short names")
-    if not isinstance(labels, list) or len(labels) > MAX_LABELS or not all(map(_is_word, labels)):
+    if not isinstance(labels, list) or len(labels) > MAX_LABELS or not _are_words(labels):
         raise ValueError(f"facts: the labels are not at most {MAX_LABELS} short texts")
     if type(value["label_count"]) is not int or value["label_count"] < len(labels):
         raise ValueError("facts: the number of labels is wrong")
     if not isinstance(lineage, dict) or len(lineage) > MAX_LINEAGE:
         raise ValueError(f"facts: the lineage is not an object of at most {MAX_LINEAGE} texts")
-    if not all(_is_word(key) and _is_word(item) for key, item in lineage.items()):
+    if not (_are_words(lineage) and _are_words(lineage.values())):
         raise ValueError("facts: a name or a value of the lineage is no short text")
 
 
@@ -88,16 +88,18 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", item
 
 
-def _is_word(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_WORD
+# Ten thousand versions are checked at once, so these two loop in C.
+def _are_words(values: Collection[Any]) -> bool:
+    return set(map(type, values)) <= {str} and max(map(len, values), default=0) <= MAX_WORD
 
 
-def _is_number(value: object) -> bool:
-    return (type(value) is int and abs(value) < 1 << 63) or (type(value) is float and math.isfinite(value))
-
-
-def _is_metric(item: tuple[object, object]) -> bool:
-    return _is_word(item[0]) and _is_number(item[1])
+def _are_metrics(metrics: Mapping[Any, Any]) -> bool:
+    if not _are_words(metrics) or not set(map(type, metrics.values())) <= {int, float}:
+        return False
+    try:
+        return all(map(math.isfinite, metrics.values()))
+    except OverflowError:
+        return False
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def _document(path: Path) -> dict[str, Any]:
 
 def _task(config: Mapping[str, Any], lineage: Mapping[str, Any]) -> str | None:
     leaves = dict(flatten(lineage))
-    named = next((str(leaves[place]) for place in _TASK if _is_word(leaves.get(place))), None)
+    named = next((str(leaves[place]) for place in _TASK if _are_words([leaves.get(place)])), None)
     if named is not None:
         return named
     classes = config.get("architectures")
@@ -126,7 +128,7 @@ def metrics_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
     own = metrics.get("model")
     rest = {key: item for key, item in metrics.items() if key != "model"}
     pairs = [*(flatten(own) if isinstance(own, Mapping) else ()), *flatten(rest)]
-    found = [pair for pair in pairs if _is_metric(pair)]
+    found = [pair for pair in pairs if _are_metrics(dict([pair]))]
     return dict(found[:MAX_METRICS])
 
 
@@ -135,7 +137,7 @@ def _bounded_labels(labels: list[str]) -> list[str]:
     room = MAX_LABEL_CHARS
     for label in labels[:MAX_LABELS]:
         room -= len(label)
-        if room < 0 or not _is_word(label):
+        if room < 0 or not _are_words([label]):
             break
         kept.append(label)
     return kept
@@ -145,7 +147,7 @@ def _lineage_facts(lineage: Mapping[str, Any]) -> dict[str, str]:
     leaves = dict(flatten(lineage))
     found = {}
     for name, places in _LINEAGE.items():
-        value = next((leaves[place] for place in places if _is_word(leaves.get(place))), None)
+        value = next((leaves[place] for place in places if _are_words([leaves.get(place)])), None)
         if value:
             found[name] = value
     return found

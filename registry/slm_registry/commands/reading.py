@@ -38,7 +38,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _list(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     rows = registry.list(options.name)
-    return [row.as_dict() for row in rows], rows_text(rows)
+    value = [{key: item for key, item in row.as_dict().items() if key != "facts"} for row in rows]
+    return value, rows_text(rows)
 
 
 def _show(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:

@@ -20,10 +20,14 @@ def size_text(size: int) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell; control characters in a cell do not reach the terminal."""
-    clean = [[("".join(c if c.isprintable() else "?" for c in cell)) for cell in row] for row in [head, *rows]]
+    clean = [[cell if cell.isprintable() else _printable(cell) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[column]) for row in clean) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in clean]
     return "\n".join(lines)
+
+
+def _printable(cell: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in cell)
 
 
 def rows_text(rows: Sequence[Row], metrics: Sequence[str] = ()) -> str:
