@@ -12,8 +12,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slm_registry.aliases import UNSET
-    from slm_registry.client import Details, Registry, Resolved, Row
+    from slm_registry.aliases import UNSET, Moved
+    from slm_registry.client import Registry
+    from slm_registry.compare import Comparison
+    from slm_registry.entries import Entry
     from slm_registry.errors import (
         AccessError,
         AddressError,
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
         UnreachableError,
         UsageError,
     )
-    from slm_registry.log import Entry
     from slm_registry.manifest import BundleFile
     from slm_registry.publish import Published
+    from slm_registry.records import Details, Resolved, Row
     from slm_registry.runtime import Model, Prediction, TextClassifier
     from slm_registry.stores import Store, open_store
     from slm_registry.webhooks import verify_webhook
@@ -44,12 +46,14 @@ _HOMES = {
     "AccessError": "errors",
     "AddressError": "errors",
     "BundleFile": "manifest",
+    "Comparison": "compare",
     "ConflictError": "errors",
     "CorruptError": "errors",
-    "Details": "client",
-    "Entry": "log",
+    "Details": "records",
+    "Entry": "entries",
     "InputTypeError": "errors",
     "Model": "runtime",
+    "Moved": "aliases",
     "NoSpaceError": "errors",
     "NotFoundError": "errors",
     "PolicyError": "errors",
@@ -59,8 +63,8 @@ _HOMES = {
     "RefusedError": "errors",
     "Registry": "client",
     "RegistryError": "errors",
-    "Resolved": "client",
-    "Row": "client",
+    "Resolved": "records",
+    "Row": "records",
     "Store": "stores",
     "StoreError": "errors",
     "TextClassifier": "runtime",
@@ -88,12 +92,14 @@ __all__ = [
     "AccessError",
     "AddressError",
     "BundleFile",
+    "Comparison",
     "ConflictError",
     "CorruptError",
     "Details",
     "Entry",
     "InputTypeError",
     "Model",
+    "Moved",
     "NoSpaceError",
     "NotFoundError",
     "PolicyError",

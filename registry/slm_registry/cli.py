@@ -11,7 +11,18 @@ from typing import NoReturn
 
 from slm_registry import __version__
 from slm_registry.client import Registry
-from slm_registry.commands import caching, certifying, publishing, reading, serving, site, trust, upkeep
+from slm_registry.commands import (
+    caching,
+    certifying,
+    lifecycle,
+    publishing,
+    reading,
+    searching,
+    serving,
+    site,
+    trust,
+    upkeep,
+)
 from slm_registry.errors import RegistryError, UsageError
 from slm_registry.progress import TextProgress
 
@@ -20,7 +31,7 @@ exit codes: 0 done, 2 bad name or option, 3 not found, 4 conflict, 5 corrupt, 6 
 8 refused by policy, 7 store unreachable, read-only, full, or without credentials"""
 
 
-_GROUPS = (publishing, reading, trust, caching, serving, upkeep, certifying, site)
+_GROUPS = (publishing, lifecycle, reading, searching, trust, caching, serving, upkeep, certifying, site)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,7 +70,7 @@ def _take_late(options: argparse.Namespace, late: Sequence[str]) -> None:
     flags = [word for word in late if word.startswith("-")]
     if options.command == "predict" and not flags:
         options.texts += late
-    elif options.command == "list" and options.name is None and len(late) == 1 and not flags:
+    elif options.command in ("list", "search") and options.name is None and len(late) == 1 and not flags:
         options.name = late[0]
     elif late:
         raise UsageError(f"unrecognized arguments: {' '.join(late)}; see slm-registry {options.command} --help")

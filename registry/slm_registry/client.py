@@ -2,75 +2,44 @@
 
 from __future__ import annotations
 
+import builtins
 import getpass
+import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slm_registry import names
-from slm_registry.aliases import UNSET, Mover, _Unset
+from slm_registry.aliases import UNSET, Expected, Moved, Mover
 from slm_registry.blobs import read_json_blob, read_manifest
 from slm_registry.cache import Cache, default_cache
-from slm_registry.errors import NotFoundError, RegistryError, UsageError, near
+from slm_registry.compare import Comparison, Side, compare
+from slm_registry.entries import Entry
+from slm_registry.errors import NotFoundError, PolicyError, UsageError, near
 from slm_registry.gate import Gate
-from slm_registry.hashing import CHUNK
+from slm_registry.hashing import CHUNK, digest_of
 from slm_registry.history import History
 from slm_registry.keys import PublicKey, default_key, read_private, read_public
-from slm_registry.log import Entry, ModelState
-from slm_registry.manifest import MAX_CONFIG, BundleFile, Manifest, parse_lineage
+from slm_registry.log import ModelState
+from slm_registry.manifest import MAX_CONFIG, Manifest, parse_lineage
+from slm_registry.marks import Marker, caution
 from slm_registry.memory import Witness
 from slm_registry.offline import Answers, Known
 from slm_registry.policy import Policy, default_policy, demanding, read_policy
 from slm_registry.progress import Progress
 from slm_registry.publish import Published, Publisher
+from slm_registry.records import Details, Resolved, Row, rows_of, status_of
 from slm_registry.runtime import DEFAULT_BATCH, TextClassifier, load_folder
 from slm_registry.sbom import bill_of_materials
+from slm_registry.search import Query, make_query
+from slm_registry.selection import alias_meant, is_exact, select
 from slm_registry.signatures import Subject, put_signature
 from slm_registry.stores import Store, open_store
 
-_BARE_ALIAS = "production"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One version in a listing; `size` is the sum of its files in bytes."""
-
-    model: str
-    version: str
-    aliases: tuple[str, ...]
-    size: int
-    digest: str
-    actor: str
-    at: str
-
-
-@dataclass(frozen=True, slots=True)
-class Details:
-    """All there is to know about a version."""
-
-    model: str
-    version: str
-    digest: str
-    aliases: tuple[str, ...]
-    size: int
-    actor: str
-    at: str
-    reason: str
-    files: tuple[BundleFile, ...]
-    lineage: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """What a reference stands for. `as_of` is when the store said so: now, or before where it cannot be reached."""
-
-    model: str
-    version: str
-    digest: str
-    as_of: str = field(default="", compare=False)
+logger = logging.getLogger("slm_registry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,37 +122,111 @@ class Registry:
             Path(folder), version=version, lineage=lineage, alias=alias, reason=reason, repair=repair
         )
 
-    def alias(
-        self, name: str, alias: str, version: str, *, expected: str | _Unset | None = UNSET, reason: str = ""
-    ) -> bool:
+    def alias(self, name: str, alias: str, version: str, *, expected: Expected = UNSET, reason: str = "") -> bool:
         """Point an alias at a version; False where it points there already.
 
         With `expected`, the version it must point at before (None: it must not exist), raises ConflictError where
-        somebody moved it meanwhile, naming who and when.
+        somebody moved it meanwhile, naming who and when; also where the version is yanked.
         """
-        names.alias_name(alias)
         names.version_key(version)
-        if isinstance(expected, str):
-            names.version_key(expected)
-        self._state(name)
-        return Mover(self.store, name, self.actor).move(alias, version, expected=expected, reason=reason)
+        return self._mover(name, alias, expected).move(alias, version, expected=expected, reason=reason)
+
+    def promote(
+        self,
+        name: str,
+        alias: str,
+        version: str,
+        *,
+        policy: str | bytes,
+        policy_digest: str | None = None,
+        evaluation: str = "metrics.json",
+        expected: Expected = UNSET,
+        reason: str = "",
+    ) -> Moved:
+        """Point an alias at a version that passed a gate, and record by which evaluation and which policy.
+
+        `evaluation` is a file of the version, by path or digest; `policy` the text of the policy, kept as a blob;
+        `policy_digest` what the gate says it applied. Both are checked again at the commit: PolicyError where the
+        version holds no such file or the text has another digest.
+        """
+        names.version_key(version)
+        text = policy.encode() if isinstance(policy, str) else policy
+        if policy_digest is not None and policy_digest != digest_of(text):
+            raise PolicyError(
+                f"policy: its text has the digest {digest_of(text)}, the gate applied {str(policy_digest)[:80]}; "
+                "hand in the policy that was applied"
+            )
+        mover = self._mover(name, alias, expected)
+        return mover.promote(alias, version, evaluation=evaluation, policy=text, expected=expected, reason=reason)
+
+    def rollback(self, name: str, alias: str, *, expected: Expected = UNSET, reason: str = "") -> Moved:
+        """Point an alias back to where it was before, past versions that were yanked since.
+
+        Doing it again goes further back. Raises ConflictError where somebody moved the alias meanwhile, NotFoundError
+        where it never was elsewhere.
+        """
+        return self._mover(name, alias, expected).rollback(alias, expected=expected, reason=reason)
+
+    def yank(self, name: str, version: str, *, reason: str = "") -> bool:
+        """Take a version out of use: only its exact version or digest loads it, with a warning. False if it is so.
+
+        Raises ConflictError while an alias points at it.
+        """
+        return self._marker(name, version).mark("yank", version, reason)
+
+    def unyank(self, name: str, version: str, *, reason: str = "") -> bool:
+        """Bring a yanked version back. False where it is not yanked."""
+        return self._marker(name, version).mark("unyank", version, reason)
+
+    def deprecate(self, name: str, version: str, *, reason: str) -> bool:
+        """Warn whoever loads a version, with `reason`. False where it is deprecated already."""
+        return self._marker(name, version).mark("deprecate", version, reason)
+
+    def undeprecate(self, name: str, version: str, *, reason: str = "") -> bool:
+        """Take the warning back. False where there is none."""
+        return self._marker(name, version).mark("undeprecate", version, reason)
 
     def models(self) -> tuple[str, ...]:
         """The names of all models, sorted."""
         # One that was seen before and is gone now is an error, not a shorter list.
         found = sorted({*self._names(), *self._witness.models()})
-        return tuple(name for name in found if self._witness.state(name).versions)
+        return tuple(name for name in found if self._witness.head(name).versions)
 
     def list(self, name: str | None = None) -> tuple[Row, ...]:
         """One row a version, newest version first; of one model or of all."""
-        rows = []
-        for model in [name] if name is not None else self.models():
-            state = self._state(model)
-            for version in sorted(state.versions, key=names.version_key, reverse=True):
-                record = state.versions[version]
-                aliases = state.aliases_of(version)
-                rows.append(Row(model, version, aliases, record.size, record.manifest, record.actor, record.at))
-        return tuple(rows)
+        return tuple(row for state in self._states(name) for row in rows_of(state, Query(yanked=True)))
+
+    def search(
+        self,
+        name: str | None = None,
+        *,
+        task: str | None = None,
+        metrics: Sequence[str] = (),
+        size: str | None = None,
+        label: str | None = None,
+        data: str | None = None,
+        teacher: str | None = None,
+        git: str | None = None,
+        yanked: bool = False,
+    ) -> tuple[Row, ...]:
+        """The versions that satisfy every condition, as `list` gives them; of one model or of all.
+
+        `metrics` are conditions such as "accuracy>=0.8", `size` one such as "<=20MB"; `label` is a class that the
+        model knows. `data` and `git` are the digest of the training data and the commit, or at least 7 characters
+        of their beginning; `teacher` is a digest or a source. Raises NotFoundError, with near names, where a word
+        stands in no version.
+        """
+        lineage = {"data": data, "teacher": teacher, "git": git}
+        query = make_query(task=task, metrics=metrics, size=size, label=label, lineage=lineage, yanked=yanked)
+        states = self._states(name)
+        rows = tuple(row for state in states for row in rows_of(state, query))
+        if not rows:
+            query.explain(version for state in states for version in state.versions.values())
+        return rows
+
+    def compare(self, left: str, right: str) -> Comparison:
+        """Two versions side by side: size, metrics, files, recipe, origin."""
+        return compare(self._side(left), self._side(right))
 
     def show(self, ref: str) -> Details:
         """Files, lineage and publication of the version that a reference stands for."""
@@ -202,12 +245,16 @@ class Registry:
             record.reason,
             manifest.files,
             lineage,
+            status_of(record),
+            record.facts,
         )
 
-    def log(self, name: str) -> tuple[Entry, ...]:
-        """All entries of a model's log, oldest first, the chain verified."""
-        self._state(name)
-        return History(self.store, name).entries()
+    def log(self, name: str, last: int | None = None) -> tuple[Entry, ...]:
+        """All entries of a model's log, or the `last` ones, oldest first, the chain verified."""
+        if last is not None and last < 1:
+            raise UsageError(f"last {last}: give a number of entries, 1 or more")
+        self._known(self._witness.head(names.model_name(name)))
+        return History(self.store, name).entries(last)
 
     def resolve(self, ref: str) -> Resolved:
         """The version that a reference stands for now.
@@ -224,6 +271,9 @@ class Registry:
         """As `pull`, and beside the folder what the reference stood for. Raises as `resolve` does."""
         found = self._permitted(ref)
         manifest = self._pulled(found)
+        told = caution(manifest.model, manifest.version, found.known.state.versions[manifest.version])
+        if told:
+            logger.warning("%s", told)
         folder = self.cache.snapshot(manifest) if into is None else self.cache.export(manifest, Path(into))
         return found.resolved, folder
 
@@ -291,59 +341,60 @@ class Registry:
             progress=self._progress,
         )
 
-    def _state(self, name: str) -> ModelState:
-        state = self._witness.state(names.model_name(name))
+    def _mover(self, name: str, alias: str, expected: Expected) -> Mover:
+        names.alias_name(alias)
+        if isinstance(expected, str):
+            names.version_key(expected)
+        self._known(self._witness.head(names.model_name(name)))
+        return Mover(self.store, name, self.actor)
+
+    def _marker(self, name: str, version: str) -> Marker:
+        names.version_key(version)
+        self._known(self._witness.head(names.model_name(name)))
+        return Marker(self.store, name, self.actor)
+
+    def _states(self, name: str | None) -> builtins.list[ModelState]:
+        """The state of one model, or of all that have a version."""
+        if name is not None:
+            return [self._known(self._witness.state(names.model_name(name)))]
+        found = sorted({*self._names(), *self._witness.models()})
+        return [state for state in map(self._witness.state, found) if state.versions]
+
+    def _known(self, state: ModelState) -> ModelState:
+        """`state`, unless there is no such model. Raises NotFoundError then, suggesting near names."""
         if not state.versions:
             known = self._names()
             if not known:
                 raise NotFoundError(f"{self.store.url} holds no model; publish one first, or check the address")
-            raise NotFoundError(f"{self.store.url} has no model {name!r}; {near(name, known)}")
+            raise NotFoundError(f"{self.store.url} has no model {state.model!r}; {near(state.model, known)}")
         return state
 
     def _permitted(self, ref: str) -> _Permitted:
         """The version that a reference stands for, by the store or by its last answer, past the gate."""
         parsed = names.parse_ref(ref)
-        known = self._answers.latest(parsed.model, lambda: self._state(parsed.model))
-        version = _select(parsed, known.state)
+        known = self._answers.latest(parsed.model, lambda: self._state(parsed))
+        version = select(parsed, known.state)
         subject = Subject(parsed.model, version, known.state.versions[version].manifest)
-        return _Permitted(known, subject, self._gate.check(subject, _alias_meant(parsed, known.state)))
+        return _Permitted(known, subject, self._gate.check(subject, alias_meant(parsed, known.state)))
 
     def _pulled(self, found: _Permitted) -> Manifest:
         """The manifest of a version, kept in the cache, and with it the answer that led to it."""
         manifest = self.cache.manifest(found.known.state, found.subject.version)
-        self._answers.remember(found.known)
+        self._answers.remember(found.known, found.subject.version)
         return manifest
+
+    def _state(self, ref: names.Ref) -> ModelState:
+        """A state that knows what a reference stands for. By alias it takes two requests."""
+        return self._known(self._witness.state(ref.model) if is_exact(ref) else self._witness.head(ref.model))
 
     def _manifest(self, ref: str) -> tuple[ModelState, Manifest]:
         parsed = names.parse_ref(ref)
-        state = self._state(parsed.model)
-        return state, read_manifest(self.store, state, _select(parsed, state))
+        state = self._state(parsed)
+        return state, read_manifest(self.store, state, select(parsed, state))
 
-
-def _select(ref: names.Ref, state: ModelState) -> str:
-    """The version that a reference means: a bare name means production or, where that alias is not set, the newest."""
-    if ref.version is not None:
-        if ref.version in state.versions:
-            return ref.version
-        raise NotFoundError(f"model {ref.model!r} has no version {ref.version}; {near(ref.version, state.versions)}")
-    if ref.digest is not None:
-        for version, record in state.versions.items():
-            if record.manifest == ref.digest:
-                return version
-        raise NotFoundError(f"model {ref.model!r} has no version with the digest {ref.digest}")
-    alias = state.aliases.get(ref.alias or _BARE_ALIAS)
-    if alias is not None:
-        return alias.version
-    newest = state.newest()
-    if ref.alias is not None or newest is None:
-        raise NotFoundError(f"model {ref.model!r} has no alias {ref.alias!r}; {near(ref.alias or '', state.aliases)}")
-    return newest
-
-
-def _alias_meant(ref: names.Ref, state: ModelState) -> str | None:
-    """The alias that led to a version: the one named, or production for a bare name."""
-    bare = ref.version is None and ref.digest is None and _BARE_ALIAS in state.aliases
-    return ref.alias or (_BARE_ALIAS if bare else None)
+    def _side(self, ref: str) -> Side:
+        details = self.show(ref)
+        return Side(**{key: getattr(details, key) for key in Side.__slots__})
 
 
 def _default_actor() -> str:
@@ -356,6 +407,3 @@ def _default_actor() -> str:
         # A container's user may have no name at all.
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
-
-
-__all__ = ["Details", "Published", "Registry", "RegistryError", "Resolved", "Row", "UsageError"]

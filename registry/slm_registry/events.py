@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slm_registry import names
+from slm_registry.entries import Entry
 from slm_registry.errors import ConflictError, CorruptError, NotFoundError, StoreError, UsageError
 from slm_registry.files import make_folders, open_regular, os_errors, replace_file
 from slm_registry.history import History
 from slm_registry.jsonio import MAX_BYTES, canonical, parse_object
-from slm_registry.log import Entry
 from slm_registry.stores import Store
 
 logger = logging.getLogger("slm_registry")

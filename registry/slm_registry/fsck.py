@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from slm_registry import names
 from slm_registry.blobs import blob_key, intact
+from slm_registry.entries import Entry, entry_key, parse_entry
 from slm_registry.errors import CorruptError
 from slm_registry.files import open_regular, os_errors
 from slm_registry.gc import removals
-from slm_registry.hashing import digest_file
+from slm_registry.hashing import digest_file, digest_of
+from slm_registry.hints import MAX_HEAD, MAX_INDEX, Hint, encode_head, encode_index, parse_head, parse_index
 from slm_registry.jsonio import MAX_BYTES
-from slm_registry.log import (
-    MAX_HEAD,
-    Entry,
-    ModelState,
-    encode_head,
-    entry_key,
-    fold,
-    parse_entry,
-    parse_head,
-    state_digest,
-)
+from slm_registry.log import ModelState, fold
 from slm_registry.manifest import MAX_CONFIG, MAX_MANIFEST, Manifest, parse_lineage, parse_manifest
 from slm_registry.references import entry_numbers, model_names
 from slm_registry.stores import Store
@@ -35,7 +27,7 @@ from slm_registry.stores import Store
 class Damage:
     """One thing that is wrong: what it is part of, the key where it lies, and whether it was put right.
 
-    `part` is `entry`, `log`, `head`, `manifest`, `lineage`, `file`, `blob` (nothing refers to it) or `gc log`; `file`
+    `part` is `entry`, `log`, `head`, `index`, `manifest`, `lineage`, `file`, `blob` (nothing refers to it) or `gc log`; `file`
     is the path in the bundle.
     """
 
@@ -119,12 +111,12 @@ class _Check:
 
     def _model(self, model: str) -> Iterator[Damage]:
         # The hint first: a writer appends to the log before it writes the hint.
-        hint = self._hint(model)
+        hints = self._hints(model)
         log: list[Entry] = []
         holes = list(self._read_log(model, log))
         yield from holes
         yield from _chain_problems(model, log) if holes else _fold_problem(model, log)
-        yield from self._head(model, hint, log, whole=not holes)
+        yield from self._check_hints(model, hints, log, whole=not holes)
         self._entries += len(log)
         for entry in log:
             if entry.op == "publish":
@@ -146,37 +138,54 @@ class _Check:
             except CorruptError as error:
                 yield Damage("entry", key, str(error), model)
 
-    def _hint(self, model: str) -> ModelState | CorruptError | None:
-        try:
-            data = self._store.get(f"models/{model}/head.json", MAX_HEAD)
-            return None if data is None else parse_head(data, model)
-        except CorruptError as error:
-            return error
+    def _hints(self, model: str) -> dict[str, Hint | CorruptError]:
+        """The cached states that are there, by name."""
+        found: dict[str, Hint | CorruptError] = {}
+        for name, limit, read in (("head", MAX_HEAD, parse_head), ("index", MAX_INDEX, _index_hint)):
+            try:
+                data = self._store.get(f"models/{model}/{name}.json", limit)
+                if data is not None:
+                    found[name] = read(data, model)
+            except CorruptError as error:
+                found[name] = error
+        return found
 
-    def _head(
-        self, model: str, hint: ModelState | CorruptError | None, log: Sequence[Entry], *, whole: bool
+    def _check_hints(
+        self, model: str, hints: Mapping[str, Hint | CorruptError], log: Sequence[Entry], *, whole: bool
     ) -> Iterator[Damage]:
-        """A hint that contradicts the log. One that is missing or behind is none: that is what a crash leaves."""
-        problem = str(hint) if isinstance(hint, CorruptError) else ""
-        if isinstance(hint, ModelState):
-            last = log[-1].seq if log else 0
-            if hint.seq > last and hint.entry not in {entry.digest for entry in log}:
-                missing = f"missing: the hint knows of {hint.seq} entries, and the log ends at {last}"
+        """Hints that contradict the log. One that is missing or behind is none: that is what a crash leaves."""
+        if log and log[-1].format == 1:
+            # A hint of that format is no longer read, and the next writer replaces it.
+            return
+        wrong: dict[str, str] = {}
+        last = log[-1].seq if log else 0
+        entries = {entry.seq: entry.digest for entry in log}
+        for name, hint in hints.items():
+            if isinstance(hint, CorruptError):
+                wrong[name] = str(hint)
+                continue
+            seq, digest = hint.state.seq, hint.state.entry
+            if seq > last and digest not in entries.values():
+                missing = f"missing: the hint knows of {seq} entries, and the log ends at {last}"
                 yield Damage("entry", entry_key(model, last + 1), missing, model)
                 return
-            promised = {entry.seq: (entry.digest, entry.state) for entry in log}.get(hint.seq)
-            if (whole or promised) and promised != (hint.entry, state_digest(hint)):
-                problem = f"it does not agree with the log, whose entry {hint.seq} promises another state"
-        if problem:
-            repaired = self._repair and whole and self._rewrite_head(model, log)
-            yield Damage("head", f"models/{model}/head.json", problem, model, repaired=repaired)
+            if (whole or seq in entries) and entries.get(seq) != digest:
+                wrong[name] = f"it does not agree with the log, whose entry {seq} is another"
+        repaired = bool(wrong) and self._repair and whole and self._rewrite_hints(model, log)
+        for name, problem in wrong.items():
+            yield Damage(name, f"models/{model}/{name}.json", problem, model, repaired=repaired)
 
-    def _rewrite_head(self, model: str, log: Sequence[Entry]) -> bool:
+    def _rewrite_hints(self, model: str, log: Sequence[Entry]) -> bool:
         try:
             state = fold(log, ModelState(model))
         except CorruptError:
             return False
-        self._store.put(f"models/{model}/head.json", encode_head(state))
+        data = self._store.get(entry_key(model, state.seq), MAX_BYTES)
+        if data is None or digest_of(data) != state.entry:
+            return False
+        head = encode_head(state, data)
+        self._store.put(f"models/{model}/index.json", encode_index(head, state))
+        self._store.put(f"models/{model}/head.json", head)
         return True
 
     def _version(self, model: str, entry: Entry) -> Iterator[Damage]:
@@ -241,6 +250,10 @@ class _Check:
             removals(self._store)
         except CorruptError as error:
             yield Damage("gc log", "gc/log", str(error))
+
+
+def _index_hint(data: bytes, model: str) -> Hint:
+    return parse_index(data, model)[0]
 
 
 def _fold_problem(model: str, log: Sequence[Entry]) -> Iterator[Damage]:

@@ -26,7 +26,6 @@ from slm_registry.errors import ConflictError, CorruptError, UnreachableError, U
 from slm_registry.hashing import digest_of
 from slm_registry.items import Item
 from slm_registry.jsonio import MAX_BYTES, canonical, parse_object
-from slm_registry.log import FORMAT, MAX_HEAD
 from slm_registry.references import live_blobs
 from slm_registry.stores import Store
 
@@ -34,6 +33,8 @@ GRACE = 7 * 24 * 3600.0
 # Between the marks there is a day, or the grace period where that is shorter.
 _BETWEEN = 24 * 3600.0
 _MARK, _CLOCK, _LOG = "gc/candidates.json", "gc/clock.json", "gc/log"
+FORMAT = 1
+_MAX_MARK = 64 << 20
 _RENEW_EVERY = 10
 _ROUNDS = 50
 
@@ -140,11 +141,11 @@ def _survey(store: Store, grace: float) -> _Survey:
 
 def _read_mark(store: Store) -> frozenset[str]:
     """What the first mark names; nothing where there is none, or one that cannot be read and is made anew."""
-    data = store.get(_MARK, MAX_HEAD)
+    data = store.get(_MARK, _MAX_MARK)
     if data is None:
         return frozenset()
     try:
-        blobs = parse_object(data, _MARK, limit=MAX_HEAD).get("blobs")
+        blobs = parse_object(data, _MARK, limit=_MAX_MARK).get("blobs")
     except CorruptError:
         return frozenset()
     return frozenset(blob for blob in blobs if isinstance(blob, str)) if isinstance(blobs, list) else frozenset()

@@ -12,15 +12,23 @@ MAX_DEPTH = 32
 MAX_BYTES = 1 << 20
 
 
+# One encoder for all calls: json.dumps makes a new one each time, which is most of its time for a small value.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def compact(value: Any) -> bytes:
+    """The canonical form of a value that was checked before. Raises ValueError or TypeError for what JSON cannot hold."""
+    return _ENCODER.encode(value).encode()
+
+
 def canonical(value: Any) -> bytes:
     """The one byte form of a JSON value: sorted keys, no blanks, UTF-8.
 
     Raises UsageError for what JSON cannot hold (NaN, other types, non-string keys).
     """
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        data = text.encode()
-        check_json(json.loads(text))
+        data = compact(value)
+        check_json(json.loads(data))
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"not a JSON value: {error}; use plain dicts, lists, strings and finite numbers") from error
     return data

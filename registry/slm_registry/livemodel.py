@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from slm_registry import names
-from slm_registry.client import Registry, Resolved
+from slm_registry.client import Registry
 from slm_registry.errors import CorruptError, UnreachableError
 from slm_registry.events import Feed
+from slm_registry.records import Resolved
 from slm_registry.runner import Runner
 from slm_registry.runtime import TextClassifier
 

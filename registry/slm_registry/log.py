@@ -1,71 +1,36 @@
-"""The log of a model: entries, their strict parser, and the pure fold that says what they add up to.
-
-An entry is written once, at the next free number, and never changed. It names the digest of the entry before it
-(`prev`), so that the log is one chain, and the digest of the state that it leads to (`state`), so that a reader may
-take a cached state from anybody and still believe the log alone.
-"""
+"""What a model's log adds up to: the state, and the pure fold that leads to it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 from slm_registry import names
-from slm_registry.errors import CorruptError, RegistryError, UsageError
+from slm_registry.entries import Entry, entry_key
+from slm_registry.errors import CorruptError
 from slm_registry.hashing import digest_of
-from slm_registry.jsonio import canonical, parse_object
+from slm_registry.jsonio import canonical, compact
 
-FORMAT = 1
-MAX_SEQ = 10**12 - 1
-MAX_TEXT = 4096
-MAX_HEAD = 64 << 20
-
-_COMMON: Mapping[str, tuple[type, ...]] = {
-    "format": (int,),
-    "model": (str,),
-    "seq": (int,),
-    "prev": (str, type(None)),
-    "state": (str,),
-    "op": (str,),
-    "actor": (str,),
-    "reason": (str,),
-    "at": (str,),
-    "nonce": (str,),
-}
-# What each operation adds to the common fields. An operation that a reader does not know ends its reading.
-_OPERATIONS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
-    "publish": {"version": (str,), "manifest": (str,), "size": (int,)},
-    "alias": {"alias": (str,), "version": (str,), "expected": (str, type(None))},
-}
+# How far back an alias can be rolled.
+MAX_TRAIL = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a model's log, as parsed; `details` holds what its operation adds, `digest` is that of its bytes."""
+class Mark:
+    """That a version is yanked or deprecated: who said so, when and why."""
 
-    model: str
     seq: int
-    prev: str | None
-    state: str
-    op: str
     actor: str
-    reason: str
     at: str
-    nonce: str
-    details: Mapping[str, Any]
-    digest: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The entry as one flat JSON object."""
-        common = {key: getattr(self, key) for key in _COMMON if key != "format"}
-        return {**common, **self.details, "digest": self.digest}
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A published version: where its manifest is, and who published it when and why."""
+    """A published version: where its manifest is, who published it when and why, and what it is found by."""
 
     manifest: str
     size: int
@@ -73,31 +38,46 @@ class Version:
     actor: str
     at: str
     reason: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    yanked: Mark | None = None
+    deprecated: Mark | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """Where an alias points, and who moved it there when and why."""
+    """Where an alias points, who moved it there when and why; `trail` is where a rollback leads, the nearest last."""
 
     version: str
     seq: int
     actor: str
     at: str
     reason: str
+    trail: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What a log adds up to after entry `seq`, whose digest is `entry`."""
+    """What a log adds up to after entry `seq`, whose digest is `entry`.
+
+    Where `whole` is False, only the versions are known that an alias points at, the newest and the highest.
+    `lines` holds the versions as index.json writes them, in the order of their publication.
+    """
 
     model: str
     seq: int = 0
     entry: str | None = None
     versions: Mapping[str, Version] = field(default_factory=lambda: MappingProxyType({}))
     aliases: Mapping[str, Alias] = field(default_factory=lambda: MappingProxyType({}))
+    lines: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
+    whole: bool = True
 
     def newest(self) -> str | None:
-        """The highest version, None where nothing is published."""
+        """The highest version that is not yanked, None where there is none."""
+        sound = (name for name, version in self.versions.items() if version.yanked is None)
+        return max(sound, key=names.version_key, default=None)
+
+    def highest(self) -> str | None:
+        """The highest version, yanked or not; None where nothing is published."""
         return max(self.versions, key=names.version_key, default=None)
 
     def aliases_of(self, version: str) -> tuple[str, ...]:
@@ -105,99 +85,86 @@ class ModelState:
         return tuple(sorted(name for name, alias in self.aliases.items() if alias.version == version))
 
 
-def entry_key(model: str, seq: int) -> str:
-    """Where entry `seq` of a model's log lies."""
-    return f"models/{model}/log/{seq:012d}.json"
-
-
-def encode_entry(fields: Mapping[str, Any]) -> bytes:
-    """The bytes of an entry."""
-    return canonical({"format": FORMAT, **fields})
-
-
-def parse_entry(data: bytes, model: str, seq: int, what: str) -> Entry:
-    """Read the bytes at place `seq` of a model's log. Raises CorruptError, naming `what`, where they do not fit."""
-    value = parse_object(data, what)
-    if value.get("format") != FORMAT:
-        raise CorruptError(
-            f"{what}: format {value.get('format')!r} is unknown, this release reads {FORMAT}; upgrade slm-registry"
-        )
-    operation = value.get("op")
-    added = _OPERATIONS.get(operation) if isinstance(operation, str) else None
-    if added is None:
-        raise CorruptError(
-            f"{what}: operation {operation!r} is unknown to this release (it reads {', '.join(_OPERATIONS)}); "
-            "upgrade slm-registry"
-        )
-    _check_fields(value, {**_COMMON, **added}, what)
-    if (value["model"], value["seq"]) != (model, seq):
-        raise CorruptError(f"{what}: it belongs to {value['model']!r} number {value['seq']}, not here")
-    _check_values(value, what)
-    common = {key: value[key] for key in _COMMON if key != "format"}
-    details = MappingProxyType({key: value[key] for key in added})
-    return Entry(**common, details=details, digest=digest_of(data))
-
-
-def _check_fields(value: Mapping[str, Any], wanted: Mapping[str, tuple[type, ...]], what: str) -> None:
-    if value.keys() != wanted.keys():
-        odd = sorted(value.keys() ^ wanted.keys())
-        raise CorruptError(f"{what}: the fields {', '.join(odd)[:200]} are missing or not expected")
-    for key, types in wanted.items():
-        # bool is an int to isinstance, but not to JSON.
-        if type(value[key]) not in types:
-            raise CorruptError(f"{what}: field {key!r} holds {type(value[key]).__name__}")
-        if isinstance(value[key], str) and len(value[key]) > MAX_TEXT:
-            raise CorruptError(f"{what}: field {key!r} is longer than {MAX_TEXT} characters")
-
-
-def _check_values(value: Mapping[str, Any], what: str) -> None:
-    try:
-        names.version_key(value["version"])
-        if value["op"] == "alias":
-            names.alias_name(value["alias"])
-            if value["expected"] is not None:
-                names.version_key(value["expected"])
-    except RegistryError as error:
-        raise CorruptError(f"{what}: {error}") from error
-    digests = [value["state"], value.get("manifest", value["state"]), value["prev"] or value["state"]]
-    if not all(names.is_digest(digest) for digest in digests) or value.get("size", 0) < 0:
-        raise CorruptError(f"{what}: a digest or a size in it is malformed")
-
-
 class _Tables:
     """A state under change: what `fold` works on, entry by entry, without a copy for each."""
 
     def __init__(self, base: ModelState) -> None:
+        if not base.whole:
+            raise ValueError("a state with only some of the versions cannot be continued")
         self.model = base.model
         self.versions = dict(base.versions)
         self.aliases = dict(base.aliases)
+        self.lines = dict(base.lines)
 
     def apply(self, op: str, details: Mapping[str, Any], stamp: Mapping[str, Any]) -> None:
         """Change the tables by one operation. Raises CorruptError where the state before does not allow it."""
         what = entry_key(self.model, stamp["seq"])
         version = details["version"]
         if op == "publish":
-            if version in self.versions:
-                raise CorruptError(f"{what}: version {version} was published before")
-            self.versions[version] = Version(manifest=details["manifest"], size=details["size"], **stamp)
-            return
-        alias = details["alias"]
-        held = self.aliases.get(alias)
-        if version not in self.versions or details["expected"] != (held.version if held else None):
+            self._publish(details, stamp, what)
+        elif op in ("alias", "promote"):
+            self._point(details, stamp, what)
+        else:
+            self._mark(op, version, stamp, what)
+
+    def _publish(self, details: Mapping[str, Any], stamp: Mapping[str, Any], what: str) -> None:
+        version = details["version"]
+        if version in self.versions:
+            raise CorruptError(f"{what}: version {version} was published before")
+        facts = details.get("facts", {})
+        self._set(version, Version(details["manifest"], details["size"], facts=facts, **stamp))
+
+    def _point(self, details: Mapping[str, Any], stamp: Mapping[str, Any], what: str) -> None:
+        alias, version = details["alias"], details["version"]
+        held, target = self.aliases.get(alias), self.versions.get(version)
+        if target is None or target.yanked or details["expected"] != (held.version if held else None):
             raise CorruptError(f"{what}: alias {alias!r} moves in a way that the log before it does not allow")
-        self.aliases[alias] = Alias(version=version, **stamp)
+        self.aliases[alias] = Alias(version, trail=_trail(held, version), **stamp)
+
+    def _mark(self, op: str, version: str, stamp: Mapping[str, Any], what: str) -> None:
+        kind, value = MARKS[op]
+        held = self.versions.get(version)
+        pointed = op == "yank" and any(alias.version == version for alias in self.aliases.values())
+        if held is None or pointed or (getattr(held, kind) is not None) == value:
+            raise CorruptError(f"{what}: {op} of {version} is not what the log before it allows")
+        mark = Mark(**stamp) if value else None
+        self._set(version, replace(held, yanked=mark) if kind == "yanked" else replace(held, deprecated=mark))
+
+    def _set(self, name: str, version: Version) -> None:
+        self.versions[name] = version
+        self.lines[name] = version_line(name, version)
 
     def state(self, seq: int, entry: str | None) -> ModelState:
         """The tables as they are now."""
-        return ModelState(self.model, seq, entry, MappingProxyType(self.versions), MappingProxyType(self.aliases))
+        tables = [MappingProxyType(table) for table in (self.versions, self.aliases, self.lines)]
+        return ModelState(self.model, seq, entry, *tables)  # type: ignore[arg-type]
 
 
-def check_words(actor: str, reason: str) -> None:
-    """Before any work: the log takes what people wrote, within bounds. Raises UsageError."""
-    for what, value in (("actor", actor), ("reason", reason)):
-        if not isinstance(value, str) or len(value) > MAX_TEXT:
-            raise UsageError(f"{what} {str(value)[:40]!r}...: give text of at most {MAX_TEXT} characters")
-        canonical(value)
+# The field of a version that an operation sets, or empties.
+MARKS: Mapping[str, tuple[str, bool]] = {
+    "yank": ("yanked", True),
+    "unyank": ("yanked", False),
+    "deprecate": ("deprecated", True),
+    "undeprecate": ("deprecated", False),
+}
+
+
+def _trail(held: Alias | None, version: str) -> tuple[str, ...]:
+    """Where the alias was before. A move back to one of these is a rollback: what came after it is forgotten."""
+    if held is None or held.version == version:
+        return held.trail if held else ()
+    before = (*held.trail, held.version)
+    return before[: before.index(version)] if version in before else before[-MAX_TRAIL:]
+
+
+def version_line(name: str, version: Version) -> bytes:
+    """A version as one line of index.json."""
+    value = {key: getattr(version, key) for key in _PLAIN} | {"version": name, "facts": version.facts}
+    marks = {key: asdict(mark) if (mark := getattr(version, key)) else None for key in ("yanked", "deprecated")}
+    return compact(value | marks)
+
+
+_PLAIN = ("manifest", "size", "seq", "actor", "at", "reason")
 
 
 def fold(entries: Iterable[Entry], base: ModelState) -> ModelState:
@@ -215,7 +182,7 @@ def fold(entries: Iterable[Entry], base: ModelState) -> ModelState:
         tables.apply(entry.op, entry.details, stamp)
         seq, digest, last = entry.seq, entry.digest, entry
     state = tables.state(seq, digest)
-    if last is not None and state_digest(state) != last.state:
+    if last is not None and _PROMISES[last.format](state) != last.state:
         raise CorruptError(f"{entry_key(base.model, seq)}: it promises another state than the log adds up to")
     return state
 
@@ -227,40 +194,39 @@ def next_state(state: ModelState, op: str, details: Mapping[str, Any], stamp: Ma
     return tables.state(state.seq + 1, None)
 
 
-def state_value(state: ModelState) -> dict[str, Any]:
-    """The state as JSON, without the digest of the entry that leads to it (which contains the state's digest)."""
+def table_bytes(state: ModelState) -> bytes:
+    """All versions, a line each."""
+    return b"\n".join(state.lines.values())
+
+
+def summary(state: ModelState) -> dict[str, Any]:
+    """What an entry promises of the state it leads to, and head.json holds: small however many versions there are.
+
+    The aliases; the versions they point at, the newest and the highest; and of all versions the digest of their table.
+    """
+    wanted = {alias.version for alias in state.aliases.values()} | {state.newest(), state.highest()}
     return {
         "model": state.model,
         "seq": state.seq,
-        "versions": {name: asdict(version) for name, version in state.versions.items()},
         "aliases": {name: asdict(alias) for name, alias in state.aliases.items()},
+        "pinned": [json.loads(state.lines[name]) for name in sorted(name for name in wanted if name is not None)],
+        "versions": len(state.lines),
+        "table": digest_of(table_bytes(state)),
     }
 
 
 def state_digest(state: ModelState) -> str:
     """The digest that an entry carries of the state it leads to."""
-    return digest_of(canonical(state_value(state)))
+    return digest_of(canonical(summary(state)))
 
 
-def encode_head(state: ModelState) -> bytes:
-    """The bytes of head.json: a state, to be believed only where the log's own entry promises it."""
-    return canonical({"format": FORMAT, "entry": state.entry, "state": state_value(state)})
+def _first_digest(state: ModelState) -> str:
+    """What entries of format 1 promise: the digest of the state as it was then."""
+    versions = {name: {key: getattr(item, key) for key in _PLAIN} for name, item in state.versions.items()}
+    fields = ("version", "seq", "actor", "at", "reason")
+    aliases = {name: {key: getattr(item, key) for key in fields} for name, item in state.aliases.items()}
+    value = {"model": state.model, "seq": state.seq, "versions": versions, "aliases": aliases}
+    return digest_of(canonical(value))
 
 
-def parse_head(data: bytes, model: str) -> ModelState:
-    """Read head.json. Raises CorruptError for anything that cannot be a state of this model."""
-    what = f"models/{model}/head.json"
-    value = parse_object(data, what, limit=MAX_HEAD)
-    try:
-        state = value["state"]
-        if value["format"] != FORMAT or state["model"] != model or not 0 < int(state["seq"]) <= MAX_SEQ:
-            raise CorruptError(f"{what}: another format, model or number")
-        return ModelState(
-            model,
-            state["seq"],
-            value["entry"],
-            MappingProxyType({name: Version(**item) for name, item in state["versions"].items()}),
-            MappingProxyType({name: Alias(**item) for name, item in state["aliases"].items()}),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptError(f"{what}: not a cached state: {error!r}") from error
+_PROMISES = {1: _first_digest, 2: state_digest}

@@ -13,17 +13,18 @@ import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from slm_registry import names
+from slm_registry.entries import entry_key
 from slm_registry.errors import CorruptError, StoreError
 from slm_registry.files import make_folders, open_regular, os_errors, replace_file
 from slm_registry.hashing import digest_of
 from slm_registry.history import History
 from slm_registry.jsonio import MAX_BYTES, canonical, parse_object
-from slm_registry.log import ModelState, entry_key
+from slm_registry.log import ModelState
 from slm_registry.stores import Store
 
 FORMAT = 1
@@ -49,8 +50,15 @@ class Witness:
 
     def state(self, model: str) -> ModelState:
         """The present state of a model. Raises CorruptError where its log does not continue the one seen before."""
+        return self._witnessed(model, History(self._store, model).state)
+
+    def head(self, model: str) -> ModelState:
+        """As `state`, in two requests where the hint is fresh and the log did not grow: the state may be not `whole`."""
+        return self._witnessed(model, History(self._store, model).head)
+
+    def _witnessed(self, model: str, read: Callable[[], ModelState]) -> ModelState:
         seen = self._recall(model)
-        state = History(self._store, model).state()
+        state = read()
         if seen is not None:
             self._compare(model, seen, state)
         if state.entry is not None and (seen is None or state.seq > seen.seq):

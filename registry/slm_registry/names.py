@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from slm_registry.errors import UsageError
+from slm_registry.ranges import is_range, parse_range
 
 _KEY = re.compile(r"[a-z0-9][A-Za-z0-9._-]*(/[a-z0-9][A-Za-z0-9._-]*)*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
@@ -81,20 +82,21 @@ def is_digest(value: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A parsed reference: a model, and at most one of an alias, a version and a digest."""
+    """A parsed reference: a model, and at most one of an alias, a version, a digest and a range."""
 
     model: str
     alias: str | None = None
     version: str | None = None
     digest: str | None = None
+    range: str | None = None
 
     def __str__(self) -> str:
-        selector = self.alias or self.version or self.digest
+        selector = self.alias or self.version or self.digest or self.range
         return f"{self.model}@{selector}" if selector else self.model
 
 
 def parse_ref(text: str) -> Ref:
-    """Read `name`, `name@alias`, `name@1.2.0` or `name@sha256:<hex>`. Raises UsageError otherwise."""
+    """Read `name`, `name@alias`, `name@1.2.0`, `name@>=1.2,<2` or `name@sha256:<hex>`. Raises UsageError otherwise."""
     if not isinstance(text, str):
         raise UsageError(f"a reference is text such as name@production, found {_shown(text)}")
     name, separator, selector = text.partition("@")
@@ -105,12 +107,15 @@ def parse_ref(text: str) -> Ref:
         return Ref(name, version=selector)
     if is_digest(selector):
         return Ref(name, digest=selector)
+    if is_range(selector):
+        parse_range(selector)
+        return Ref(name, range=selector)
     try:
         return Ref(name, alias=alias_name(selector))
     except UsageError as error:
         raise UsageError(
-            f"reference {_shown(text)}: what follows the @ is no alias, no version (1.2.0) and no digest "
-            "(sha256: and 64 lower-case hex digits)"
+            f"reference {_shown(text)}: what follows the @ is no alias, no version (1.2.0), no range (>=1.2,<2) "
+            "and no digest (sha256: and 64 lower-case hex digits)"
         ) from error
 
 

@@ -7,13 +7,14 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slm_registry.errors import CorruptError, StoreError, UnreachableError
 from slm_registry.files import replace_file
 from slm_registry.folder import FolderStore
-from slm_registry.log import MAX_HEAD, ModelState, encode_head, parse_head
+from slm_registry.hints import MAX_INDEX, encode_part, parse_part
+from slm_registry.log import ModelState
 from slm_registry.stores import Store
 
 logger = logging.getLogger("slm_registry")
@@ -67,16 +68,24 @@ class Answers:
         logger.warning("%s; going on with what it said at %s, %.0f s ago", failure, known.as_of_text, age)
         return known
 
-    def remember(self, known: Known) -> None:
-        """Keep an answer. A cache that cannot be written to is worth a word and no more."""
+    def remember(self, known: Known, version: str) -> None:
+        """Keep an answer that led to `version`, which stays known beside those that led here before. A cache that cannot be written to is worth a word and no more."""
         path = self._path(known.state.model)
         try:
-            data = encode_head(known.state)
+            data = self._merged(known.state, version)
             if not path.is_file() or path.read_bytes() != data:
                 replace_file(path, data)
             os.utime(path, (known.as_of.timestamp(),) * 2)
         except (OSError, StoreError) as error:
             logger.debug("not kept for when the store is gone: %s: %s", path, error)
+
+    def _merged(self, state: ModelState, version: str) -> bytes:
+        """The aliases, what they point at, the newest version, and what was asked for by version, now or before."""
+        before = self._recall(state.model)
+        versions = {**(before.state.versions if before else {}), **state.versions}
+        wanted = {alias.version for alias in state.aliases.values()} | {version, state.newest() or version}
+        wanted |= set(before.state.versions) if before else set()
+        return encode_part(replace(state, versions=versions), wanted)
 
     def _absent(self) -> UnreachableError | None:
         """Why the store need not be asked, if so. A folder that is not mounted is empty or missing, and no error.
@@ -94,7 +103,7 @@ class Answers:
         try:
             with path.open("rb") as file:
                 at = datetime.datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, datetime.UTC)
-                return Known(parse_head(file.read(MAX_HEAD), model), at)
+                return Known(parse_part(file.read(MAX_INDEX + 1), model, str(path)), at)
         except OSError:
             return None
         except CorruptError as error:

@@ -8,8 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from slm_registry.client import Resolved
 from slm_registry.files import os_errors
+from slm_registry.records import Resolved
 from slm_registry.runtime import Prediction
 
 

@@ -16,12 +16,14 @@ from slm_registry import leases, names
 from slm_registry.aliases import Mover
 from slm_registry.blobs import read_manifest, upload
 from slm_registry.bundle import read_bundle
+from slm_registry.entries import check_words
 from slm_registry.errors import ConflictError, CorruptError
+from slm_registry.facts import read_facts
 from slm_registry.folder import FolderStore
 from slm_registry.hashing import CHUNK, digest_of
 from slm_registry.history import History, Operation
 from slm_registry.keys import PrivateKey
-from slm_registry.log import ModelState, check_words
+from slm_registry.log import ModelState
 from slm_registry.manifest import BundleFile, encode_config, encode_manifest
 from slm_registry.memory import Witness
 from slm_registry.progress import Progress
@@ -60,6 +62,10 @@ class _Prepared:
     @property
     def digest(self) -> str:
         return digest_of(self.manifest)
+
+    def blobs(self, files: Sequence[BundleFile]) -> set[str]:
+        """The digests of every blob that the version consists of."""
+        return {file.digest for file in files} | {digest_of(self.config), self.digest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +118,20 @@ class Publisher:
             state = self._state()
             if version is None and (held := self._held(state, files)) is not None:
                 return held
-            prepared = self._prepare(version or names.next_patch(state.newest()), files, lineage)
-            decide = _commit(self.model, prepared, files, chosen_here=version is None)
+            prepared = self._prepare(version or names.next_patch(state.highest()), files, lineage)
+            size = sum(file.size for file in files)
+            entry = {
+                "version": prepared.version,
+                "manifest": prepared.digest,
+                "size": size,
+                "facts": read_facts(folder, lineage),
+            }
+            decide = _commit(self.model, entry, chosen_here=version is None)
             try:
                 if decide(state) is None:
                     self._sign(prepared)
                     return Published(self.model, prepared.version, prepared.digest, created=False)
-                with leases.held(self.store, self.model, self.actor, _blobs_of(files, prepared)) as lease:
+                with leases.held(self.store, self.model, self.actor, prepared.blobs(files)) as lease:
                     self._bring(folder, files, prepared, self._trusted(state))
                     while lease.lapsed():
                         self._bring(folder, files, prepared)
@@ -158,14 +171,14 @@ class Publisher:
         return found
 
     def _held(self, state: ModelState, files: Sequence[BundleFile]) -> Published | None:
-        """The newest version, where it holds exactly these files."""
-        newest = state.newest()
-        if newest is None:
+        """The highest version, where it holds exactly these files."""
+        highest = state.highest()
+        if highest is None:
             return None
-        manifest = read_manifest(self.store, state, newest)
+        manifest = read_manifest(self.store, state, highest)
         if manifest.file_digests() != {file.path: file.digest for file in files}:
             return None
-        return Published(self.model, newest, manifest.digest, created=False)
+        return Published(self.model, highest, manifest.digest, created=False)
 
     def _prepare(self, version: str, files: Sequence[BundleFile], lineage: Mapping[str, Any]) -> _Prepared:
         config = encode_config(self.model, version, files, lineage)
@@ -184,27 +197,21 @@ class Publisher:
             put_signature(self.store, self.signer, Subject(self.model, prepared.version, prepared.digest))
 
 
-def _blobs_of(files: Sequence[BundleFile], prepared: _Prepared) -> set[str]:
-    return {file.digest for file in files} | {digest_of(prepared.config), prepared.digest}
-
-
-def _commit(
-    model: str, prepared: _Prepared, files: Sequence[BundleFile], *, chosen_here: bool
-) -> Callable[[ModelState], Operation | None]:
+def _commit(model: str, entry: Mapping[str, Any], *, chosen_here: bool) -> Callable[[ModelState], Operation | None]:
     """What the publish entry depends on: None where the version stands already, an error where it is another's."""
+    version, digest = entry["version"], entry["manifest"]
 
     def decide(state: ModelState) -> Operation | None:
-        held = state.versions.get(prepared.version)
-        if held is not None and held.manifest == prepared.digest:
+        held = state.versions.get(version)
+        if held is not None and held.manifest == digest:
             return None
-        if chosen_here and names.next_patch(state.newest()) != prepared.version:
-            raise _TakenError(prepared.version)
+        if chosen_here and names.next_patch(state.highest()) != version:
+            raise _TakenError(version)
         if held is not None:
             raise ConflictError(
-                f"{model}@{prepared.version} holds other content: published by {held.actor} at {held.at} as "
-                f"{held.manifest}, now it would be {prepared.digest}; versions never change, publish a new one"
+                f"{model}@{version} holds other content: published by {held.actor} at {held.at} as "
+                f"{held.manifest}, now it would be {digest}; versions never change, publish a new one"
             )
-        size = sum(file.size for file in files)
-        return Operation("publish", {"version": prepared.version, "manifest": prepared.digest, "size": size})
+        return Operation("publish", entry)
 
     return decide

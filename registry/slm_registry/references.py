@@ -7,11 +7,12 @@ from typing import Any
 
 from slm_registry import names
 from slm_registry.blobs import blob_key
+from slm_registry.entries import Entry, entry_key
 from slm_registry.errors import CorruptError
 from slm_registry.hashing import digest_of
+from slm_registry.hints import MAX_HEAD, parse_head
 from slm_registry.history import History
 from slm_registry.jsonio import parse_object
-from slm_registry.log import MAX_HEAD, Entry, entry_key, parse_head
 from slm_registry.manifest import MAX_MANIFEST
 from slm_registry.stores import Store
 
@@ -31,7 +32,7 @@ def hinted_number(store: Store, model: str) -> int:
     """How far a model's log goes by its hint, 0 where there is none to be read."""
     try:
         data = store.get(f"models/{model}/head.json", MAX_HEAD)
-        return parse_head(data, model).seq if data is not None else 0
+        return parse_head(data, model).state.seq if data is not None else 0
     except CorruptError:
         return 0
 

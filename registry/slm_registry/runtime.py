@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from slm_registry.client import Resolved
+    from slm_registry.records import Resolved
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Tokenizers without a limit write a number like 1e30.

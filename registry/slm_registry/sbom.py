@@ -18,7 +18,7 @@ from slm_registry.hashing import digest_of
 from slm_registry.jsonio import canonical
 
 if TYPE_CHECKING:
-    from slm_registry.client import Details
+    from slm_registry.records import Details
 
 _SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _MAX_VALUE = 2000

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from slm_registry import __version__
-from slm_registry.client import Registry, Resolved
+from slm_registry.client import Registry
 from slm_registry.errors import RegistryError, StoreError, UsageError
 from slm_registry.httpedge import Edge, error_body
 from slm_registry.httptypes import ErrorResponse, HealthResponse, Labelled, ModelResponse, PredictResponse
 from slm_registry.livemodel import LiveModel
 from slm_registry.predictionlog import PredictionLog
+from slm_registry.records import Resolved
 from slm_registry.runner import OverloadedError, Runner
 from slm_registry.runtime import DEFAULT_BATCH, Prediction
 from slm_registry.servermetrics import Metrics

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from slm_registry.entries import Entry
 from slm_registry.errors import InputTypeError, PolicyError, UnreachableError, UsageError
 from slm_registry.jsonio import canonical, parse_object
-from slm_registry.log import Entry
 
 logger = logging.getLogger("slm_registry")
 DELIVERY = "X-SLM-Registry-Delivery"

@@ -12,6 +12,7 @@ import pytest
 from slm_registry import Registry, s3
 from slm_registry.stores import Store, open_store
 
+from tests.registry.command_line import Cli
 from tests.registry.helpers import make_bundle
 from tests.registry.servers import ceph_gateway, ceph_missing, rclone_program, rclone_s3
 
@@ -136,3 +137,11 @@ def flip() -> Callable[[Path, int], None]:
         path.chmod(mode)
 
     return flip_bit
+
+
+@pytest.fixture
+def cli(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    monkeypatch.setenv("SLM_REGISTRY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SLM_REGISTRY_ACTOR", "bob")
+    monkeypatch.delenv("SLM_REGISTRY_URL", raising=False)
+    return Cli(url, capsys)

@@ -14,14 +14,16 @@ import time
 def parse_anything(data: bytes) -> None:
     """Every parser on the same bytes. Whatever is not one of the package's own errors is a crash."""
     from slm_registry import names
+    from slm_registry.entries import parse_entry
     from slm_registry.errors import RegistryError
-    from slm_registry.log import parse_entry, parse_head
+    from slm_registry.hints import parse_head, parse_index
     from slm_registry.manifest import parse_lineage, parse_manifest
 
     text = data.decode("utf-8", "surrogateescape")
     attempts = (
         lambda: parse_entry(data, "m", 1, "entry"),
         lambda: parse_head(data, "m"),
+        lambda: parse_index(data, "m"),
         lambda: parse_manifest(data, "m", "1.0.0"),
         lambda: parse_lineage(data, "lineage"),
         lambda: names.parse_ref(text),

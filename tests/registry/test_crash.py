@@ -81,16 +81,17 @@ class Dying:
     """A store whose user dies before or after call `at`: from then on nothing reaches it."""
 
     def __init__(self, inner: Store, at: int, when: str) -> None:
-        self.inner, self.url, self.at, self.when, self.calls = inner, inner.url, at, when, 0
+        self.inner, self.url, self.identity = inner, inner.url, inner.identity
+        self.at, self.when, self.calls = at, when, 0
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.inner, name)
 
-        def called(*arguments: Any) -> Any:
+        def called(*arguments: Any, **options: Any) -> Any:
             self.calls += 1
             if self.calls > self.at or (self.calls == self.at and self.when == "before"):
                 raise Gone
-            answer = method(*arguments)
+            answer = method(*arguments, **options)
             if self.calls == self.at:
                 raise Gone
             return answer

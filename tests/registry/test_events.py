@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from slm_registry import ConflictError, CorruptError, NotFoundError, Registry, UnreachableError, UsageError
 from slm_registry.cli import main
+from slm_registry.entries import entry_key
 from slm_registry.events import Feed, Position, StateFile
-from slm_registry.log import entry_key
 
 from tests.registry.helpers import REPOSITORY
 from tests.registry.receiver import SECRET, Receiver, receiving

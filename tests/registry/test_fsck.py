@@ -12,10 +12,10 @@ from slm_registry import Registry, fsck
 from slm_registry.blobs import blob_key
 from slm_registry.cli import main
 from slm_registry.hashing import digest_of
-from slm_registry.log import encode_head, parse_head
 from slm_registry.stores import Store
 
 HEAD = "models/m/head.json"
+INDEX = "models/m/index.json"
 Damaged = list[tuple[str, str | None, str | None, str | None, str, bool]]
 
 
@@ -149,14 +149,22 @@ def test_a_log_that_is_broken(setup: Setup, act: Callable[[Store], str], part: s
 
 def test_a_wrong_head_is_written_anew(setup: Setup) -> None:
     sound = setup.store.get(HEAD, 1 << 20) or b""
-    state = parse_head(sound, "m")
-    assert encode_head(state) == sound
-    for wrong in (b"", sound[:-1], sound.replace(b'"1.0.1"', b'"1.0.2"'), sound.replace(b'"seq":3,"v', b'"seq":7,"v')):
+    for wrong in (b"", sound[:-1], sound.replace(b'"1.0.1"', b'"1.0.2"'), sound.replace(b'"seq":3,"t', b'"seq":7,"t')):
         assert wrong != sound
         setup.store.put(HEAD, wrong)
         assert setup.check()[1] == [("head", "m", None, None, HEAD, False)]
         assert setup.repair() == [("head", "m", None, None, HEAD, True)]
         assert setup.store.get(HEAD, 1 << 20) == sound
+
+
+def test_a_wrong_index_is_written_anew(setup: Setup) -> None:
+    sound = setup.store.get(INDEX, 1 << 20) or b""
+    for wrong in (b"", sound[:-1], sound.replace(b'"1.0.1"', b'"1.0.2"')):
+        assert wrong != sound
+        setup.store.put(INDEX, wrong)
+        assert setup.check()[1] == [("index", "m", None, None, INDEX, False)]
+        assert setup.repair() == [("index", "m", None, None, INDEX, True)]
+        assert setup.check()[1] == []
 
 
 def test_a_head_that_knows_more_than_the_log_is_evidence(setup: Setup) -> None:

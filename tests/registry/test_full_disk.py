@@ -70,6 +70,7 @@ def test_a_store_that_is_full(disk: Disk, tmp_path: Path) -> None:
         assert registry.publish(bundle, "m", lineage={}, alias="candidate").version == "1.0.0"
         assert [entry.op for entry in registry.log("m")] == ["publish", "alias"]
         disk.empty()
+        registry.forget("m")
     assert failures >= 5, "each write should have been the one that fails"
     assert registry.resolve("m@candidate").version == "1.0.0"
 
@@ -91,3 +92,4 @@ def test_a_cache_that_is_full(disk: Disk, tmp_path: Path) -> None:
         assert not list((disk.path / "cache").glob("models/m/snapshots/*"))
     assert failures >= 5
     assert (registry.pull("m") / "weights.safetensors").read_bytes() == bytes(range(256)) * 100
+    registry.cache.close()

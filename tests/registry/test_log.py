@@ -3,48 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slm_registry import CorruptError, Registry
-from slm_registry.history import History, Operation
+from slm_registry import CorruptError
+from slm_registry.entries import Entry, encode_entry, parse_entry
+from slm_registry.hints import complete, encode_head, encode_index, parse_head, parse_index
 from slm_registry.jsonio import canonical
-from slm_registry.log import (
-    Entry,
-    ModelState,
-    encode_entry,
-    encode_head,
-    entry_key,
-    fold,
-    next_state,
-    parse_entry,
-    parse_head,
-    state_digest,
-)
-from slm_registry.stores import Store
-
-from tests.registry.recording import RecordingStore
+from slm_registry.log import MAX_TRAIL, ModelState, fold, next_state, state_digest
 
 DIGEST = "sha256:" + "ab" * 32
 STAMP = {"actor": "alice", "at": "2026-01-01T00:00:00+00:00", "reason": ""}
+FACTS = {"task": "t", "metrics": {"accuracy": 0.5}, "labels": ["é"], "label_count": 1, "lineage": {"git": "0" * 40}}
 VERSIONS = st.sampled_from(["1.0.0", "1.0.1", "2.0.0", "10.0.0"])
-PUBLISH = st.builds(lambda version: ("publish", {"version": version, "manifest": DIGEST, "size": 3}), VERSIONS)
+PUBLISH = st.builds(
+    lambda version, facts: ("publish", {"version": version, "manifest": DIGEST, "size": 3, "facts": facts}),
+    VERSIONS,
+    st.sampled_from([{}, FACTS]),
+)
+# "?" stands for where the alias is when its turn comes, so that most moves are possible.
 ALIAS = st.builds(
-    lambda alias, version, expected: ("alias", {"alias": alias, "version": version, "expected": expected}),
+    lambda op, alias, version, expected: (op, {"alias": alias, "version": version, "expected": expected}),
+    st.sampled_from(["alias", "promote"]),
     st.sampled_from(["candidate", "production"]),
     VERSIONS,
-    st.none() | VERSIONS,
+    st.sampled_from(["?", "?", "?", None, "1.0.0"]),
 )
-OPERATIONS = st.lists(PUBLISH | ALIAS, max_size=12)
+MARK = st.builds(
+    lambda op, version: (op, {"version": version}),
+    st.sampled_from(["yank", "unyank", "deprecate", "undeprecate"]),
+    VERSIONS,
+)
+OPERATIONS = st.lists(PUBLISH | ALIAS | MARK, max_size=16)
 
 
 def fields(state: ModelState, operation: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     op, details = operation
+    if details.get("expected") == "?":
+        held = state.aliases.get(details["alias"])
+        details = {**details, "expected": held.version if held else None}
+    if op == "promote":
+        details = {**details, "evaluation": DIGEST, "policy": DIGEST}
     after = next_state(state, op, details, STAMP)
     common = {"model": state.model, "seq": after.seq, "prev": state.entry, "state": state_digest(after)}
     return {**common, "op": op, "nonce": "n", **STAMP, **details}
@@ -63,31 +66,77 @@ def chain(operations: list[tuple[str, dict[str, Any]]]) -> Iterator[tuple[Entry,
         yield entry, state
 
 
-def oracle(entries: list[Entry]) -> tuple[dict[str, str], dict[str, str]]:
-    """What a log means, in a few words: dictionaries."""
-    versions: dict[str, str] = {}
-    aliases: dict[str, str] = {}
-    for entry in entries:
-        if entry.op == "publish":
-            versions[entry.details["version"]] = entry.details["manifest"]
+class Oracle:
+    """What a log means, in a few words: dictionaries, sets, and a list of places for each alias."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.versions: dict[str, str] = {}
+        self.places: dict[str, list[str]] = {}
+        self.marked: dict[str, set[str]] = {"yank": set(), "deprecate": set()}
+        for entry in entries:
+            self.apply(entry.op, entry.details)
+
+    def apply(self, op: str, details: Mapping[str, Any]) -> None:
+        version = details["version"]
+        if op == "publish":
+            self.versions[version] = details["manifest"]
+        elif op in ("alias", "promote"):
+            places = self.places.setdefault(details["alias"], [])
+            if version in places:
+                del places[places.index(version) :]
+            places.append(version)
+        elif op.startswith("un"):
+            self.marked[op.removeprefix("un")].remove(version)
         else:
-            aliases[entry.details["alias"]] = entry.details["version"]
-    return versions, aliases
+            self.marked[op].add(version)
 
 
-@given(OPERATIONS, st.integers(0, 12))
+@given(OPERATIONS, st.integers(0, 16))
 def test_the_fold_is_what_a_dictionary_would_be_from_any_point_on(operations: list[Any], cut: int) -> None:
     steps = list(chain(operations))
     entries = [entry for entry, _ in steps]
     state = fold(entries, ModelState("m"))
-    versions, aliases = oracle(entries)
-    assert {name: version.manifest for name, version in state.versions.items()} == versions
-    assert {name: alias.version for name, alias in state.aliases.items()} == aliases
+    oracle = Oracle(entries)
+    assert {name: version.manifest for name, version in state.versions.items()} == oracle.versions
+    assert {name: [*alias.trail, alias.version] for name, alias in state.aliases.items()} == oracle.places
+    assert {name for name, version in state.versions.items() if version.yanked} == oracle.marked["yank"]
+    assert {name for name, version in state.versions.items() if version.deprecated} == oracle.marked["deprecate"]
     assert state.seq == len(entries)
     middle = steps[min(cut, len(steps)) - 1][1] if min(cut, len(steps)) else ModelState("m")
     assert fold(entries[cut:], middle) == state
-    if entries:
-        assert parse_head(encode_head(state), "m") == state
+
+
+@given(OPERATIONS)
+def test_no_alias_ever_points_at_a_yanked_version(operations: list[Any]) -> None:
+    for _, state in chain(operations):
+        assert not any(state.versions[alias.version].yanked for alias in state.aliases.values())
+        newest = state.newest()
+        assert newest is None or state.versions[newest].yanked is None
+
+
+@given(OPERATIONS)
+def test_hints_read_back(operations: list[Any]) -> None:
+    state = ModelState("m")
+    for operation in operations:
+        try:
+            data = encode_entry(fields(state, operation))
+        except CorruptError:
+            continue
+        state = fold([parse_entry(data, "m", state.seq + 1, "entry")], state)
+        head = encode_head(state, data)
+        hint, table = parse_index(encode_index(head, state), "m")
+        assert complete(hint, table) == state
+        small = parse_head(head, "m").state
+        assert (small.aliases, small.newest(), small.highest()) == (state.aliases, state.newest(), state.highest())
+        assert small.versions.items() <= state.versions.items()
+
+
+def test_a_trail_is_bounded() -> None:
+    names = [f"1.0.{number}" for number in range(MAX_TRAIL + 4)]
+    publish = [("publish", {"version": name, "manifest": DIGEST, "size": 1, "facts": {}}) for name in names]
+    moves = [("alias", {"alias": "a", "version": name, "expected": "?"}) for name in names]
+    state = list(chain([*publish, *moves]))[-1][1]
+    assert state.aliases["a"].trail == tuple(names[-MAX_TRAIL - 1 : -1])
 
 
 @given(OPERATIONS.filter(lambda operations: len(list(chain(operations))) > 1), st.data())
@@ -105,9 +154,12 @@ def test_a_log_with_an_entry_gone_moved_or_changed_is_no_log(operations: list[An
             fold(broken, ModelState("m"))
 
 
+FIRST = ("publish", {"version": "1.0.0", "manifest": DIGEST, "size": 3, "facts": FACTS})
+
+
 def first_entry(**changes: Any) -> bytes:
-    value = {**fields(ModelState("m"), ("publish", {"version": "1.0.0", "manifest": DIGEST, "size": 3})), **changes}
-    return canonical({"format": 1, **value})
+    value = {**fields(ModelState("m"), FIRST), **changes}
+    return canonical({"format": 2, **value})
 
 
 def test_the_first_entry_is_read() -> None:
@@ -118,8 +170,16 @@ def test_the_first_entry_is_read() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"format": 2}, "format 2 is unknown"),
-        ({"format": True}, "format"),
+        ({"format": 3}, "format 3 is unknown"),
+        ({"format": 1}, "facts are missing or not expected"),
+        ({"format": 1, "op": "yank"}, "operation 'yank' is unknown"),
+        ({"format": True}, "format True is unknown"),
+        ({"facts": {"task": 1}}, "facts"),
+        ({"facts": {**FACTS, "metrics": {"a": "b"}}}, "metrics"),
+        ({"facts": {**FACTS, "metrics": {"a": 10**400}}}, "metrics"),
+        ({"facts": {**FACTS, "labels": ["x"] * 300}}, "labels"),
+        ({"facts": {**FACTS, "label_count": 0}}, "number of labels"),
+        ({"facts": {**FACTS, "lineage": {"git": None}}}, "lineage"),
         ({"op": "explode"}, "operation 'explode' is unknown"),
         ({"op": ["publish"]}, "is unknown"),
         ({"model": "other"}, "belongs to 'other'"),
@@ -172,7 +232,7 @@ def test_hostile_json(data: bytes) -> None:
     with pytest.raises(CorruptError):
         parse_entry(data, "m", 1, "entry")
     with pytest.raises(CorruptError):
-        parse_head(data if len(data) < 1 << 20 else b"", "m")
+        parse_index(data if len(data) < 1 << 20 else b"", "m")
 
 
 JSON = st.recursive(
@@ -187,7 +247,7 @@ def test_any_bytes_are_an_entry_or_corrupt(data: bytes) -> None:
     with pytest.raises(CorruptError):
         parse_entry(data, "m", 1, "entry")
     with pytest.raises(CorruptError):
-        parse_head(data, "m")
+        parse_index(data, "m")
 
 
 @given(st.sampled_from(sorted(json.loads(first_entry()))), JSON)
@@ -211,109 +271,12 @@ def test_a_flipped_bit_in_an_entry_breaks_the_chain(position: int, bit: int) -> 
         fold(entries, ModelState("m"))
 
 
-def always(operation: Operation) -> Callable[[ModelState], Operation]:
-    return lambda state: operation
-
-
-def history_of(store: Store, count: int) -> History:
-    """A history with one version and `count - 1` moves of an alias."""
-    history = History(store, "m")
-    publish = Operation("publish", {"version": "1.0.0", "manifest": DIGEST, "size": 3})
-    history.append(always(publish), actor="a", reason="")
-    for number in range(count - 1):
-        alias = Operation("alias", {"alias": f"a{number}x", "version": "1.0.0", "expected": None})
-        history.append(always(alias), actor="a", reason="")
-    return history
-
-
-def test_a_fresh_hint_saves_the_walk(store: Store) -> None:
-    recorded = RecordingStore(store)
-    history = history_of(recorded, 6)
-    recorded.calls.clear()
-    assert history.state().seq == 6
-    assert recorded.named("get") == [("models/m/head.json",), (entry_key("m", 6),), (entry_key("m", 7),)]
-
-
-def test_an_old_hint_is_followed_to_the_end(store: Store) -> None:
-    history = history_of(store, 2)
-    old = store.get("models/m/head.json", 1 << 20)
-    assert old is not None
-    history = history_of_more(history)
-    store.put("models/m/head.json", old)
-    assert History(store, "m").state() == fold(history.entries(), ModelState("m"))
-    assert History(store, "m").state().seq == 3
-
-
-def history_of_more(history: History) -> History:
-    alias = Operation("alias", {"alias": "later", "version": "1.0.0", "expected": None})
-    history.append(always(alias), actor="a", reason="")
-    return history
-
-
-def lies(head: dict[str, Any]) -> dict[str, bytes]:
-    """Hints that say another thing than the log."""
-    state = head["state"]
-    moved = {**state, "aliases": {**state["aliases"], "a0x": {**state["aliases"]["a0x"], "version": "6.6.6"}}}
-    other = {**state, "versions": {"1.0.0": {**state["versions"]["1.0.0"], "manifest": "sha256:" + "66" * 32}}}
-    return {
-        "garbage": b"garbage",
-        "empty": b"",
-        "another alias": canonical({**head, "state": moved}),
-        "another digest": canonical({**head, "state": other}),
-        "another entry": canonical({**head, "entry": "sha256:" + "00" * 32}),
-        "another model": canonical({**head, "state": {**state, "model": "x"}}),
-        "a future number": canonical({**head, "state": {**state, "seq": 99}}),
-        "an old number": canonical({**head, "state": {**state, "seq": 1}}),
-        "number zero": canonical({**head, "state": {**state, "seq": 0}}),
-        "wrong kinds": canonical({**head, "state": {**state, "versions": [1]}}),
-        "deep": b'{"state":' * 1000,
-    }
-
-
-def test_a_lying_hint_is_not_believed(store: Store) -> None:
-    truth = history_of(store, 3).state()
-    data = store.get("models/m/head.json", 1 << 20)
-    assert data is not None
-    told = lies(json.loads(data))
-    assert len(told) == 11
-    for name, lie in told.items():
-        store.put("models/m/head.json", lie)
-        assert History(store, "m").state() == truth, name
-    store.delete("models/m/head.json")
-    assert History(store, "m").state() == truth
-
-
-def test_a_writer_repairs_a_lying_hint(store: Store) -> None:
-    history = history_of(store, 2)
-    store.put("models/m/head.json", b"garbage")
-    history_of_more(history)
-    data = store.get("models/m/head.json", 1 << 20)
-    assert data is not None
-    assert parse_head(data, "m").seq == 3
-
-
-def test_an_entry_that_promises_another_state_is_corrupt(store: Store) -> None:
-    value = {**json.loads(first_entry()), "state": "sha256:" + "00" * 32}
-    store.put(entry_key("m", 1), canonical(value))
-    with pytest.raises(CorruptError, match="promises another state"):
-        History(store, "m").state()
-
-
-def test_an_altered_entry_is_found(folder_registry: Registry, bundle: Path, tmp_path: Path) -> None:
-    folder_registry.publish(bundle, "m", lineage={}, alias="candidate")
-    path = tmp_path / "store" / entry_key("m", 1)
-    path.write_bytes(path.read_bytes().replace(b'"alice"', b'"mallo"'))
-    with pytest.raises(CorruptError, match="forked or altered"):
-        folder_registry.log("m")
-    (tmp_path / "store" / "models" / "m" / "head.json").unlink()
-    with pytest.raises(CorruptError):
-        folder_registry.load("m")
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 60))
 def test_the_fold_of_a_long_log_is_linear_in_spirit(count: int) -> None:
-    operations = [("publish", {"version": f"1.0.{number}", "manifest": DIGEST, "size": 1}) for number in range(count)]
+    operations = [
+        ("publish", {"version": f"1.0.{number}", "manifest": DIGEST, "size": 1, "facts": {}}) for number in range(count)
+    ]
     steps = list(chain(operations))
     assert len(steps) == count
     assert steps[-1][1].newest() == f"1.0.{count - 1}"

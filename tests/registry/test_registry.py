@@ -194,7 +194,7 @@ def test_the_order_of_publish(store: Store, bundle: Path, tmp_path: Path) -> Non
         "create leases",
         "delete leases",
         "create models",
-        "put models",
+        *["put models"] * 2,
         "delete leases",
     ]
     assert store.children("leases") == []

@@ -12,34 +12,8 @@ from typing import Any
 import pytest
 from slm_registry.cli import main
 
+from tests.registry.command_line import Cli
 from tests.registry.helpers import REPOSITORY
-
-
-class Cli:
-    """Runs commands in this process against one store."""
-
-    def __init__(self, store: str, capture: pytest.CaptureFixture[str]) -> None:
-        self.store, self.capture = store, capture
-
-    def __call__(self, *arguments: str, code: int = 0) -> str:
-        self.capture.readouterr()
-        assert main([*arguments, "--store", self.store]) == code
-        found = self.capture.readouterr()
-        self.error = found.err
-        assert bool(found.err) == bool(code)
-        assert found.err.count("\n") == (1 if code else 0)
-        return found.out
-
-    def json(self, *arguments: str, code: int = 0) -> Any:
-        return json.loads(self(*arguments, "--json", code=code))
-
-
-@pytest.fixture
-def cli(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    monkeypatch.setenv("SLM_REGISTRY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("SLM_REGISTRY_ACTOR", "bob")
-    monkeypatch.delenv("SLM_REGISTRY_URL", raising=False)
-    return Cli(url, capsys)
 
 
 def test_from_publish_to_predict(cli: Cli, bundle: Path, tmp_path: Path) -> None:

@@ -21,8 +21,11 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    """A folder with a bundle in it and a slm-registry on the path."""
-    make_bundle(tmp_path / "bundle")
+    """A folder with two bundles and a policy in it, and a slm-registry on the path."""
+    for number, name in enumerate(("bundle", "bundle-2"), start=1):
+        made = make_bundle(tmp_path / name, weight=float(number))
+        (made / "metrics.json").write_text('{"accuracy": 0.9}')
+    (tmp_path / "gate.yaml").write_text("accuracy: '>= 0.8'\n")
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "slm-registry"
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -m slm_registry "$@"\n')

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from slm_registry import InputTypeError, PolicyError, Registry, UnreachableError, UsageError, verify_webhook
-from slm_registry.log import Entry
+from slm_registry.entries import Entry
 from slm_registry.webhooks import DELIVERY, SIGNATURE, Webhook, sign
 
 from tests.registry.receiver import SECRET, receiving

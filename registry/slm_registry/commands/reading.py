@@ -1,4 +1,4 @@
-"""Commands that read: list, show, log, pull, predict."""
+"""Commands that read: list, show, pull, predict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from slm_registry.client import Registry
-from slm_registry.commands.tables import size_text, table
+from slm_registry.commands.tables import rows_text, size_text, table
 from slm_registry.errors import UsageError
 
 
@@ -20,7 +20,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     listing.set_defaults(run=_list)
 
     show = commands.add_parser("show", parents=[common], help="files and lineage of a version")
-    show.add_argument("ref", help="name, name@alias, name@1.2.0 or name@sha256:...")
+    show.add_argument("ref", help="name, name@alias, name@1.2.0, 'name@>=1.2,<2' or name@sha256:...")
     show.set_defaults(run=_show)
 
     pull = commands.add_parser("pull", parents=[common], help="fetch a version and print its folder")
@@ -35,18 +35,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     predict.add_argument("--max-length", type=int, help="cut texts at this many tokens")
     predict.set_defaults(run=_predict)
 
-    log = commands.add_parser("log", parents=[common], help="who published and moved what, when and why")
-    log.add_argument("name")
-    log.set_defaults(run=_log)
-
 
 def _list(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     rows = registry.list(options.name)
-    cells = [
-        (row.model, row.version, ", ".join(row.aliases), size_text(row.size), row.at, row.actor, row.digest[7:19])
-        for row in rows
-    ]
-    return [asdict(row) for row in rows], table(("model", "version", "aliases", "size", "at", "by", "digest"), cells)
+    value = [{key: item for key, item in row.as_dict().items() if key != "facts"} for row in rows]
+    return value, rows_text(rows)
 
 
 def _show(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
@@ -78,15 +71,3 @@ def _predict(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]
     found = model.predict(texts)
     value = [{"text": text, **prediction._asdict()} for text, prediction in zip(texts, found, strict=True)]
     return value, "\n".join(f"{item['label']}\t{item['probability']:.4f}\t{item['text']}" for item in value)
-
-
-def _log(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
-    entries = registry.log(options.name)
-    lines = []
-    for entry in entries:
-        details = entry.details
-        what = f"publish {details['version']}"
-        if entry.op == "alias":
-            what = f"alias {details['alias']} {details['expected'] or '(new)'} -> {details['version']}"
-        lines.append((str(entry.seq), entry.at, entry.actor, what, entry.reason))
-    return [entry.as_dict() for entry in entries], table(("#", "at", "by", "what", "why"), lines)

@@ -13,9 +13,9 @@ from typing import Any
 
 from slm_registry.client import Registry
 from slm_registry.commands.tables import clean
+from slm_registry.entries import Entry
 from slm_registry.errors import UsageError
 from slm_registry.events import Feed, StateFile
-from slm_registry.log import Entry
 from slm_registry.webhooks import Webhook
 
 _SECRET = "SLM_REGISTRY_WEBHOOK_SECRET"

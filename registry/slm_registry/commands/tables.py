@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from slm_registry.records import Row
+
 
 def size_text(size: int) -> str:
     """A size in bytes, as people read it."""
@@ -18,6 +20,8 @@ def size_text(size: int) -> str:
 
 def clean(text: str) -> str:
     """Text on one line, without what a terminal would obey."""
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
@@ -27,3 +31,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return "\n".join(lines)
+
+
+def rows_text(rows: Sequence[Row], metrics: Sequence[str] = ()) -> str:
+    """Versions as a table, with a column for each of some metrics."""
+    head = ("model", "version", "aliases", "status", "size", *metrics, "at", "by", "digest")
+    cells = []
+    for row in rows:
+        numbers = row.facts.get("metrics", {})
+        shown = [f"{numbers[name]:.6g}" if name in numbers else "" for name in metrics]
+        where = (row.model, row.version, ", ".join(row.aliases), row.status, size_text(row.size))
+        cells.append((*where, *shown, row.at, row.actor, row.digest[7:19]))
+    return table(head, cells)

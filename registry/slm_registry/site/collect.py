@@ -9,10 +9,11 @@ from typing import Any
 
 from slm_registry import names
 from slm_registry.blobs import read_json_blob
-from slm_registry.client import Details, Registry, Row
+from slm_registry.client import Registry
 from slm_registry.errors import CorruptError
 from slm_registry.jsonio import MAX_BYTES, parse_object
 from slm_registry.manifest import BundleFile
+from slm_registry.records import Details, Row
 from slm_registry.site import measures
 from slm_registry.site.lineage import Story, story
 from slm_registry.site.words import Event, event, marks
