@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import builtins
-import getpass
 import logging
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slm_registry import names
+from slm_registry.actor import default_actor
 from slm_registry.aliases import UNSET, Expected, Moved, Mover
 from slm_registry.blobs import read_json_blob, read_manifest
 from slm_registry.cache import Cache, default_cache
@@ -95,7 +94,7 @@ class Registry:
     @property
     def actor(self) -> str:
         """Who the log names."""
-        return self._actor or _default_actor()
+        return self._actor or default_actor()
 
     def publish(
         self,
@@ -325,10 +324,6 @@ class Registry:
         """Take a model's log as it is from now on, whatever was seen of it before. False where nothing was."""
         return self._witness.forget(names.model_name(name))
 
-    def _names(self) -> tuple[str, ...]:
-        """What stands where models stand and can be one: somebody's notes beside them are no concern."""
-        return tuple(name for name in self.store.children("models") if names.is_model_name(name))
-
     def publisher(self, name: str, key: Path | None = None) -> Publisher:
         """What writes versions of a model as this registry does, signed where the file of a private key is given."""
         return Publisher(
@@ -340,6 +335,10 @@ class Registry:
             witness=self._witness,
             progress=self._progress,
         )
+
+    def _names(self) -> tuple[str, ...]:
+        """What stands where models stand and can be one: somebody's notes beside them are no concern."""
+        return tuple(name for name in self.store.children("models") if names.is_model_name(name))
 
     def _mover(self, name: str, alias: str, expected: Expected) -> Mover:
         names.alias_name(alias)
@@ -395,15 +394,3 @@ class Registry:
     def _side(self, ref: str) -> Side:
         details = self.show(ref)
         return Side(**{key: getattr(details, key) for key in Side.__slots__})
-
-
-def _default_actor() -> str:
-    named = os.environ.get("SLM_REGISTRY_ACTOR")
-    if named:
-        return named
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        # A container's user may have no name at all.
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"

@@ -20,6 +20,7 @@ from slm_registry.jsonio import MAX_BYTES
 from slm_registry.log import ModelState, fold
 from slm_registry.manifest import MAX_CONFIG, MAX_MANIFEST, Manifest, parse_lineage, parse_manifest
 from slm_registry.references import entry_numbers, model_names
+from slm_registry.signatures import MAX_SIGNATURE, SIGNATURES, misfiled
 from slm_registry.stores import Store
 
 
@@ -27,8 +28,8 @@ from slm_registry.stores import Store
 class Damage:
     """One thing that is wrong: what it is part of, the key where it lies, and whether it was put right.
 
-    `part` is `entry`, `log`, `head`, `index`, `manifest`, `lineage`, `file`, `blob` (nothing refers to it) or `gc log`; `file`
-    is the path in the bundle.
+    `part` is `entry`, `log`, `head`, `index`, `manifest`, `lineage`, `file`, `policy`, `signature`, `blob` (nothing
+    refers to it) or `gc log`; `file` is the path in the bundle.
     """
 
     part: str
@@ -80,7 +81,7 @@ class _Check:
         models = model_names(self._store)
         for model in models:
             damage += self._model(model)
-        damage += [*self._gc_log()]
+        damage += [*self._signatures(), *self._gc_log()]
         for digest, state in sorted(self._states.items()):
             if state != "sound" and digest not in self._used:
                 damage.append(self._mend(Damage("blob", blob_key(digest), state), digest))
@@ -122,6 +123,12 @@ class _Check:
             if entry.op == "publish":
                 self._versions += 1
                 yield from self._version(model, entry)
+            if entry.op == "promote":
+                policy = entry.details["policy"]
+                where = Damage("policy", blob_key(policy), "", model, entry.details["version"])
+                bad = self._blob(where, policy, None)
+                if bad is not None:
+                    yield bad
 
     def _read_log(self, model: str, log: list[Entry]) -> Iterator[Damage]:
         """Read every entry that is there into `log`; what is missing or cannot be read is damage."""
@@ -244,6 +251,19 @@ class _Check:
                 if intact(self._store, digest, path.stat().st_size):
                     self._mended.add(digest)
         return replace(damage, repaired=digest in self._mended)
+
+    def _signatures(self) -> Iterator[Damage]:
+        """Signatures that are not what their place says. Over manifests that nothing refers to they wait for gc."""
+        for folder in self._store.children(SIGNATURES):
+            for name in self._store.children(f"{SIGNATURES}/{folder}"):
+                key = f"{SIGNATURES}/{folder}/{name}"
+                try:
+                    data = self._store.get(key, MAX_SIGNATURE)
+                    problem = data and misfiled(data, f"sha256:{folder}", name.removesuffix(".json"))
+                except CorruptError as error:
+                    problem = str(error)
+                if isinstance(problem, str):
+                    yield Damage("signature", key, f"{problem}; sign the version again")
 
     def _gc_log(self) -> Iterator[Damage]:
         try:

@@ -1,7 +1,7 @@
 """Garbage collection: removes the blobs that nothing refers to, which publishes that never ended left behind.
 
 A blob goes only if no log entry leads to it, no lease names it, it is older than the grace period, and an earlier
-collection had marked it. Ages are the store's own, taken from its listings; what time it is by that clock is learnt from
+collection had marked it. The signatures over a manifest go with it. Ages are the store's own, taken from its listings; what time it is by that clock is learnt from
 an object written for it. How a collection and a publisher keep out of each other's way is told in `leases`.
 
 gc/candidates.json         the first mark: its own age says when it was made
@@ -27,6 +27,7 @@ from slm_registry.hashing import digest_of
 from slm_registry.items import Item
 from slm_registry.jsonio import MAX_BYTES, canonical, parse_object
 from slm_registry.references import live_blobs
+from slm_registry.signatures import SIGNATURES, signature_folder
 from slm_registry.stores import Store
 
 GRACE = 7 * 24 * 3600.0
@@ -178,9 +179,14 @@ def _announced(store: Store, actor: str, blobs: list[str]) -> Iterator[leases.Sw
 
 
 def _remove(store: Store, sweep: leases.Sweep, blobs: list[str]) -> None:
+    signed = set(store.children(SIGNATURES))
     for number, digest in enumerate(blobs):
         if number % _RENEW_EVERY == 0:
             sweep.renew()
+        # The signatures over a manifest go with it, and before it: what breaks off here is found again by the blob.
+        if digest.removeprefix("sha256:") in signed:
+            for name in store.children(signature_folder(digest)):
+                store.delete(f"{signature_folder(digest)}/{name}")
         store.delete(blob_key(digest))
 
 

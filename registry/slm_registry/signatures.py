@@ -22,6 +22,7 @@ from slm_registry.stores import Store
 FORMAT = 1
 ALGORITHM = "ed25519"
 MAX_SIGNATURE = 4096
+SIGNATURES = "signatures"
 
 # Signed before the statement, so that nobody can pass off another text signed with the same key as one.
 _DOMAIN = b"slm-registry signature 1\n"
@@ -44,7 +45,7 @@ class Subject:
 
 def signature_folder(manifest: str) -> str:
     """Where the signatures over a manifest lie."""
-    return f"signatures/{manifest.removeprefix('sha256:')}"
+    return f"{SIGNATURES}/{manifest.removeprefix('sha256:')}"
 
 
 def signature_key(manifest: str, key_id: str) -> str:
@@ -76,6 +77,17 @@ def problem_of(data: bytes, key: PublicKey, subject: Subject, today: datetime.da
     expires = statement["expires"]
     expired = expires is not None and datetime.date.fromisoformat(expires) < today
     return f"it expired on {expires}" if expired else None
+
+
+def misfiled(data: bytes, manifest: str, key_id: str) -> str | None:
+    """Why these bytes cannot be the signature that their place promises; whether they verify, only a key can tell."""
+    try:
+        statement = _parse(data)[0]
+    except CorruptError as error:
+        return str(error)
+    if (statement["manifest"], statement["key"]) != (manifest, key_id):
+        return f"it was made for {statement['manifest'][:71]} by {statement['key'][:12]}"
+    return None
 
 
 def put_signature(store: Store, key: PrivateKey, subject: Subject, expires: str | None = None) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from slm_registry import Registry, RegistryError, gc, leases
+from slm_registry import Registry, RegistryError, blobs, gc, leases
 from slm_registry.blobs import blob_key, intact, read_json_blob
 from slm_registry.folder import FolderStore
 from slm_registry.hashing import digest_of
@@ -42,7 +42,7 @@ class Actor:
 
     def __init__(self, work: Callable[[SteppedStore], Any], inner: FolderStore, back: threading.Semaphore, dies: int):
         self.go, self.back, self.dies = threading.Semaphore(0), back, dies
-        self.steps, self.ended, self.outcome = 0, False, "done"
+        self.steps, self.ended, self.outcome = 0, False, "crashed"
         self.thread = threading.Thread(target=self._run, args=(work, SteppedStore(inner, self)))
         self.thread.start()
 
@@ -50,6 +50,7 @@ class Actor:
         self.go.acquire()
         try:
             work(store)
+            self.outcome = "done"
         except Killed:
             self.outcome = "killed"
         except RegistryError as error:
@@ -70,7 +71,8 @@ class SteppedStore:
     """A store each call of which is a step of its actor."""
 
     def __init__(self, inner: FolderStore, actor: Actor) -> None:
-        self.inner, self.actor, self.url = inner, actor, inner.url
+        self.inner, self.actor = inner, actor
+        self.url, self.identity = inner.url, inner.identity
 
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -188,6 +190,8 @@ def main(root: Path, rounds: int, seed: int, how: str = "") -> None:
     # The order of calls is what counts here, not what survives a power cut.
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
     leases._pause = lambda: None
+    # An actor is one thread.
+    blobs.each = lambda work, items, lanes=1: [work(item) for item in items]
     os.environ["SLM_REGISTRY_CACHE"] = str(root / "cache")
     for number, paths in enumerate(BUNDLES):
         (root / "bundles" / str(number)).mkdir(parents=True)
@@ -200,8 +204,11 @@ def main(root: Path, rounds: int, seed: int, how: str = "") -> None:
         if found["dangling"] or found["uncollected"]:
             total["bad rounds"] += 1
             print(f"round {number} of seed {seed}: {dict(found)}", file=sys.stderr)
+        if found["crashed"]:
+            raise SystemExit(f"round {number} of seed {seed}: an actor ended in an error that is not the registry's")
         total += found
         shutil.rmtree(root / "store")
+        shutil.rmtree(root / "cache", ignore_errors=True)
     print(json.dumps(total))
 
 

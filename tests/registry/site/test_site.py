@@ -37,7 +37,7 @@ def test_the_same_log_gives_the_same_bytes(filled: Path, tmp_path: Path) -> None
     found = files(tmp_path / "a")
     assert found == files(tmp_path / "b")
     assert len(found) == 6
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["a", "b"]
 
 
 def test_only_what_changed_is_read_and_written(
@@ -96,6 +96,8 @@ def test_the_index_comes_after_its_pages(
     replace, looked = Path.replace, []
 
     def watched(self: Path, target: Path) -> Path:
+        if out not in target.parents:
+            return replace(self, target)
         linked = re.findall(r'href="(models/[^"]+)"', (out / "index.html").read_text())
         assert all((out / link).read_text().endswith("</html>\n") for link in linked)
         looked.append(target.name)
