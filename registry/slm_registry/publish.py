@@ -152,23 +152,21 @@ class Publisher:
     def _newest_files(self) -> set[tuple[str, int]]:
         """Path and size of the newest version's files, which are likely to be the same again."""
         state = self._state()
-        newest = state.newest()
-        if newest is None:
-            return set()
-        return {(file.path, file.size) for file in read_manifest(self.store, state, newest).files}
+        return {(file.path, file.size) for file in self._files(state, state.newest())}
 
     def _trusted(self, state: ModelState) -> set[str]:
         """The files of this model's versions that matter most: each was checked before its version was committed."""
-        newest = state.newest()
-        versions = [newest] if newest else []
-        versions += [alias.version for alias in state.aliases.values()]
-        found: set[str] = set()
-        for version in list(dict.fromkeys(versions))[:_TRUSTED_VERSIONS]:
-            try:
-                found.update(file.digest for file in read_manifest(self.store, state, version).files)
-            except CorruptError as error:
-                logger.warning("its files will be read back: %s", error)
-        return found
+        versions = [state.newest(), *(alias.version for alias in state.aliases.values())]
+        wanted = list(dict.fromkeys(versions))[:_TRUSTED_VERSIONS]
+        return {file.digest for version in wanted for file in self._files(state, version)}
+
+    def _files(self, state: ModelState, version: str | None) -> tuple[BundleFile, ...]:
+        """A version's files; none where its manifest is damaged, which is no reason not to publish another."""
+        try:
+            return () if version is None else read_manifest(self.store, state, version).files
+        except CorruptError as error:
+            logger.warning("its files will be read back: %s", error)
+            return ()
 
     def _held(self, state: ModelState, files: Sequence[BundleFile]) -> Published | None:
         """The highest version, where it holds exactly these files."""

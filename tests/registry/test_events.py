@@ -76,6 +76,7 @@ def test_a_log_that_is_not_the_one_that_was_read(
     folder_registry.alias("m", "staging", "1.0.0")
     with pytest.raises(CorruptError, match="has another entry 2 now"):
         feed.confirm()
+    folder_registry.forget("m")
     folder_registry.publish(other_bundle, "m", lineage={})
     with pytest.raises(CorruptError, match="it was forked"):
         list(Feed(folder_registry.store, "m", position).read())

@@ -193,7 +193,7 @@ def test_a_signed_manifest_under_another_version(folder_desk: Desk, bundle: Path
     """Replayed: an old signed manifest is entered as the newest version."""
     desk = folder_desk
     done = desk.registry().publish(bundle, "m", lineage={}, key=desk.ci.private)
-    forge(desk, Operation("publish", {"version": "9.0.0", "manifest": done.digest, "size": 1}))
+    forge(desk, Operation("publish", {"version": "9.0.0", "manifest": done.digest, "size": 1, "facts": {}}))
     assert "it was made for m@1.0.0" in refused(desk, BY_CI)
     assert desk.registry(BY_CI).load("m@1.0.0").labels
 
@@ -201,7 +201,7 @@ def test_a_signed_manifest_under_another_version(folder_desk: Desk, bundle: Path
 def test_a_signed_manifest_under_another_model(folder_desk: Desk, bundle: Path) -> None:
     desk = folder_desk
     done = desk.registry().publish(bundle, "n", lineage={}, key=desk.ci.private)
-    forge(desk, Operation("publish", {"version": "1.0.0", "manifest": done.digest, "size": 1}))
+    forge(desk, Operation("publish", {"version": "1.0.0", "manifest": done.digest, "size": 1, "facts": {}}))
     assert "it was made for n@1.0.0" in refused(desk, BY_CI)
 
 

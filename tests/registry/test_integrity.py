@@ -218,7 +218,7 @@ def forge(setup: Setup, path: str, data: bytes, chunks: str | None = None) -> st
     store.put(f"blobs/sha256/{digest_of(manifest)[7:]}", manifest)
     from slm_registry.history import History, Operation
 
-    operation = Operation("publish", {"version": "6.6.6", "manifest": digest_of(manifest), "size": 1})
+    operation = Operation("publish", {"version": "6.6.6", "manifest": digest_of(manifest), "size": 1, "facts": {}})
     History(store, "m").append(lambda state: operation, actor="mallory", reason="")
     return "m@6.6.6"
 

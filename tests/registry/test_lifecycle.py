@@ -225,7 +225,7 @@ def test_on_the_command_line(cli: Cli, bundle: Path, tmp_path: Path) -> None:
     cli("publish", str(bundle), "m", "--version", "1.1.0")
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY)
-    promote = ("promote", "m@1.1.0", "production", "--policy", str(policy))
+    promote = ("promote", "m@1.1.0", "production", "--gate", str(policy))
     cli(*promote, "--expected", "none", code=4)
     cli(*promote, "--evaluation", "nothing.json", code=8)
     cli(*promote[:-1], str(tmp_path / "missing"), code=2)

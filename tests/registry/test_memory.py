@@ -26,7 +26,7 @@ DIGEST = "sha256:" + "ab" * 32
 
 def append(store: Store, model: str = "m") -> ModelState:
     def decide(state: ModelState) -> Operation:
-        return Operation("publish", {"version": f"1.0.{state.seq}", "manifest": DIGEST, "size": 1})
+        return Operation("publish", {"version": f"1.0.{state.seq}", "manifest": DIGEST, "size": 1, "facts": {}})
 
     return History(store, model).append(decide, actor="alice", reason="")[0]
 
@@ -35,7 +35,8 @@ def cut(store: Store, seq: int, keep: int, model: str = "m") -> None:
     """Take the entries after `keep` out of a log that ends at `seq`."""
     for number in range(keep + 1, seq + 1):
         store.delete(f"models/{model}/log/{number:012d}.json")
-    store.delete(f"models/{model}/head.json")
+    for hint in ("head", "index"):
+        store.delete(f"models/{model}/{hint}.json")
 
 
 @pytest.fixture

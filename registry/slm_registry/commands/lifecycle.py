@@ -30,8 +30,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     promote.add_argument("ref", metavar="name@version")
     promote.add_argument("alias")
-    promote.add_argument("--policy", required=True, metavar="FILE", help="the policy that was passed; its text is kept")
-    promote.add_argument("--policy-digest", metavar="DIGEST", help="the digest of the policy that the gate applied")
+    promote.add_argument("--gate", required=True, metavar="FILE", help="the policy that was passed; its text is kept")
+    promote.add_argument("--gate-digest", metavar="DIGEST", help="the digest of the policy that the gate applied")
     promote.add_argument(
         "--evaluation", default="metrics.json", metavar="FILE", help="a file of the version, or its digest"
     )
@@ -81,7 +81,7 @@ def _exact(text: str) -> tuple[str, str]:
 
 def _promote(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     model, version = _exact(options.ref)
-    path = Path(options.policy)
+    path = Path(options.gate)
     if not path.is_file():
         raise UsageError(f"policy {path}: there is no such file; name the one that was passed")
     with os_errors("read", path), open_regular(path) as file:
@@ -92,7 +92,7 @@ def _promote(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]
             options.alias,
             version,
             policy=policy,
-            policy_digest=options.policy_digest,
+            policy_digest=options.gate_digest,
             evaluation=options.evaluation,
             expected=_expected(options),
             reason=options.reason,
