@@ -48,6 +48,7 @@ class Mover:
     store: Store
     model: str
     actor: str
+    history: History
 
     def move(self, alias: str, version: str, *, expected: Expected = UNSET, reason: str = "") -> bool:
         """Point an alias at a version; False where it is there already. See `Registry.alias`."""
@@ -59,7 +60,7 @@ class Mover:
                 return None
             return Operation("alias", {"alias": alias, "version": version, "expected": at})
 
-        return History(self.store, self.model).append(decide, actor=self.actor, reason=reason)[1]
+        return self.history.append(decide, actor=self.actor, reason=reason)[1]
 
     def promote(
         self, alias: str, version: str, *, evaluation: str, policy: bytes, expected: Expected, reason: str
@@ -68,7 +69,7 @@ class Mover:
         check_words(self.actor, reason)
         if not policy or len(policy) > MAX_POLICY:
             raise UsageError(f"policy: {len(policy)} bytes; hand in its text, 1 to {MAX_POLICY} bytes")
-        history, digest = History(self.store, self.model), digest_of(policy)
+        digest = digest_of(policy)
         previous: list[str | None] = []
 
         def decide(state: ModelState) -> Operation | None:
@@ -77,14 +78,14 @@ class Mover:
             evidence = {"evaluation": self._evaluation(state, version, evaluation), "policy": digest}
             read_json_blob(self.store, digest, MAX_POLICY, f"policy of {self.model}@{alias}")
             details = {"alias": alias, "version": version, "expected": at, **evidence}
-            done = at == version and self._stands(history, state.aliases[alias], evidence)
+            done = at == version and self._stands(state.aliases[alias], evidence)
             return None if done else Operation("promote", details)
 
         with leases.held(self.store, self.model, self.actor, [digest]) as lease:
             upload(self.store, Path(), (), (policy,))
             while lease.lapsed():
                 upload(self.store, Path(), (), (policy,))
-            moved = history.append(decide, actor=self.actor, reason=reason)[1]
+            moved = self.history.append(decide, actor=self.actor, reason=reason)[1]
         return Moved(self.model, alias, version, previous[0], moved)
 
     def rollback(self, alias: str, *, expected: Expected, reason: str) -> Moved:
@@ -105,7 +106,7 @@ class Mover:
             target[:] = [self._before(state, alias, held)]
             return Operation("alias", {"alias": alias, "version": target[0], "expected": held.version})
 
-        moved = History(self.store, self.model).append(decide, actor=self.actor, reason=reason or "rollback")[1]
+        moved = self.history.append(decide, actor=self.actor, reason=reason or "rollback")[1]
         return Moved(self.model, alias, target[0], seen[0].version, moved)
 
     def _allowed(self, state: ModelState, alias: str, version: str, expected: Expected) -> str | None:
@@ -145,9 +146,9 @@ class Mover:
             )
         return digest
 
-    def _stands(self, history: History, held: Alias, evidence: Mapping[str, Any]) -> bool:
+    def _stands(self, held: Alias, evidence: Mapping[str, Any]) -> bool:
         """Whether the alias is where it is by a promotion with the same evidence."""
-        entry = history.entry(held.seq)
+        entry = self.history.entry(held.seq)
         return entry is not None and entry.op == "promote" and evidence.items() <= entry.details.items()
 
 

@@ -330,9 +330,9 @@ class Registry:
             self.store,
             names.model_name(name),
             self.actor,
+            self._witness,
             self._chunk_size,
             signer=None if key is None else read_private(key),
-            witness=self._witness,
             progress=self._progress,
         )
 
@@ -345,12 +345,12 @@ class Registry:
         if isinstance(expected, str):
             names.version_key(expected)
         self._known(self._witness.head(names.model_name(name)))
-        return Mover(self.store, name, self.actor)
+        return Mover(self.store, name, self.actor, self._witness.history(name))
 
     def _marker(self, name: str, version: str) -> Marker:
         names.version_key(version)
         self._known(self._witness.head(names.model_name(name)))
-        return Marker(self.store, name, self.actor)
+        return Marker(name, self.actor, self._witness.history(name))
 
     def _states(self, name: str | None) -> builtins.list[ModelState]:
         """The state of one model, or of all that have a version."""

@@ -32,10 +32,11 @@ class Operation:
 
 
 class History:
-    """The log of one model."""
+    """The log of one model. `check` raises where a state is not one to write on."""
 
-    def __init__(self, store: Store, model: str) -> None:
+    def __init__(self, store: Store, model: str, check: Callable[[ModelState], None] | None = None) -> None:
         self._store = store
+        self._check = check
         self._model = model
         self._head = f"models/{model}/head.json"
         self._index = f"models/{model}/index.json"
@@ -91,6 +92,8 @@ class History:
         where there is nothing to do, and raises where its operation is no longer wanted.
         """
         state = self._verified_state()
+        if self._check is not None:
+            self._check(state)
         for _ in range(_ROUNDS):
             operation = decide(state)
             if operation is None:

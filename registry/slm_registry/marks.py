@@ -9,7 +9,6 @@ from slm_registry.entries import check_words
 from slm_registry.errors import ConflictError, NotFoundError, near
 from slm_registry.history import History, Operation
 from slm_registry.log import MARKS, ModelState, Version
-from slm_registry.stores import Store
 
 Op = Literal["yank", "unyank", "deprecate", "undeprecate"]
 
@@ -18,9 +17,9 @@ Op = Literal["yank", "unyank", "deprecate", "undeprecate"]
 class Marker:
     """Marks the versions of one model, in the name of `actor`."""
 
-    store: Store
     model: str
     actor: str
+    history: History
 
     def mark(self, op: Op, version: str, reason: str) -> bool:
         """Set or remove a mark; False where it is so already.
@@ -44,7 +43,7 @@ class Marker:
                 )
             return Operation(op, {"version": version})
 
-        return History(self.store, self.model).append(decide, actor=self.actor, reason=reason)[1]
+        return self.history.append(decide, actor=self.actor, reason=reason)[1]
 
 
 def caution(model: str, name: str, version: Version) -> str | None:

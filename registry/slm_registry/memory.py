@@ -68,6 +68,11 @@ class Witness:
                 logger.warning("this log position is not remembered: %s", error)
         return state
 
+    def history(self, model: str) -> History:
+        """A model's log, to be written: nothing is appended where it does not continue the one seen before."""
+        seen = self._recall(model)
+        return History(self._store, model, None if seen is None else lambda state: self._compare(model, seen, state))
+
     def models(self) -> tuple[str, ...]:
         """The models of this store that were seen before, sorted."""
         with os_errors("read", self._folder):

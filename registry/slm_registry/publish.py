@@ -21,7 +21,7 @@ from slm_registry.errors import ConflictError, CorruptError
 from slm_registry.facts import read_facts
 from slm_registry.folder import FolderStore
 from slm_registry.hashing import CHUNK, digest_of
-from slm_registry.history import History, Operation
+from slm_registry.history import Operation
 from slm_registry.keys import PrivateKey
 from slm_registry.log import ModelState
 from slm_registry.manifest import BundleFile, encode_config, encode_manifest
@@ -75,9 +75,9 @@ class Publisher:
     store: Store
     model: str
     actor: str
+    witness: Witness
     chunk_size: int = CHUNK
     signer: PrivateKey | None = None
-    witness: Witness | None = None
     progress: Progress | None = None
 
     def publish(
@@ -107,15 +107,16 @@ class Publisher:
             published = self._publish_files(folder, files, version, lineage, reason)
         if alias is None:
             return published
-        Mover(self.store, self.model, self.actor).move(alias, published.version, reason=reason)
+        mover = Mover(self.store, self.model, self.actor, self.witness.history(self.model))
+        mover.move(alias, published.version, reason=reason)
         return replace(published, alias=alias)
 
     def _publish_files(
         self, folder: Path, files: Sequence[BundleFile], version: str | None, lineage: Mapping[str, Any], reason: str
     ) -> Published:
-        history = History(self.store, self.model)
+        history = self.witness.history(self.model)
         for _ in range(_ROUNDS):
-            state = self._state()
+            state = self.witness.state(self.model)
             if version is None and (held := self._held(state, files)) is not None:
                 return held
             prepared = self._prepare(version or names.next_patch(state.highest()), files, lineage)
@@ -141,9 +142,6 @@ class Publisher:
             return Published(self.model, prepared.version, prepared.digest, created)
         raise ConflictError(f"model {self.model!r}: other publishers were first {_ROUNDS} times; run it again")
 
-    def _state(self) -> ModelState:
-        return History(self.store, self.model).state() if self.witness is None else self.witness.state(self.model)
-
     def _upload(
         self, folder: Path, files: Sequence[BundleFile], small: Sequence[bytes] = (), trusted: Collection[str] = ()
     ) -> None:
@@ -151,7 +149,7 @@ class Publisher:
 
     def _newest_files(self) -> set[tuple[str, int]]:
         """Path and size of the newest version's files, which are likely to be the same again."""
-        state = self._state()
+        state = self.witness.state(self.model)
         return {(file.path, file.size) for file in self._files(state, state.newest())}
 
     def _trusted(self, state: ModelState) -> set[str]:

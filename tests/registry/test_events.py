@@ -73,6 +73,7 @@ def test_a_log_that_is_not_the_one_that_was_read(
     (log / "000000000002.json").unlink()
     with pytest.raises(CorruptError, match="is shorter now"):
         feed.confirm()
+    folder_registry.forget("m")
     folder_registry.alias("m", "staging", "1.0.0")
     with pytest.raises(CorruptError, match="has another entry 2 now"):
         feed.confirm()

@@ -255,6 +255,26 @@ def test_the_client_refuses_everywhere(registry: Registry, bundle: Path, other_b
         registry.load("m")
 
 
+def test_nothing_is_written_on_a_log_that_lost_what_was_seen(
+    folder_registry: Registry, bundle: Path, tmp_path: Path
+) -> None:
+    """The hints still tell of the entry, so a reader takes the state that it knows; a writer reads the log itself."""
+    registry = folder_registry
+    registry.publish(bundle, "m", lineage={}, alias="production")
+    registry.resolve("m")
+    (tmp_path / "store" / "models" / "m" / "log" / "000000000002.json").unlink()
+    assert registry.resolve("m").version == "1.0.0"
+    for call in (
+        lambda: registry.alias("m", "staging", "1.0.0"),
+        lambda: registry.rollback("m", "production"),
+        lambda: registry.deprecate("m", "1.0.0", reason="old"),
+        lambda: registry.publish(bundle, "m", version="2.0.0", lineage={}),
+    ):
+        with pytest.raises(CorruptError, match="rolled back"):
+            call()
+    assert not (tmp_path / "store" / "models" / "m" / "log" / "000000000002.json").exists()
+
+
 def test_a_cache_that_cannot_be_written_is_worth_a_word(
     folder_registry: Registry, bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
