@@ -37,6 +37,7 @@ from tests.registry.servers import ceph_gateway, ceph_missing, free_ports
 from tests.registry.test_fault_proxy import files_of, until_done
 
 RACES, FAULTED, EXAMPLES, CERTIFIED = 1_000, 1_000, 1_000, 200
+COLLECTED = 10_000
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,24 @@ def certified(ground: Ground, server: str) -> str:
     return f"{done} of {CERTIFIED} certifications of {server} (4 races of 16 each): all passed"
 
 
+def collected(ground: Ground) -> str:
+    """Garbage collections against publishers: no reference leads nowhere."""
+    driver, rounds, removed = Path(__file__).with_name("gc_driver.py"), 0, 0
+    for number in ground.rounds(COLLECTED // 100):
+        run = subprocess.run(
+            [sys.executable, str(driver), str(ground.folder / f"gc{number}"), "100", f"{ground.seed}{number:04d}"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY / "registry")},
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr[-4000:]
+        found = json.loads(run.stdout)
+        assert "bad rounds" not in found, run.stderr[-4000:]
+        rounds, removed = rounds + 100, removed + found["removed"]
+    return f"{rounds} of {COLLECTED} rounds of collections against publishers, {removed} blobs removed: none missing"
+
+
 def fuzz(ground: Ground) -> str:
     """The parsers under a fuzzer."""
     seconds = max(1, int(ground.end - time.monotonic()))
@@ -202,6 +221,7 @@ def parts(servers: dict[str, str]) -> dict[str, tuple[float, Part]]:
     found: dict[str, tuple[float, Part]] = {
         "races, folder": (2.5, races_on_a_folder),
         "state machine, folder": (1, partial(machine, server="folder")),
+        "collections, folder": (2.5, collected),
     }
     for server in servers:
         found |= {
