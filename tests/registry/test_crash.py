@@ -67,7 +67,8 @@ def test_a_blob_half_written_by_another_tool_is_replaced(
     for blob in blobs.iterdir():
         blob.write_bytes(blob.read_bytes()[:-1])
     (tmp_path / "store" / "models" / "m" / "log" / "000000000001.json").unlink()
-    (tmp_path / "store" / "models" / "m" / "head.json").unlink()
+    for hint in ("head", "index"):
+        (tmp_path / "store" / "models" / "m" / f"{hint}.json").unlink()
     assert folder_registry.publish(bundle, "m", lineage={}).digest == done.digest
     assert isinstance(folder_registry.store, FolderStore)
     assert folder_registry.load("m").predict(["hello"])[0].label == "other"

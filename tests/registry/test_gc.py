@@ -134,8 +134,8 @@ def test_a_publisher_whose_lease_ran_out_uploads_again(
 ) -> None:
     store, sound, uploads = folder_registry.store, publish.upload, []
 
-    def slow(*arguments: Any) -> None:
-        sound(*arguments)
+    def slow(*arguments: Any, **options: Any) -> None:
+        sound(*arguments, **options)
         uploads.append(1)
         if len(uploads) == 1:
             # A day goes by, and two collections with it.

@@ -118,6 +118,7 @@ def test_a_store_set_back(cli: Cli, bundle: Path, other_bundle: Path, tmp_path: 
     log = tmp_path / "store" / "models" / "m"
     (log / "log" / "000000000002.json").unlink()
     (log / "head.json").unlink()
+    (log / "index.json").unlink()
     assert "run `slm-registry forget m`" in cli("predict", "m", "hello", code=5)
     assert cli("forget", "m") == "forgotten: m\n"
     assert cli("forget", "m") == "nothing was remembered of m\n"
