@@ -13,11 +13,10 @@ takes is found and fetched again, since every use verifies every byte.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -26,7 +25,7 @@ from slm_registry.bundle import check_bundle
 from slm_registry.download import Download
 from slm_registry.errors import CorruptError, UsageError
 from slm_registry.eviction import Evictor, fetching, hold, size_limit
-from slm_registry.files import make_folders, open_regular, os_errors, replace_file
+from slm_registry.files import make_folders, open_regular, os_errors, removed, replace_file
 from slm_registry.hashing import digest_of
 from slm_registry.log import ModelState
 from slm_registry.manifest import MAX_MANIFEST, BundleFile, Manifest, parse_manifest
@@ -110,7 +109,7 @@ class Cache:
                 return into
             make_folders(into.absolute().parent)
             temporary = into.absolute().parent / f".{into.name}.{uuid.uuid4().hex}"
-            with _removed(temporary):
+            with removed(temporary):
                 shutil.copytree(snapshot, temporary, copy_function=shutil.copyfile)
                 # Over an empty folder this replaces it; over one that was filled meanwhile it fails.
                 temporary.rename(into)
@@ -124,7 +123,7 @@ class Cache:
             blobs = self._blobs(manifest, manifest.files)
             temporary = self.root / ".tmp" / uuid.uuid4().hex
             make_folders(folder.parent)
-            with _removed(temporary):
+            with removed(temporary):
                 make_folders(temporary)
                 for file in manifest.files:
                     _link(blobs[file.digest], temporary / file.path)
@@ -158,7 +157,7 @@ class Cache:
             for file in broken:
                 temporary = self.root / ".tmp" / uuid.uuid4().hex
                 _link(blobs[file.digest], temporary)
-                with _removed(temporary):
+                with removed(temporary):
                     make_folders((folder / file.path).parent)
                     temporary.replace(folder / file.path)
 
@@ -228,15 +227,3 @@ def _link(blob: Path, target: Path) -> None:
         os.link(blob, target)
     except OSError:
         shutil.copyfile(blob, target)
-
-
-@contextlib.contextmanager
-def _removed(path: Path) -> Iterator[None]:
-    """Whatever is still at `path` afterwards goes."""
-    try:
-        yield
-    finally:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from slm_registry import names
 from slm_registry.blobs import read_json_blob
 from slm_registry.cache import Cache
 from slm_registry.errors import CorruptError, NotFoundError, RefusedError, RegistryError, UsageError, near
-from slm_registry.files import make_folders, open_regular, os_errors
+from slm_registry.files import make_folders, open_regular, os_errors, removed
 from slm_registry.hashing import CHUNK, digest_of, read_blocks
 from slm_registry.jsonio import canonical, parse_object
 from slm_registry.manifest import MAX_CONFIG, MAX_FILE_SIZE, MAX_FILES, MAX_MANIFEST, parse_lineage, parse_manifest
@@ -62,7 +62,7 @@ def export_layout(store: Store, cache: Cache, model: str, version: str, digest: 
     with os_errors("write", out):
         make_folders(out.absolute().parent)
         temporary = out.absolute().parent / f".{out.name}.{uuid.uuid4().hex}"
-        with _removed(temporary):
+        with removed(temporary):
             blobs = temporary / "blobs" / "sha256"
             make_folders(blobs)
             for file in manifest.files:
@@ -93,7 +93,7 @@ def import_layout(
     source = _read_manifest(layout, tag)
     wanted = version or source.version
     work = scratch / uuid.uuid4().hex
-    with os_errors("write", scratch), _removed(work):
+    with os_errors("write", scratch), removed(work):
         make_folders(work)
         for path, digest, size in source.layers:
             _copy_blob(layout, digest, size, work / path)
@@ -281,12 +281,3 @@ def _why(source: _Source, done: Published) -> str:
     if (source.model, source.version) != (done.model, done.version):
         return f"it names {source.model}@{source.version}, and this is {done.model}@{done.version}"
     return "another release of this package wrote it, in another form"
-
-
-@contextlib.contextmanager
-def _removed(path: Path) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if path.is_dir():
-            shutil.rmtree(path)
