@@ -344,13 +344,15 @@ class Registry:
         names.alias_name(alias)
         if isinstance(expected, str):
             names.version_key(expected)
-        self._known(self._witness.head(names.model_name(name)))
-        return Mover(self.store, name, self.actor, self._witness.history(name))
+        history = self._witness.history(names.model_name(name))
+        self._known(self._witness.head(name))
+        return Mover(self.store, name, self.actor, history)
 
     def _marker(self, name: str, version: str) -> Marker:
         names.version_key(version)
-        self._known(self._witness.head(names.model_name(name)))
-        return Marker(name, self.actor, self._witness.history(name))
+        history = self._witness.history(names.model_name(name))
+        self._known(self._witness.head(name))
+        return Marker(name, self.actor, history)
 
     def _states(self, name: str | None) -> builtins.list[ModelState]:
         """The state of one model, or of all that have a version."""

@@ -69,7 +69,7 @@ class Witness:
         return state
 
     def history(self, model: str) -> History:
-        """A model's log, to be written: nothing is appended where it does not continue the one seen before."""
+        """A model's log, to be written: nothing is appended where it does not continue the one seen before now."""
         seen = self._recall(model)
         return History(self._store, model, None if seen is None else lambda state: self._compare(model, seen, state))
 

@@ -21,7 +21,7 @@ from slm_registry.errors import ConflictError, CorruptError
 from slm_registry.facts import read_facts
 from slm_registry.folder import FolderStore
 from slm_registry.hashing import CHUNK, digest_of
-from slm_registry.history import Operation
+from slm_registry.history import History, Operation
 from slm_registry.keys import PrivateKey
 from slm_registry.log import ModelState
 from slm_registry.manifest import BundleFile, encode_config, encode_manifest
@@ -97,6 +97,8 @@ class Publisher:
             names.version_key(version)
         if alias is not None:
             names.alias_name(alias)
+        # Made before the first look: a hint left over from a store that was set back is not taken for what was seen.
+        history = self.witness.history(self.model)
         with contextlib.ExitStack() as stack:
             # In a folder each new file is copied while it is digested: the digest of what it names is then in one pass.
             copying = stack.enter_context(self.store.copying()) if isinstance(self.store, FolderStore) else None
@@ -104,17 +106,21 @@ class Publisher:
             files = read_bundle(folder, self.chunk_size, copying, held)
             if repair:
                 self._upload(folder, files)
-            published = self._publish_files(folder, files, version, lineage, reason)
+            published = self._publish_files(history, folder, files, version, lineage, reason)
         if alias is None:
             return published
-        mover = Mover(self.store, self.model, self.actor, self.witness.history(self.model))
-        mover.move(alias, published.version, reason=reason)
+        Mover(self.store, self.model, self.actor, history).move(alias, published.version, reason=reason)
         return replace(published, alias=alias)
 
     def _publish_files(
-        self, folder: Path, files: Sequence[BundleFile], version: str | None, lineage: Mapping[str, Any], reason: str
+        self,
+        history: History,
+        folder: Path,
+        files: Sequence[BundleFile],
+        version: str | None,
+        lineage: Mapping[str, Any],
+        reason: str,
     ) -> Published:
-        history = self.witness.history(self.model)
         for _ in range(_ROUNDS):
             state = self.witness.state(self.model)
             if version is None and (held := self._held(state, files)) is not None:
