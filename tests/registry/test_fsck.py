@@ -14,6 +14,8 @@ from slm_registry.cli import main
 from slm_registry.hashing import digest_of
 from slm_registry.stores import Store
 
+from tests.registry.trusting import make_pair
+
 HEAD = "models/m/head.json"
 INDEX = "models/m/index.json"
 Damaged = list[tuple[str, str | None, str | None, str | None, str, bool]]
@@ -165,6 +167,24 @@ def test_a_wrong_index_is_written_anew(setup: Setup) -> None:
         assert setup.check()[1] == [("index", "m", None, None, INDEX, False)]
         assert setup.repair() == [("index", "m", None, None, INDEX, True)]
         assert setup.check()[1] == []
+
+
+def test_signatures_and_policies_are_looked_at(setup: Setup, tmp_path: Path) -> None:
+    setup.registry.sign("m@1.0.0", key=make_pair(tmp_path / "keys", "ci").private)
+    setup.registry.promote("m", "staging", "1.0.1", policy="gate", evaluation="config.json")
+    report = setup.check()[0]
+    assert (report.damage, report.unreferenced) == ((), 0)
+    policy = blob_key(digest_of(b"gate"))
+    spoil(setup.store, policy)
+    assert setup.check()[1] == [("policy", "m", "1.0.1", None, policy, False)]
+    setup.store.put(policy, b"gate")
+    folder = f"signatures/{setup.published.digest.removeprefix('sha256:')}"
+    (name,) = setup.store.children(folder)
+    data = setup.store.get(f"{folder}/{name}", 1 << 16) or b""
+    for key, wrong in ((f"{folder}/{name}", data[:-1]), (f"{folder}/{'00' * 32}.json", data)):
+        setup.store.put(f"{folder}/{name}", data)
+        setup.store.put(key, wrong)
+        assert setup.check()[1] == [("signature", None, None, None, key, False)]
 
 
 def test_a_head_that_knows_more_than_the_log_is_evidence(setup: Setup) -> None:

@@ -17,9 +17,11 @@ from slm_registry import ConflictError, CorruptError, Registry, UsageError, gc, 
 from slm_registry.blobs import blob_key
 from slm_registry.hashing import digest_of
 from slm_registry.s3 import S3Store
+from slm_registry.signatures import Subject, put_signature
 from slm_registry.stores import Store
 
 from tests.registry.helpers import REPOSITORY
+from tests.registry.trusting import make_pair
 
 WEEK, HOUR = 7 * 86400.0, 3600.0
 ROUNDS = 200
@@ -70,6 +72,24 @@ def test_what_is_unreferenced_goes_at_the_second_mark(registry: Registry, bundle
     assert [blob_key(digest) for digest in entry["blobs"]] == lost
     assert collect(store, grace=0, delete=True).removed == ()
     assert len(gc.removals(store)) == 1
+
+
+def test_signatures_and_policies_stay_with_what_they_belong_to(
+    registry: Registry, bundle: Path, tmp_path: Path
+) -> None:
+    store, pair = registry.store, make_pair(tmp_path / "keys", "ci")
+    (bundle / "metrics.json").write_text("{}")
+    done = registry.publish(bundle, "m", lineage={}, key=pair.private)
+    registry.promote("m", "production", "1.0.0", policy="accuracy: 0.8")
+    lost = b'{"a": "manifest that was never committed"}'
+    litter(store, lost)
+    put_signature(store, pair.key, Subject("m", "1.0.1", digest_of(lost)))
+    for _ in range(2):
+        collect(store, grace=0, delete=True)
+    assert store.children("signatures") == [done.digest.removeprefix("sha256:")]
+    assert store.size(blob_key(digest_of(lost))) is None
+    assert store.size(blob_key(digest_of(b"accuracy: 0.8"))) == 13
+    assert registry.verify("m", [pair.public])[1] == (pair.shown,)
 
 
 def test_grace_and_a_day_between_the_marks(folder_registry: Registry, bundle: Path, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from slm_registry import NotFoundError, Registry, UnreachableError, open_store
+from slm_registry import CorruptError, NotFoundError, PolicyError, Registry, UnreachableError, open_store
 from slm_registry.s3 import S3Store
 from slm_registry.stores import Store
 
 from tests.registry.recording import RecordingStore
+from tests.registry.trusting import make_pair, write_policy
 
 
 class Away(RecordingStore):
@@ -120,6 +121,33 @@ def test_a_bucket_behind_a_dead_endpoint(
     store.identity = registry.store.identity
     model = Registry(store, cache=tmp_path / "cache").load("m")
     assert model.predict(["hello"])[0].label == "other"
+
+
+def test_the_gate_stands_with_the_store_gone(away: Away, tmp_path: Path) -> None:
+    known, strange = make_pair(tmp_path / "keys", "known"), make_pair(tmp_path / "keys", "strange")
+    rules = {
+        pair: write_policy(tmp_path / f"{name}.toml", [pair], f'models = ["*"]\nkeys = ["{name}"]')
+        for name, pair in (("known", known), ("strange", strange))
+    }
+    away.away = False
+    Registry(away, cache=tmp_path / "cache").sign("m@candidate", key=known.private)
+    Registry(away, cache=tmp_path / "cache", policy=rules[known]).load("m@candidate")
+    away.away = True
+    assert Registry(away, cache=tmp_path / "cache", policy=rules[known]).load("m@candidate").labels
+    with pytest.raises(UnreachableError):
+        Registry(away, cache=tmp_path / "cache", policy=rules[strange]).load("m@candidate")
+    elsewhere = write_policy(tmp_path / "other.toml", [known], 'models = ["other-*"]\nkeys = ["known"]')
+    with pytest.raises(PolicyError, match="no rule"):
+        Registry(away, cache=tmp_path / "cache", policy=elsewhere, offline=True).resolve("m@candidate")
+
+
+def test_a_store_that_is_there_and_lost_a_log_is_not_offline(bundle: Path, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "store", cache=tmp_path / "cache")
+    registry.publish(bundle, "m", lineage={})
+    registry.pull("m")
+    shutil.rmtree(tmp_path / "store" / "models")
+    with pytest.raises(CorruptError, match="rolled back"):
+        registry.load("m")
 
 
 def test_another_store_of_that_name_is_another(away: Away, tmp_path: Path) -> None:
