@@ -31,7 +31,7 @@ def details(lineage: dict[str, Any], **changes: Any) -> Details:
     files = (BundleFile("config.json", 2, f"sha256:{HEX}"), BundleFile("onnx/model.onnx", 9, f"sha256:{HEX}"))
     at = "2026-01-01T00:00:00+00:00"
     fields = {"actor": "alice", "at": at, "reason": "", "files": files, "lineage": lineage, **changes}
-    return Details("m", "1.0.0", "sha256:" + "cd" * 32, ("production",), 11, **fields)
+    return Details("m", "1.0.0", "sha256:" + "cd" * 32, ("production",), 11, status="", facts={}, **fields)
 
 
 def check(value: dict[str, Any]) -> None:
