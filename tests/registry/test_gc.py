@@ -17,7 +17,7 @@ from slm_registry import ConflictError, CorruptError, Registry, UsageError, gc, 
 from slm_registry.blobs import blob_key
 from slm_registry.hashing import digest_of
 from slm_registry.s3 import S3Store
-from slm_registry.signatures import Subject, put_signature
+from slm_registry.signatures import Subject, put_signature, signature_folder
 from slm_registry.stores import Store
 
 from tests.registry.helpers import REPOSITORY
@@ -86,7 +86,8 @@ def test_signatures_and_policies_stay_with_what_they_belong_to(
     put_signature(store, pair.key, Subject("m", "1.0.1", digest_of(lost)))
     for _ in range(2):
         collect(store, grace=0, delete=True)
-    assert store.children("signatures") == [done.digest.removeprefix("sha256:")]
+    assert store.children(signature_folder(digest_of(lost))) == []
+    assert store.children(signature_folder(done.digest)) == [f"{pair.shown.id}.json"]
     assert store.size(blob_key(digest_of(lost))) is None
     assert store.size(blob_key(digest_of(b"accuracy: 0.8"))) == 13
     assert registry.verify("m", [pair.public])[1] == (pair.shown,)
