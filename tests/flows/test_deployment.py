@@ -128,7 +128,8 @@ def test_a_run_completes_with_logs_and_artifacts(deployed: Toy, client: SyncPref
 
 def test_the_deployment_is_as_prefect_yaml_says(deployed: Toy, client: SyncPrefectClient) -> None:
     found = client.read_deployment_by_name(NAME)
-    assert [(one.schedule.cron, one.active) for one in found.schedules] == [("0 3 * * *", False)]
+    planned = yaml.safe_load((deployed.folder / "prefect.yaml").read_text())["deployments"][0]["schedules"]
+    assert [(one.schedule.cron, one.active) for one in found.schedules] == [(one["cron"], True) for one in planned]
     assert found.work_pool_name == "factory"
     assert found.global_concurrency_limit and found.global_concurrency_limit.limit == 1
     assert found.concurrency_options and found.concurrency_options.collision_strategy == "CANCEL_NEW"
