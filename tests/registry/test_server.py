@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import subprocess
@@ -185,20 +186,42 @@ def test_a_full_disk_under_the_log_stops_no_prediction(tmp_path: Path) -> None:
         assert client.metric("slm_degraded") == 1
 
 
+def half_sent(server: ServerProcess, body: bytes) -> socket.socket:
+    """A connection that has sent its request but for the last byte."""
+    connection = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), timeout=30)
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body[:-1])
+    return connection
+
+
 def test_sigterm_finishes_what_is_under_way(tmp_path: Path) -> None:
     publish(tmp_path)
-    options = ("--max-characters", "100000")
-    with ServerProcess(tmp_path / "store", tmp_path / "cache", "m", *options) as server, ThreadPoolExecutor(8) as pool:
-        slow = ["parcel " * 5000] * 32
-        running = [pool.submit(server.client().predict, slow) for _ in range(8)]
+    body = json.dumps({"texts": ["where is my parcel"]}).encode()
+    with ServerProcess(tmp_path / "store", tmp_path / "cache", "m") as server:
+        running = [half_sent(server, body) for _ in range(8)]
+        asking = server.client()
         # The one that asks is in flight itself.
-        until(lambda: server.client().metric("slm_requests_in_flight") == 9)
-        code, error = server.stop()
-        assert (code, error) == (0, "")
-        for future in running:
-            assert [item["label"] for item in future.result(timeout=1)["predictions"]] == ["delivery"] * 32
+        until(lambda: asking.metric("slm_requests_in_flight") == 9)
+        server.process.terminate()
+        until(lambda: ending(server))
+        for connection in running:
+            connection.sendall(body[-1:])
+            answer = http.client.HTTPResponse(connection, method="POST")
+            answer.begin()
+            assert answer.status == 200
+            assert [item["label"] for item in json.loads(answer.read())["predictions"]] == ["delivery"]
+        assert server.stop() == (0, "")
         with pytest.raises(ConnectionRefusedError):
             server.client().get("/health")
+
+
+def ending(server: ServerProcess) -> bool:
+    """Whether it takes no new work: it says that it is draining, or takes no connection any more."""
+    try:
+        status, body = server.client()("GET", "/health")
+    except ConnectionError:
+        return True
+    return status == 503 and json.loads(body)["status"] == "draining"
 
 
 def test_a_connection_that_says_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
