@@ -50,7 +50,8 @@ def test_rclone_ignores_the_condition(rclone_server: str, new_bucket: NewBucket)
     report = certify(store)
     assert len(report.refusals) == 2
     assert report.refusals[0].startswith("create-only: a create of a key that exists was accepted")
-    assert "16 writers were told that they created one key" in report.refusals[1]
+    # Mostly all 16 writers are told that they won; now and then rclone fails one of them instead.
+    assert report.refusals[1].startswith("race: ")
     assert "versioned" not in " ".join(report.refusals)
     assert held(report) == NAMES[2:]
     assert left_behind(store) == []
