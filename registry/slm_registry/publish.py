@@ -124,6 +124,7 @@ class Publisher:
         for _ in range(_ROUNDS):
             state = self.witness.state(self.model)
             if version is None and (held := self._held(state, files)) is not None:
+                self._sign(held.version, held.digest)
                 return held
             prepared = self._prepare(version or names.next_patch(state.highest()), files, lineage)
             size = sum(file.size for file in files)
@@ -136,7 +137,7 @@ class Publisher:
             decide = _commit(self.model, entry, chosen_here=version is None)
             try:
                 if decide(state) is None:
-                    self._sign(prepared)
+                    self._sign(prepared.version, prepared.digest)
                     return Published(self.model, prepared.version, prepared.digest, created=False)
                 with leases.held(self.store, self.model, self.actor, prepared.blobs(files)) as lease:
                     self._bring(folder, files, prepared, self._trusted(state))
@@ -191,12 +192,12 @@ class Publisher:
     ) -> None:
         """Everything that the version consists of, where it is not there yet."""
         self._upload(folder, files, (prepared.config, prepared.manifest), trusted)
-        self._sign(prepared)
+        # Before the log entry: no reader sees a version whose signature is still to come.
+        self._sign(prepared.version, prepared.digest)
 
-    def _sign(self, prepared: _Prepared) -> None:
-        """Before the log entry: no reader sees a version whose signature is still to come."""
+    def _sign(self, version: str, digest: str) -> None:
         if self.signer is not None:
-            put_signature(self.store, self.signer, Subject(self.model, prepared.version, prepared.digest))
+            put_signature(self.store, self.signer, Subject(self.model, version, digest))
 
 
 def _commit(model: str, entry: Mapping[str, Any], *, chosen_here: bool) -> Callable[[ModelState], Operation | None]:

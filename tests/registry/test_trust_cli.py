@@ -58,6 +58,14 @@ def test_keys(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     cli("key", code=2)
 
 
+def test_publishing_what_is_there_already_signs_it(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    ci = make_pair(tmp_path, "ci")
+    cli("publish", str(bundle), "m")
+    assert "there is none" in cli("verify", "m", "--public", "ci.pub", code=8)
+    assert cli.json("publish", str(bundle), "m", "--key", str(ci.private))["created"] is False
+    assert "signed by ci" in cli("verify", "m", "--public", "ci.pub")
+
+
 def test_sign_and_verify(cli: Cli, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ci, release = (make_pair(tmp_path, name) for name in ("ci", "release"))
     cli("publish", str(bundle), "m", "--key", str(ci.private))
