@@ -82,7 +82,7 @@ def collect(store: Store, actor: str, *, grace: float = GRACE, delete: bool = Fa
         # In this order: a publisher drops its lease when its log entry stands.
         held = leases.read_leases(store, survey.now)
         free = survey.old.keys() - held.blobs
-        free -= live_blobs(store)
+        free -= live_blobs(store) if sweep is None else live_blobs(store, sweep.keep)
         going = [digest for digest in condemned if digest in free]
         void = leases.void_sweeps(store, survey.now)
         unfinished = store.unfinished(survey.now - grace, remove=delete)
@@ -91,6 +91,7 @@ def collect(store: Store, actor: str, *, grace: float = GRACE, delete: bool = Fa
             for key in (*held.expired, *void):
                 store.delete(key)
             if sweep is not None and going:
+                sweep.renew()
                 _record(store, actor, {"grace": int(grace), "blobs": going, "size": _size(survey, going)})
                 _remove(store, sweep, going)
             if survey.ripe:
@@ -170,9 +171,9 @@ def _announced(store: Store, actor: str, blobs: list[str]) -> Iterator[leases.Sw
     sweep.announce()
     try:
         yield sweep
-    except CorruptError:
-        # Found before the first removal. After any other error a removal whose answer got lost may still arrive:
-        # the sweep stays, until it is void.
+    except (ConflictError, CorruptError):
+        # No removal is under way. After any other error one whose answer got lost may still arrive: the sweep stays,
+        # until it is void.
         sweep.end()
         raise
     sweep.end()

@@ -4,8 +4,9 @@ A publisher writes its lease and then looks for sweeps; a collection announces i
 after them for log entries. Of the two, the one that looks second sees the other: a collection leaves alone what a lease
 names, and a publisher waits for the end of a sweep that may have missed its lease before it looks which blobs are there.
 
-A lease or a sweep whose owner died is void once it is older than its life, both ages by the store's own clock. The life
-is the one bound on it all: a process that sleeps for longer between two of its calls is not protected.
+A lease or a sweep whose owner died is void once it is older than its life, both ages by the store's own clock. A
+collection renews its sweep while it walks the logs, and removes nothing under one that was void at any time. The life is
+the one bound on it all: a process that sleeps for longer between its last renewal and a removal is not protected.
 """
 
 from __future__ import annotations
@@ -146,21 +147,41 @@ class Sweep:
         self._store = store
         self.key = f"{_SWEEPS}/{uuid.uuid4().hex}.json"
         self._data = canonical({"format": 1, "actor": actor, "at": _now(), "blobs": sorted(blobs)})
+        # Says when to renew, and no more: how old the sweep is the store says.
+        self._renewed = time.monotonic()
 
     def announce(self) -> None:
         """Write it."""
         if not self._store.create(self.key, self._data):
             raise StoreError(f"{self._store.url}: the sweep {self.key} exists already; run it again")
 
+    def keep(self) -> None:
+        """Renew it where that was not done for a while; see `renew`."""
+        if time.monotonic() - self._renewed >= SWEEP_LIFE / 12:
+            self.renew()
+
     def renew(self) -> None:
-        """Make it young again. Raises ConflictError where it is gone, and with it the right to remove anything."""
-        if self._store.get(self.key, len(self._data)) != self._data:
+        """Make it young again. Raises ConflictError where it is gone or was void before, and with it the right to remove
+        anything: a publisher may have passed it by."""
+        former = self._written_at()
+        if former is None:
             raise ConflictError(f"{self._store.url}: {self.key} is gone, another collection took over; run it again")
         self._store.put(self.key, self._data)
+        written = self._written_at()
+        if written is None or written - former >= SWEEP_LIFE:
+            raise ConflictError(
+                f"{self._store.url}: {self.key} was not renewed for {SWEEP_LIFE:.0f} s, and publishers passed it by; "
+                "run it again"
+            )
+        self._renewed = time.monotonic()
 
     def end(self) -> None:
         """Take it back: nothing is removed under it any more."""
         self._store.delete(self.key)
+
+    def _written_at(self) -> float | None:
+        """When it was last written, by the store's clock; None where it is gone."""
+        return next((item.modified for item in self._store.listing(_SWEEPS) if item.key == self.key), None)
 
 
 def void_sweeps(store: Store, now: float) -> tuple[str, ...]:

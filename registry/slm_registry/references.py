@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from slm_registry import names
@@ -57,14 +57,15 @@ def whole_log(store: Store, model: str) -> tuple[Entry, ...]:
     return entries
 
 
-def live_blobs(store: Store) -> set[str]:
-    """The digests of everything that a log entry of any model leads to.
+def live_blobs(store: Store, going: Callable[[], None] = lambda: None) -> set[str]:
+    """The digests of everything that a log entry of any model leads to; `going` is called as the walk goes on.
 
     Raises CorruptError where a log or a manifest is damaged, since what it led to is then unknown.
     """
     live: set[str] = set()
     for model in model_names(store):
         for entry in whole_log(store, model):
+            going()
             for digest in digests_in(dict(entry.details)) - live:
                 required = digest == entry.details.get("manifest")
                 live.update(_below(store, digest, f"{model}: entry {entry.seq}", required=required))

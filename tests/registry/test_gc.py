@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from slm_registry import ConflictError, CorruptError, Registry, UsageError, gc, leases, publish
+from slm_registry import ConflictError, CorruptError, Registry, UsageError, gc, leases, publish, references
 from slm_registry.blobs import blob_key
+from slm_registry.entries import Entry
 from slm_registry.hashing import digest_of
 from slm_registry.s3 import S3Store
 from slm_registry.signatures import Subject, put_signature, signature_folder
@@ -208,6 +209,56 @@ def test_a_collection_that_died_is_waited_for_and_then_counts_no_more(
     assert folder_registry.publish(bundle, "m", lineage={}).created
     assert len(collect(store, delete=True).sweeps) == 1
     assert store.children("gc/sweeps") == []
+
+
+@pytest.fixture
+def left_over(folder_registry: Registry, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A marked blob that the bundle holds and no version does, in a store where sweeps are void after a second."""
+    registry = folder_registry
+    registry.publish(bundle, "m", lineage={})
+    for number in range(4):
+        registry.alias("m", f"a{number}", "1.0.0")
+    (bundle / "README.md").write_bytes(b"left over")
+    (key,) = litter(registry.store, b"left over")
+    collect(registry.store, grace=0, delete=True)
+    monkeypatch.setattr(leases, "SWEEP_LIFE", 1.0)
+    monkeypatch.setattr(leases, "_PATIENCE", 1)
+    monkeypatch.setattr(leases, "_pause", lambda: None)
+    return key
+
+
+def test_a_long_walk_renews_its_sweep(
+    folder_registry: Registry, bundle: Path, monkeypatch: pytest.MonkeyPatch, left_over: str
+) -> None:
+    store, sound = folder_registry.store, references.whole_log
+
+    def slow(store: Store, model: str) -> Iterator[Entry]:
+        for entry in sound(store, model):
+            time.sleep(0.3)
+            yield entry
+        with pytest.raises(ConflictError, match="garbage collection"):
+            folder_registry.publish(bundle, "n", lineage={})
+
+    monkeypatch.setattr(references, "whole_log", slow)
+    assert keys(collect(store, grace=0, delete=True).removed) == [left_over]
+
+
+def test_a_sweep_that_publishers_passed_by_removes_nothing(
+    folder_registry: Registry, bundle: Path, monkeypatch: pytest.MonkeyPatch, left_over: str
+) -> None:
+    store, sound = folder_registry.store, references.whole_log
+
+    def slow(store: Store, model: str) -> tuple[Entry, ...]:
+        time.sleep(1.3)
+        assert folder_registry.publish(bundle, "n", lineage={}).created
+        return sound(store, model)
+
+    monkeypatch.setattr(references, "whole_log", slow)
+    with pytest.raises(ConflictError, match="passed it by"):
+        collect(store, grace=0, delete=True)
+    assert (store.children("gc/sweeps"), store.children("gc/log")) == ([], [])
+    assert store.size(left_over) is not None
+    folder_registry.pull("n")
 
 
 def test_a_removal_that_fails_leaves_the_sweep_standing(
