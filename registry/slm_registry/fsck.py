@@ -244,9 +244,9 @@ class _Check:
 
     def _mend(self, damage: Damage, digest: str) -> Damage:
         """The damage, repaired where the cache holds the right bytes. Every user of a blob is named, it is put back once."""
-        if digest not in self._mended and self._cache is not None:
-            path = self._cache / "blobs" / digest.removeprefix("sha256:")
-            if _holds(path, digest):
+        for folder in ("blobs", "manifests") if self._cache is not None else ():
+            path = self._cache / folder / digest.removeprefix("sha256:")
+            if digest not in self._mended and _holds(path, digest):
                 self._store.put_blob(damage.key, path, digest.removeprefix("sha256:"))
                 if intact(self._store, digest, path.stat().st_size):
                     self._mended.add(digest)

@@ -123,8 +123,7 @@ class Publisher:
     ) -> Published:
         for _ in range(_ROUNDS):
             state = self.witness.state(self.model)
-            if version is None and (held := self._held(state, files)) is not None:
-                self._sign(held.version, held.digest)
+            if version is None and (held := self._held(state, folder, files, lineage)) is not None:
                 return held
             prepared = self._prepare(version or names.next_patch(state.highest()), files, lineage)
             size = sum(file.size for file in files)
@@ -137,7 +136,8 @@ class Publisher:
             decide = _commit(self.model, entry, chosen_here=version is None)
             try:
                 if decide(state) is None:
-                    self._sign(prepared.version, prepared.digest)
+                    # No lease: its log entry stands, and with it no collection takes what the version needs.
+                    self._bring(folder, files, prepared, {file.digest for file in files})
                     return Published(self.model, prepared.version, prepared.digest, created=False)
                 with leases.held(self.store, self.model, self.actor, prepared.blobs(files)) as lease:
                     self._bring(folder, files, prepared, self._trusted(state))
@@ -173,15 +173,27 @@ class Publisher:
             logger.warning("its files will be read back: %s", error)
             return ()
 
-    def _held(self, state: ModelState, files: Sequence[BundleFile]) -> Published | None:
-        """The highest version, where it holds exactly these files."""
+    def _held(
+        self, state: ModelState, folder: Path, files: Sequence[BundleFile], lineage: Mapping[str, Any]
+    ) -> Published | None:
+        """The highest version, where it holds exactly these files; what is missing of it is brought.
+
+        Raises CorruptError where its manifest is damaged and would not be the one of these files and this lineage.
+        """
         highest = state.highest()
         if highest is None:
             return None
-        manifest = read_manifest(self.store, state, highest)
-        if manifest.file_digests() != {file.path: file.digest for file in files}:
-            return None
-        return Published(self.model, highest, manifest.digest, created=False)
+        digest, known = state.versions[highest].manifest, {file.digest for file in files}
+        prepared = self._prepare(highest, files, lineage)
+        if prepared.digest == digest:
+            self._bring(folder, files, prepared, known)
+        else:
+            manifest = read_manifest(self.store, state, highest)
+            if manifest.file_digests() != {file.path: file.digest for file in files}:
+                return None
+            self._upload(folder, files, trusted=known)
+            self._sign(highest, digest)
+        return Published(self.model, highest, digest, created=False)
 
     def _prepare(self, version: str, files: Sequence[BundleFile], lineage: Mapping[str, Any]) -> _Prepared:
         config = encode_config(self.model, version, files, lineage)

@@ -80,6 +80,15 @@ def test_a_blob_is_named_by_all_that_use_it_and_restored_from_the_cache(setup: S
     setup.registry.load("m@1.0.1")
 
 
+@pytest.mark.parametrize("how", ["altered", "missing"])
+def test_a_manifest_is_restored_from_the_cache(setup: Setup, how: str) -> None:
+    key = blob_key(setup.published.digest)
+    setup.registry.pull("m@1.0.0")
+    spoil(setup.store, key) if how == "altered" else setup.store.delete(key)
+    assert setup.repair() == [("manifest", "m", "1.0.0", None, key, True)]
+    assert setup.check()[1] == []
+
+
 def test_what_the_cache_cannot_give_is_left(setup: Setup) -> None:
     key = blob_key(setup.files["model.onnx"])
     setup.registry.pull("n")

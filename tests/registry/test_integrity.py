@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from slm_registry import CorruptError, RefusedError, Registry
+from slm_registry import CorruptError, RefusedError, Registry, fsck
 from slm_registry.folder import FolderStore
 from slm_registry.hashing import digest_of
 from slm_registry.jsonio import canonical
@@ -175,6 +176,34 @@ def test_publishing_again_repairs_the_store(setup: Setup, bundle: Path, flip: Fl
         spoil()
         setup.registry.publish(bundle, "m", version=f"2.0.{setup.blob.exists():d}", lineage={})
         assert digest_of(setup.blob.read_bytes())[7:] == setup.hex
+
+
+@pytest.mark.parametrize("options", [{}, {"version": "1.0.0"}, {"version": "1.0.0", "repair": True}])
+@pytest.mark.parametrize("what", ["file", "manifest", "lineage"])
+@pytest.mark.parametrize("content", [None, b"", b"x" * 5000])
+def test_a_publish_that_finds_its_version_there_brings_what_is_missing(
+    setup: Setup, bundle: Path, options: dict[str, Any], what: str, content: bytes | None
+) -> None:
+    manifest = setup.blob.parent / setup.published.digest[7:]
+    lineage = setup.blob.parent / json.loads(manifest.read_bytes())["config"]["digest"][7:]
+    blob = {"file": setup.blob, "manifest": manifest, "lineage": lineage}[what]
+    sound = blob.read_bytes()
+    if content is None:
+        blob.unlink()
+    else:
+        blob.write_bytes(content)
+    assert not setup.registry.publish(bundle, "m", lineage={"a": 1}, **options).created
+    assert blob.read_bytes() == sound
+    assert fsck.check(setup.store).damage == ()
+
+
+def test_an_intact_version_with_another_lineage_has_its_files_brought(setup: Setup, bundle: Path) -> None:
+    setup.blob.unlink()
+    assert not setup.registry.publish(bundle, "m", lineage={"a": 2}).created
+    assert setup.blob.exists()
+    (setup.blob.parent / setup.published.digest[7:]).unlink()
+    with pytest.raises(CorruptError, match=r"manifest of m@1\.0\.0: .* is missing"):
+        setup.registry.publish(bundle, "m", lineage={"a": 2})
 
 
 def test_a_stranger_in_a_snapshot_is_named(setup: Setup, tmp_path: Path) -> None:
