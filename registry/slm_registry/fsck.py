@@ -19,6 +19,7 @@ from slm_registry.hints import MAX_HEAD, MAX_INDEX, Hint, encode_head, encode_in
 from slm_registry.jsonio import MAX_BYTES
 from slm_registry.log import ModelState, fold
 from slm_registry.manifest import MAX_CONFIG, MAX_MANIFEST, Manifest, parse_lineage, parse_manifest
+from slm_registry.memory import Witness
 from slm_registry.references import entry_numbers, model_names
 from slm_registry.signatures import MAX_SIGNATURE, SIGNATURES, misfiled
 from slm_registry.stores import Store
@@ -59,17 +60,19 @@ class Report:
         return tuple(damage for damage in self.damage if not damage.repaired)
 
 
-def check(store: Store, *, cache: Path | None = None, repair: bool = False) -> Report:
+def check(
+    store: Store, *, cache: Path | None = None, repair: bool = False, witness: Witness | None = None
+) -> Report:
     """Look at everything in a store. With `repair`, blobs that the cache folder holds intact are put back, and a hint
-    that contradicts its log is written anew."""
-    return _Check(store, cache if repair else None, repair).run()
+    that contradicts its log is written anew. A log that does not continue what the witness saw of it is damage."""
+    return _Check(store, cache if repair else None, repair, witness).run()
 
 
 class _Check:
     """One pass over a store; remembers which blobs are sound, so that each is hashed once."""
 
-    def __init__(self, store: Store, cache: Path | None, repair: bool) -> None:
-        self._store, self._cache, self._repair = store, cache, repair
+    def __init__(self, store: Store, cache: Path | None, repair: bool, witness: Witness | None) -> None:
+        self._store, self._cache, self._repair, self._witness = store, cache, repair, witness
         self._sizes: dict[str, int] = {}
         self._states: dict[str, str] = {}
         self._mended: set[str] = set()
@@ -79,8 +82,12 @@ class _Check:
     def run(self) -> Report:
         damage = [*self._hash_blobs()]
         models = model_names(self._store)
-        for model in models:
-            damage += self._model(model)
+        for model in sorted({*models, *(self._witness.models() if self._witness else ())}):
+            found_here = [*self._model(model)]
+            damage += found_here
+            # What is damaged in itself is told with more detail than that it is not what was seen.
+            if not any(item.part in ("entry", "log") for item in found_here):
+                damage += self._remembered(model)
         damage += [*self._signatures(), *self._gc_log()]
         for digest, state in sorted(self._states.items()):
             if state != "sound" and digest not in self._used:
@@ -129,6 +136,14 @@ class _Check:
                 bad = self._blob(where, policy, None)
                 if bad is not None:
                     yield bad
+
+    def _remembered(self, model: str) -> Iterator[Damage]:
+        """A log that is sound in itself, and is not the one that was seen, or is gone."""
+        try:
+            if self._witness is not None:
+                self._witness.head(model)
+        except CorruptError as error:
+            yield Damage("log", f"models/{model}/log", str(error), model)
 
     def _read_log(self, model: str, log: list[Entry]) -> Iterator[Damage]:
         """Read every entry that is there into `log`; what is missing or cannot be read is damage."""

@@ -26,7 +26,8 @@ from slm_registry.errors import ConflictError, CorruptError, UnreachableError, U
 from slm_registry.hashing import digest_of
 from slm_registry.items import Item
 from slm_registry.jsonio import MAX_BYTES, canonical, parse_object
-from slm_registry.references import live_blobs
+from slm_registry.memory import Witness
+from slm_registry.references import live_blobs, model_names
 from slm_registry.signatures import SIGNATURES, signature_folder
 from slm_registry.stores import Store
 
@@ -69,13 +70,19 @@ class _Survey:
     ripe: bool
 
 
-def collect(store: Store, actor: str, *, grace: float = GRACE, delete: bool = False) -> Collected:
+def collect(
+    store: Store, actor: str, *, grace: float = GRACE, delete: bool = False, witness: Witness | None = None
+) -> Collected:
     """Remove what is garbage at its second mark, and mark what is at its first; without `delete`, only tell.
 
-    `grace` is in seconds. Raises CorruptError, having removed nothing, where a log or a manifest is damaged.
+    `grace` is in seconds. Raises CorruptError, having removed nothing, where a log or a manifest is damaged, or a log
+    does not continue what the witness saw of it.
     """
     if not 0 <= grace < math.inf:
         raise UsageError(f"grace period of {grace} s: give a time of 0 or more")
+    if witness is not None:
+        for model in sorted({*model_names(store), *witness.models()}):
+            witness.head(model)
     survey = _survey(store, grace)
     condemned = sorted(survey.marked & survey.old.keys())[: leases.MAX_BLOBS] if survey.ripe else []
     with _announced(store, actor, condemned if delete else []) as sweep:

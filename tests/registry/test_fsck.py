@@ -12,6 +12,7 @@ from slm_registry import Registry, fsck
 from slm_registry.blobs import blob_key
 from slm_registry.cli import main
 from slm_registry.hashing import digest_of
+from slm_registry.memory import Witness
 from slm_registry.stores import Store
 
 from tests.registry.trusting import make_pair
@@ -215,6 +216,29 @@ def test_numbers_out_of_this_world_cost_nothing(setup: Setup) -> None:
 def test_the_log_of_collections(setup: Setup) -> None:
     setup.store.put("gc/log/000000000002.json", b"{}")
     assert [item[0] for item in setup.check()[1]] == ["gc log"]
+
+
+def test_a_log_that_was_seen_and_is_gone(setup: Setup) -> None:
+    witness = Witness(setup.registry.cache.root, setup.store)
+    assert setup.check(witness=witness)[1] == []
+    # Damaged in itself it is told once.
+    last = "models/m/log/000000000003.json"
+    setup.store.delete(last)
+    assert setup.check(witness=witness)[1] == [("entry", "m", None, None, last, False)]
+    for key in (HEAD, INDEX, "models/m/log/000000000002.json", "models/m/log/000000000001.json"):
+        setup.store.delete(key)
+    report, damage = setup.check(witness=witness)
+    assert damage == [("log", "m", None, None, "models/m/log", False)]
+    assert "was rolled back" in report.damage[0].problem
+
+
+@pytest.mark.parametrize("command", ["fsck", "gc"])
+def test_a_folder_that_does_not_exist_is_refused_and_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert main([command, "--store", str(tmp_path / "nowhere")]) == 7
+    assert "there is no such folder" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_the_commands(

@@ -17,6 +17,7 @@ from slm_registry import ConflictError, CorruptError, Registry, UsageError, gc, 
 from slm_registry.blobs import blob_key
 from slm_registry.entries import Entry
 from slm_registry.hashing import digest_of
+from slm_registry.memory import Witness
 from slm_registry.s3 import S3Store
 from slm_registry.signatures import Subject, put_signature, signature_folder
 from slm_registry.stores import Store
@@ -311,6 +312,23 @@ def test_nothing_goes_from_a_damaged_store(folder_registry: Registry, bundle: Pa
     assert store.children("blobs/sha256") == before
     assert store.size(lost) is not None
     assert store.children("gc/sweeps") == []
+
+
+@pytest.mark.parametrize("lost", ["models/m", "models"])
+def test_nothing_goes_where_a_log_that_was_seen_is_gone(
+    folder_registry: Registry, bundle: Path, tmp_path: Path, lost: str
+) -> None:
+    store = folder_registry.store
+    folder_registry.publish(bundle, "m", lineage={})
+    folder_registry.publish(bundle, "n", lineage={"a": 1})
+    witness = Witness(folder_registry.cache.root, store)
+    collect(store, grace=0, delete=True, witness=witness)
+    before = store.children("blobs/sha256")
+    (tmp_path / "store" / lost).rename(tmp_path / "store" / "aside")
+    for delete in (False, True, True):
+        with pytest.raises(CorruptError, match="'m' was rolled back"):
+            collect(store, grace=0, delete=delete, witness=witness)
+    assert store.children("blobs/sha256") == before
 
 
 def test_whatever_an_entry_names_stays(folder_registry: Registry, bundle: Path) -> None:

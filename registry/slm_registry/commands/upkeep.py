@@ -12,9 +12,11 @@ from typing import Any
 from slm_registry import fsck, gc, oci
 from slm_registry.client import Registry
 from slm_registry.commands.tables import size_text, table
-from slm_registry.errors import CorruptError, UsageError
+from slm_registry.errors import AddressError, CorruptError, UsageError
+from slm_registry.folder import FolderStore
 from slm_registry.items import Item
 from slm_registry.keys import default_key
+from slm_registry.memory import Witness
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -45,7 +47,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _gc(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
-    done = gc.collect(registry.store, registry.actor, grace=_seconds(options.grace), delete=options.delete)
+    grace, witness = _seconds(options.grace), _witness(registry)
+    done = gc.collect(registry.store, registry.actor, grace=grace, delete=options.delete, witness=witness)
     lines = [
         f"{'removed' if done.deleted else 'would remove'} {_sum(done.removed)}",
         f"marked, to be removed by a later run: {_sum(done.marked)}",
@@ -64,6 +67,14 @@ def _gc(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     return asdict(done), "\n".join(lines)
 
 
+def _witness(registry: Registry) -> Witness:
+    """What this cache saw of the store's logs. Raises AddressError for a folder that does not exist: it is not made."""
+    store = registry.store
+    if isinstance(store, FolderStore) and not store.root.is_dir():
+        raise AddressError(f"{store.url}: there is no such folder; check the address, or that it is mounted")
+    return Witness(registry.cache.root, store)
+
+
 def _seconds(text: str) -> float:
     match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
     if match is None:
@@ -77,7 +88,8 @@ def _sum(items: Iterable[Item]) -> str:
 
 
 def _fsck(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
-    report = fsck.check(registry.store, cache=registry.cache.root, repair=options.repair)
+    witness = _witness(registry)
+    report = fsck.check(registry.store, cache=registry.cache.root, repair=options.repair, witness=witness)
     value = {**asdict(report), "left": len(report.left)}
     counts = f"{report.models} models, {report.entries} log entries, {report.versions} versions, "
     counts += f"{report.blobs} blobs ({size_text(report.size)}, {report.unreferenced} unreferenced)"
