@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,13 +17,17 @@ from slm_registry.files import open_regular, os_errors
 from slm_registry.gc import removals
 from slm_registry.hashing import digest_file, digest_of
 from slm_registry.hints import MAX_HEAD, MAX_INDEX, Hint, encode_head, encode_index, parse_head, parse_index
-from slm_registry.jsonio import MAX_BYTES
+from slm_registry.jsonio import MAX_BYTES, parse_object
 from slm_registry.log import ModelState, fold
 from slm_registry.manifest import MAX_CONFIG, MAX_MANIFEST, Manifest, parse_lineage, parse_manifest
 from slm_registry.memory import Witness
+from slm_registry.openssf import MAX_BUNDLE, PREFIX
 from slm_registry.references import entry_numbers, model_names
 from slm_registry.signatures import MAX_SIGNATURE, SIGNATURES, misfiled
 from slm_registry.stores import Store
+
+_SIGNATURE_NAME = re.compile(rf"({PREFIX})?[0-9a-f]{{64}}\.json")
+_STRANGER = "its name is none of a signature; it is not of this registry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,15 +275,29 @@ class _Check:
     def _signatures(self) -> Iterator[Damage]:
         """Signatures that are not what their place says. Over manifests that nothing refers to they wait for gc."""
         for folder in self._store.children(SIGNATURES):
+            if not names.is_digest(f"sha256:{folder}"):
+                yield Damage("signature", f"{SIGNATURES}/{folder}", _STRANGER)
+                continue
             for name in self._store.children(f"{SIGNATURES}/{folder}"):
                 key = f"{SIGNATURES}/{folder}/{name}"
-                try:
-                    data = self._store.get(key, MAX_SIGNATURE)
-                    problem = data and misfiled(data, f"sha256:{folder}", name.removesuffix(".json"))
-                except CorruptError as error:
-                    problem = str(error)
-                if isinstance(problem, str):
-                    yield Damage("signature", key, f"{problem}; sign the version again")
+                problem = self._signature(key, folder, name) if _SIGNATURE_NAME.fullmatch(name) else _STRANGER
+                if problem is not None:
+                    yield Damage("signature", key, problem)
+
+    def _signature(self, key: str, folder: str, name: str) -> str | None:
+        """What is wrong with a signature, of ours or of OpenSSF's form; None where one is gone again."""
+        bundle = name.startswith(PREFIX)
+        try:
+            data = self._store.get(key, MAX_BUNDLE if bundle else MAX_SIGNATURE)
+            if data is None:
+                return None
+            if bundle:
+                parse_object(data, key, limit=MAX_BUNDLE)
+                return None
+            problem = misfiled(data, f"sha256:{folder}", name.removesuffix(".json"))
+        except CorruptError as error:
+            problem = str(error)
+        return problem and f"{problem}; sign the version again"
 
     def _gc_log(self) -> Iterator[Damage]:
         try:

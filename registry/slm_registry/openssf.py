@@ -21,6 +21,7 @@ from slm_registry.signatures import signature_folder
 from slm_registry.stores import Store
 
 MAX_BUNDLE = 16 << 20
+PREFIX = "openssf-"
 
 
 def put_bundle(store: Store, manifest: str, folder: Path, key: Path) -> str:
@@ -58,7 +59,7 @@ def check_bundle_of(store: Store, manifest: str, folder: Path, public: Path) -> 
 
 
 def _place(manifest: str, public: bytes) -> str:
-    return f"{signature_folder(manifest)}/openssf-{hashlib.sha256(public).hexdigest()}.json"
+    return f"{signature_folder(manifest)}/{PREFIX}{hashlib.sha256(public).hexdigest()}.json"
 
 
 def _public_der(path: Path, *, private: bool) -> bytes:

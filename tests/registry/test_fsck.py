@@ -11,8 +11,11 @@ import pytest
 from slm_registry import Registry, fsck
 from slm_registry.blobs import blob_key
 from slm_registry.cli import main
+from slm_registry.folder import FolderStore
 from slm_registry.hashing import digest_of
 from slm_registry.memory import Witness
+from slm_registry.s3 import S3Store
+from slm_registry.signatures import signature_folder
 from slm_registry.stores import Store
 
 from tests.registry.trusting import make_pair
@@ -216,6 +219,31 @@ def test_numbers_out_of_this_world_cost_nothing(setup: Setup) -> None:
 def test_the_log_of_collections(setup: Setup) -> None:
     setup.store.put("gc/log/000000000002.json", b"{}")
     assert [item[0] for item in setup.check()[1]] == ["gc log"]
+
+
+def test_bundles_of_openssf_and_strangers_among_the_signatures(setup: Setup) -> None:
+    folder = signature_folder(setup.published.digest)
+    bundle = f"{folder}/openssf-{'0' * 64}.json"
+    setup.store.put(bundle, b'{"verificationMaterial": {}}')
+    assert setup.check()[1] == []
+    setup.store.put(bundle, b"no JSON")
+    strangers = ["signatures/README", "signatures/Notes/a.txt", f"{folder}/README", f"{folder}/{'0' * 63}.json"]
+    for key in strangers:
+        _put_anything(setup.store, key)
+    report, damage = setup.check()
+    told = {"signatures/Notes" if "Notes" in key else key for key in strangers}
+    assert {item[4] for item in damage} == {bundle, *told}
+    assert {item[0] for item in damage} == {"signature"}
+
+
+def _put_anything(store: Store, key: str) -> None:
+    """Write to a key that no store of this package would take."""
+    if isinstance(store, S3Store):
+        store._client.put_object(Bucket=store.bucket, Key=store.prefix + key, Body=b"{}")
+    else:
+        assert isinstance(store, FolderStore)
+        (store.root / key).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / key).write_bytes(b"{}")
 
 
 def test_a_log_that_was_seen_and_is_gone(setup: Setup) -> None:
