@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +13,9 @@ from pathlib import Path
 from slm_registry import names
 from slm_registry.blobs import blob_key, intact
 from slm_registry.entries import Entry, entry_key, parse_entry
-from slm_registry.errors import CorruptError
+from slm_registry.errors import CorruptError, StoreError
 from slm_registry.files import open_regular, os_errors
+from slm_registry.folder import FolderStore
 from slm_registry.gc import removals
 from slm_registry.hashing import digest_file, digest_of
 from slm_registry.hints import MAX_HEAD, MAX_INDEX, Hint, encode_head, encode_index, parse_head, parse_index
@@ -73,6 +75,10 @@ def check(
     return _Check(store, cache if repair else None, repair, witness).run()
 
 
+class _UnreadableError(CorruptError):
+    """A key that is there, and whose bytes the system does not give."""
+
+
 class _Check:
     """One pass over a store; remembers which blobs are sound, so that each is hashed once."""
 
@@ -116,11 +122,33 @@ class _Check:
 
     def _state_of(self, digest: str, size: int) -> str:
         hasher = hashlib.sha256()
-        for block in self._store.stream(blob_key(digest), 0, size + 1):
-            hasher.update(block)
+        try:
+            with self._one_key():
+                for block in self._store.stream(blob_key(digest), 0, size + 1):
+                    hasher.update(block)
+        except _UnreadableError as error:
+            return str(error)
+        except CorruptError:
+            # A link, or a folder.
+            return "altered"
         if "sha256:" + hasher.hexdigest() == digest:
             return "sound"
         return "missing" if self._store.size(blob_key(digest)) is None else "altered"
+
+    def _get(self, key: str, limit: int) -> bytes | None:
+        with self._one_key():
+            return self._store.get(key, limit)
+
+    @contextlib.contextmanager
+    def _one_key(self) -> Iterator[None]:
+        """The system's error at one key of a folder is damage of that key, and the check goes on; a server that
+        cannot be asked is another matter."""
+        try:
+            yield
+        except StoreError as error:
+            if not (isinstance(self._store, FolderStore) and isinstance(error.__cause__, OSError)):
+                raise
+            raise _UnreadableError(f"unreadable: {error}") from error
 
     def _model(self, model: str) -> Iterator[Damage]:
         # The hint first: a writer appends to the log before it writes the hint.
@@ -160,7 +188,7 @@ class _Check:
             expected = number + 1
             key = entry_key(model, number)
             try:
-                data = self._store.get(key, MAX_BYTES)
+                data = self._get(key, MAX_BYTES)
                 log.append(parse_entry(data or b"", model, number, key))
             except CorruptError as error:
                 yield Damage("entry", key, str(error), model)
@@ -170,7 +198,7 @@ class _Check:
         found: dict[str, Hint | CorruptError] = {}
         for name, limit, read in (("head", MAX_HEAD, parse_head), ("index", MAX_INDEX, _index_hint)):
             try:
-                data = self._store.get(f"models/{model}/{name}.json", limit)
+                data = self._get(f"models/{model}/{name}.json", limit)
                 if data is not None:
                     found[name] = read(data, model)
             except CorruptError as error:
@@ -205,9 +233,9 @@ class _Check:
     def _rewrite_hints(self, model: str, log: Sequence[Entry]) -> bool:
         try:
             state = fold(log, ModelState(model))
+            data = self._get(entry_key(model, state.seq), MAX_BYTES)
         except CorruptError:
             return False
-        data = self._store.get(entry_key(model, state.seq), MAX_BYTES)
         if data is None or digest_of(data) != state.entry:
             return False
         head = encode_head(state, data)
@@ -225,7 +253,7 @@ class _Check:
             if not bad.repaired:
                 return
         try:
-            manifest = parse_manifest(self._store.get(where.key, MAX_MANIFEST) or b"", model, version)
+            manifest = parse_manifest(self._get(where.key, MAX_MANIFEST) or b"", model, version)
         except CorruptError as error:
             yield replace(where, problem=str(error))
             return
@@ -243,7 +271,7 @@ class _Check:
             yield bad
         if bad is None or bad.repaired:
             try:
-                parse_lineage(self._store.get(where.key, MAX_CONFIG) or b"", where.key)
+                parse_lineage(self._get(where.key, MAX_CONFIG) or b"", where.key)
             except CorruptError as error:
                 yield replace(where, problem=str(error))
 
@@ -288,7 +316,7 @@ class _Check:
         """What is wrong with a signature, of ours or of OpenSSF's form; None where one is gone again."""
         bundle = name.startswith(PREFIX)
         try:
-            data = self._store.get(key, MAX_BUNDLE if bundle else MAX_SIGNATURE)
+            data = self._get(key, MAX_BUNDLE if bundle else MAX_SIGNATURE)
             if data is None:
                 return None
             if bundle:
@@ -301,7 +329,8 @@ class _Check:
 
     def _gc_log(self) -> Iterator[Damage]:
         try:
-            removals(self._store)
+            with self._one_key():
+                removals(self._store)
         except CorruptError as error:
             yield Damage("gc log", "gc/log", str(error))
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from slm_registry import Registry, fsck
+from slm_registry import Registry, UnreachableError, fsck
 from slm_registry.blobs import blob_key
 from slm_registry.cli import main
+from slm_registry.files import os_errors
 from slm_registry.folder import FolderStore
 from slm_registry.hashing import digest_of
 from slm_registry.memory import Witness
@@ -244,6 +246,61 @@ def _put_anything(store: Store, key: str) -> None:
         assert isinstance(store, FolderStore)
         (store.root / key).parent.mkdir(parents=True, exist_ok=True)
         (store.root / key).write_bytes(b"{}")
+
+
+def test_what_is_no_plain_file_is_damage_like_any_other(setup: Setup, tmp_path: Path) -> None:
+    if not isinstance(setup.store, FolderStore):
+        pytest.skip("only folders hold links")
+    setup.registry.pull("n")
+    key, gone = blob_key(setup.files["model.onnx"]), blob_key(setup.published.digest)
+    (setup.store.root / key).unlink()
+    (setup.store.root / key).symlink_to(setup.registry.cache.root / key[-64:])
+    setup.store.delete(gone)
+    report, damage = setup.check()
+    assert [item[4] for item in damage] == [gone, key, key]
+    assert [item.problem for item in report.damage] == ["missing", "altered", "altered"]
+    assert [item[-1] for item in setup.repair()] == [False, True, True]
+
+
+class Failing(FolderStore):
+    """A folder on a disk that gives back an error for some keys."""
+
+    bad: tuple[str, ...] = ()
+
+    def get(self, key: str, limit: int) -> bytes | None:
+        self._fail(key)
+        return super().get(key, limit)
+
+    def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        self._fail(key)
+        return super().stream(key, start, end)
+
+    def _fail(self, key: str) -> None:
+        if key in self.bad:
+            with os_errors("read", key):
+                raise OSError(errno.EIO, "Input/output error")
+
+
+def test_one_key_that_cannot_be_read_does_not_end_the_check(tmp_path: Path, bundle: Path, other_bundle: Path) -> None:
+    store = Failing(tmp_path / "store")
+    setup = Setup(Registry(store, cache=tmp_path / "cache"), bundle, other_bundle)
+    key, entry = blob_key(setup.files["model.onnx"]), "models/m/log/000000000001.json"
+    store.bad = (key, entry)
+    report, damage = setup.check()
+    assert {item[4] for item in damage} == {key, entry}
+    assert all(item.problem.startswith("unreadable: cannot read") for item in report.damage)
+
+
+def test_a_bucket_that_cannot_be_read_ends_the_check(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(setup.store, FolderStore):
+        pytest.skip("folders do not answer")
+
+    def fails(*arguments: Any) -> Iterator[bytes]:
+        raise UnreachableError("no answer") from ConnectionResetError()
+
+    monkeypatch.setattr(setup.store, "stream", fails)
+    with pytest.raises(UnreachableError):
+        setup.check()
 
 
 def test_a_log_that_was_seen_and_is_gone(setup: Setup) -> None:
