@@ -37,6 +37,8 @@ _BETWEEN = 24 * 3600.0
 _MARK, _CLOCK, _LOG = "gc/candidates.json", "gc/clock.json", "gc/log"
 FORMAT = 1
 _MAX_MARK = 64 << 20
+# Bytes of a digest in it, with quotes and comma, and of what stands around them all.
+_MARK_EACH, _MARK_FRAME = 74, 64
 _RENEW_EVERY = 10
 _ROUNDS = 50
 
@@ -85,6 +87,7 @@ def collect(
             witness.head(model)
     survey = _survey(store, grace)
     condemned = sorted(survey.marked & survey.old.keys())[: leases.MAX_BLOBS] if survey.ripe else []
+    marked = survey.marked
     with _announced(store, actor, condemned if delete else []) as sweep:
         # In this order: a publisher drops its lease when its log entry stands.
         held = leases.read_leases(store, survey.now)
@@ -102,13 +105,12 @@ def collect(
                 _record(store, actor, {"grace": int(grace), "blobs": going, "size": _size(survey, going)})
                 _remove(store, sweep, going)
             if survey.ripe:
-                _mark(store, free - set(going))
+                marked = _mark(store, free - set(going))
     staying = free - set(going)
-    marked = staying if delete and survey.ripe else staying & survey.marked
     return Collected(
         delete,
         _items(survey, going),
-        _items(survey, marked),
+        _items(survey, staying & marked),
         _items(survey, staying - marked),
         survey.total - len(going),
         held.expired,
@@ -150,22 +152,24 @@ def _survey(store: Store, grace: float) -> _Survey:
 
 def _read_mark(store: Store) -> frozenset[str]:
     """What the first mark names; nothing where there is none, or one that cannot be read and is made anew."""
-    data = store.get(_MARK, _MAX_MARK)
-    if data is None:
-        return frozenset()
     try:
+        data = store.get(_MARK, _MAX_MARK)
+        if data is None:
+            return frozenset()
         blobs = parse_object(data, _MARK, limit=_MAX_MARK).get("blobs")
     except CorruptError:
         return frozenset()
     return frozenset(blob for blob in blobs if isinstance(blob, str)) if isinstance(blobs, list) else frozenset()
 
 
-def _mark(store: Store, blobs: Iterable[str]) -> None:
-    listed = sorted(blobs)
+def _mark(store: Store, blobs: Iterable[str]) -> frozenset[str]:
+    """Write the first mark, as far as it can be read again: what it leaves out is marked when the rest is gone."""
+    listed = sorted(blobs)[: (_MAX_MARK - _MARK_FRAME) // _MARK_EACH]
     if listed:
         store.put(_MARK, canonical({"format": FORMAT, "blobs": listed}))
     else:
         store.delete(_MARK)
+    return frozenset(listed)
 
 
 @contextlib.contextmanager

@@ -212,6 +212,18 @@ def test_a_collection_that_died_is_waited_for_and_then_counts_no_more(
     assert store.children("gc/sweeps") == []
 
 
+def test_a_mark_that_is_too_long_is_made_anew_and_no_longer_than_can_be_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gc, "_MAX_MARK", 250)
+    lost = litter(store, b"one", b"two", b"three")
+    store.put("gc/candidates.json", b" " * 300)
+    first = collect(store, grace=0, delete=True)
+    assert (first.removed, keys(first.marked), keys(first.unmarked)) == ((), lost[:2], lost[2:])
+    assert keys(collect(store, grace=0, delete=True).removed) == lost[:2]
+    assert keys(collect(store, grace=0, delete=True).removed) == lost[2:]
+
+
 @pytest.fixture
 def left_over(folder_registry: Registry, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A marked blob that the bundle holds and no version does, in a store where sweeps are void after a second."""
