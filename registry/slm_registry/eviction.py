@@ -105,13 +105,17 @@ class Evictor:
     def evict(self, limit: int, room_for: int = 0) -> tuple[Kept, ...]:
         """Take snapshots until the cache, and `room_for` bytes more, are within `limit`. What went is returned.
 
-        What is in use stays, and is logged where the bound cannot be held for it.
+        What is in use stays, and is logged where the bound cannot be held for it. While somebody fetches nothing goes.
         """
+        return self.try_evict(limit, room_for) or ()
+
+    def try_evict(self, limit: int, room_for: int = 0) -> tuple[Kept, ...] | None:
+        """As `evict`, and None where somebody fetches."""
         with os_errors("write", self.root), contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(_lock(_lock_path(self.root, "cache"), fcntl.LOCK_EX | fcntl.LOCK_NB))
             except BlockingIOError:
-                return ()
+                return None
             target = limit - room_for
             gone: list[Kept] = []
             over = self.size() > target

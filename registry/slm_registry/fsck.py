@@ -67,9 +67,7 @@ class Report:
         return tuple(damage for damage in self.damage if not damage.repaired)
 
 
-def check(
-    store: Store, *, cache: Path | None = None, repair: bool = False, witness: Witness | None = None
-) -> Report:
+def check(store: Store, *, cache: Path | None = None, repair: bool = False, witness: Witness | None = None) -> Report:
     """Look at everything in a store. With `repair`, blobs that the cache folder holds intact are put back, and a hint
     that contradicts its log is written anew. A log that does not continue what the witness saw of it is damage."""
     return _Check(store, cache if repair else None, repair, witness).run()

@@ -108,6 +108,28 @@ def test_nothing_is_taken_while_somebody_fetches(store: str, tmp_path: Path) -> 
     assert len(Evictor(cache).evict(0)) == 3
 
 
+@pytest.mark.parametrize("command", [["clear"], ["evict", "--to", "1kB"]])
+def test_the_commands_say_that_somebody_fetches(
+    store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+) -> None:
+    cache = tmp_path / "cache"
+    pulled(store, cache)
+    monkeypatch.setenv("SLM_REGISTRY_CACHE", str(cache))
+    with fetching(cache):
+        assert main(["cache", *command]) == 0
+        assert capsys.readouterr().out.startswith("nothing was removed: somebody is fetching")
+        assert main(["cache", *command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["removed"], told["fetching"]) == ([], True)
+    assert main(["cache", *command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (len(told["removed"]), told["fetching"]) == (3, False)
+
+
 def test_what_broken_runs_left_goes_before_any_snapshot(store: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     pulled(store, cache)

@@ -58,10 +58,12 @@ def _clear(options: argparse.Namespace) -> tuple[Any, str]:
 
 def _taken(limit: int) -> tuple[Any, str]:
     cache = Evictor(default_cache())
-    gone = cache.evict(limit)
+    gone = cache.try_evict(limit)
     size = cache.size()
-    lines = [f"removed {kept.model} {kept.digest[:12]} {size_text(kept.size)}" for kept in gone]
-    value = {"removed": [_row(kept) for kept in gone], "size": size, "limit": limit}
+    lines = [f"removed {kept.model} {kept.digest[:12]} {size_text(kept.size)}" for kept in gone or ()]
+    if gone is None:
+        lines.append("nothing was removed: somebody is fetching into this cache; run it again when that is done")
+    value = {"removed": [_row(kept) for kept in gone or ()], "fetching": gone is None, "size": size, "limit": limit}
     return value, "\n".join([*lines, f"{cache.root}: {size_text(size)}"])
 
 
