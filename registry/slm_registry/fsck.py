@@ -92,10 +92,10 @@ class _Check:
         damage = [*self._hash_blobs()]
         models = model_names(self._store)
         for model in sorted({*models, *(self._witness.models() if self._witness else ())}):
-            found_here = [*self._model(model)]
-            damage += found_here
+            met = [*self._model(model)]
+            damage += met
             # What is damaged in itself is told with more detail than that it is not what was seen.
-            if not any(item.part in ("entry", "log") for item in found_here):
+            if not any(item.part in ("entry", "log") for item in met):
                 damage += self._remembered(model)
         damage += [*self._signatures(), *self._gc_log()]
         for digest, state in sorted(self._states.items()):
@@ -290,10 +290,10 @@ class _Check:
 
     def _mend(self, damage: Damage, digest: str) -> Damage:
         """The damage, repaired where the cache holds the right bytes. Every user of a blob is named, it is put back once."""
-        for folder in ("blobs", "manifests") if self._cache is not None else ():
-            path = self._cache / folder / digest.removeprefix("sha256:")
+        name = digest.removeprefix("sha256:")
+        for path in (self._cache / "blobs" / name, self._cache / "manifests" / name) if self._cache else ():
             if digest not in self._mended and _holds(path, digest):
-                self._store.put_blob(damage.key, path, digest.removeprefix("sha256:"))
+                self._store.put_blob(damage.key, path, name)
                 if intact(self._store, digest, path.stat().st_size):
                     self._mended.add(digest)
         return replace(damage, repaired=digest in self._mended)
