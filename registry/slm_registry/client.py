@@ -113,8 +113,9 @@ class Registry:
         Without a version: where the newest one holds the same files it is returned with `created=False`, otherwise
         the next patch version is made (the first is 1.0.0). With one: the same content again is success, other
         content raises ConflictError. Raises RefusedError for forbidden content, before anything is uploaded.
-        `key` is the file of a private key, by default $SLM_REGISTRY_KEY: with one, the version is signed, whether it was
-        made now or stood there already.
+        `key` is the file of a private key, by default $SLM_REGISTRY_KEY: with one, what is made here is signed,
+        and so is the same version where it stands already; one that holds the same files with another lineage is not,
+        and raises PolicyError unless this key has signed it before.
         With `repair` every file's blob is read back first, and one that is damaged is written again.
         """
         publisher = self.publisher(name, Path(key) if key is not None else default_key())

@@ -17,7 +17,7 @@ from slm_registry.aliases import Mover
 from slm_registry.blobs import read_manifest, upload
 from slm_registry.bundle import read_bundle
 from slm_registry.entries import check_words
-from slm_registry.errors import ConflictError, CorruptError
+from slm_registry.errors import ConflictError, CorruptError, PolicyError
 from slm_registry.facts import read_facts
 from slm_registry.folder import FolderStore
 from slm_registry.hashing import CHUNK, digest_of
@@ -27,7 +27,7 @@ from slm_registry.log import ModelState
 from slm_registry.manifest import BundleFile, encode_config, encode_manifest
 from slm_registry.memory import Witness
 from slm_registry.progress import Progress
-from slm_registry.signatures import Subject, put_signature
+from slm_registry.signatures import Subject, put_signature, stored_problem
 from slm_registry.stores import Store
 
 logger = logging.getLogger("slm_registry")
@@ -178,7 +178,8 @@ class Publisher:
     ) -> Published | None:
         """The highest version, where it holds exactly these files; what is missing of it is brought.
 
-        Raises CorruptError where its manifest is damaged and would not be the one of these files and this lineage.
+        Raises CorruptError where its manifest is damaged and would not be the one of these files and this lineage,
+        PolicyError where this publisher signs, and has not signed a manifest with another lineage.
         """
         highest = state.highest()
         if highest is None:
@@ -191,9 +192,18 @@ class Publisher:
             manifest = read_manifest(self.store, state, highest)
             if manifest.file_digests() != {file.path: file.digest for file in files}:
                 return None
+            self._check_signed(Subject(self.model, highest, digest))
             self._upload(folder, files, trusted=known)
-            self._sign(highest, digest)
         return Published(self.model, highest, digest, created=False)
+
+    def _check_signed(self, subject: Subject) -> None:
+        """A manifest that somebody else wrote is not signed unseen: these files do not vouch for its lineage."""
+        problem = stored_problem(self.store, self.signer.public, subject) if self.signer else None
+        if problem is not None:
+            raise PolicyError(
+                f"{subject} holds these files with another lineage, and no signature of this key ({problem}); look at it with "
+                f"`slm-registry show {subject}`, then sign it with `slm-registry sign {subject}` or publish as a version of its own"
+            )
 
     def _prepare(self, version: str, files: Sequence[BundleFile], lineage: Mapping[str, Any]) -> _Prepared:
         config = encode_config(self.model, version, files, lineage)
@@ -205,11 +215,8 @@ class Publisher:
         """Everything that the version consists of, where it is not there yet."""
         self._upload(folder, files, (prepared.config, prepared.manifest), trusted)
         # Before the log entry: no reader sees a version whose signature is still to come.
-        self._sign(prepared.version, prepared.digest)
-
-    def _sign(self, version: str, digest: str) -> None:
         if self.signer is not None:
-            put_signature(self.store, self.signer, Subject(self.model, version, digest))
+            put_signature(self.store, self.signer, Subject(self.model, prepared.version, prepared.digest))
 
 
 def _commit(model: str, entry: Mapping[str, Any], *, chosen_here: bool) -> Callable[[ModelState], Operation | None]:

@@ -115,6 +115,13 @@ def put_signature(store: Store, key: PrivateKey, subject: Subject, expires: str 
     return True
 
 
+def stored_problem(store: Store, key: PublicKey, subject: Subject) -> str | None:
+    """Why the store holds no valid signature of `key` over `subject`; None where it does."""
+    data = _held(store, signature_key(subject.manifest, key.id))
+    today = datetime.datetime.now(datetime.UTC).date()
+    return "there is none" if data is None else problem_of(data, key, subject, today)
+
+
 def parse_day(text: str, what: str) -> datetime.date:
     """A day such as 2030-01-31. Raises UsageError for anything else."""
     try:

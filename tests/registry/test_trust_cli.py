@@ -66,6 +66,19 @@ def test_publishing_what_is_there_already_signs_it(cli: Cli, bundle: Path, tmp_p
     assert "signed by ci" in cli("verify", "m", "--public", "ci.pub")
 
 
+def test_a_publish_does_not_sign_what_another_wrote(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    """The same files under a lineage that this publisher does not know: its key vouches for nothing of that."""
+    ci = make_pair(tmp_path, "ci")
+    (tmp_path / "forged.json").write_text('{"git_commit": "forged"}')
+    cli("publish", str(bundle), "m", "--version", "9.9.9", "--lineage", "forged.json")
+    publish = ("publish", str(bundle), "m", "--key", str(ci.private))
+    assert "another lineage" in cli(*publish, code=8)
+    assert "there is none" in cli("verify", "m@9.9.9", "--public", "ci.pub", code=8)
+    assert cli.json(*publish, "--version", "10.0.0")["created"] is True
+    # What this key has signed before is no obstacle, whatever the lineage is today.
+    assert cli.json(*publish, "--lineage", "forged.json")["version"] == "10.0.0"
+
+
 def test_sign_and_verify(cli: Cli, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ci, release = (make_pair(tmp_path, name) for name in ("ci", "release"))
     cli("publish", str(bundle), "m", "--key", str(ci.private))
