@@ -20,8 +20,10 @@ from typing import Any, BinaryIO
 
 from slm_registry import names
 from slm_registry.blobs import read_json_blob
+from slm_registry.bundle import read_bundle
 from slm_registry.cache import Cache
 from slm_registry.errors import CorruptError, NotFoundError, RefusedError, RegistryError, UsageError, near
+from slm_registry.eviction import fetching
 from slm_registry.files import make_folders, open_regular, os_errors, removed
 from slm_registry.hashing import CHUNK, digest_of, read_blocks
 from slm_registry.jsonio import canonical, parse_object
@@ -79,24 +81,26 @@ def export_layout(store: Store, cache: Cache, model: str, version: str, digest: 
 def import_layout(
     publisher: Publisher,
     layout: Path,
+    cache: Cache,
     *,
     tag: str | None = None,
     version: str | None = None,
-    scratch: Path,
     reason: str = "",
 ) -> Imported:
-    """Publish the manifest of a layout as a version of the publisher's model; `scratch` is a folder to work in.
+    """Publish the manifest of a layout as a version of the publisher's model, by way of the cache's folder.
 
     The manifest's bytes stay the same where this package wrote them, for this model and version. Raises CorruptError
     for a layout that is not what it says, RefusedError for content that no bundle may hold.
     """
     source = _read_manifest(layout, tag)
     wanted = version or source.version
-    work = scratch / uuid.uuid4().hex
-    with os_errors("write", scratch), removed(work):
+    work = cache.root / ".tmp" / uuid.uuid4().hex
+    # An eviction takes what lies in the folder of those who fetch, unless somebody fetches.
+    with os_errors("write", work), fetching(cache.root), removed(work):
         make_folders(work)
         for path, digest, size in source.layers:
             _copy_blob(layout, digest, size, work / path)
+        _check_copy(work, source)
         writer = replace(publisher, chunk_size=source.chunk_size)
         done = writer.publish(work, version=wanted, lineage=source.lineage, alias=None, reason=reason)
     same = done.digest == source.digest
@@ -240,6 +244,14 @@ def _copy_blob(layout: Path, digest: str, size: int, target: Path) -> None:
             length += len(block)
     if (length, "sha256:" + hasher.hexdigest()) != (size, digest):
         raise CorruptError(f"{source}: it is not the {size} bytes that its name says; copy the layout again")
+
+
+def _check_copy(work: Path, source: _Source) -> None:
+    """What is published stands for ever: it is looked at as a whole once more."""
+    copied = {file.path: file.digest for file in read_bundle(work, source.chunk_size)}
+    wrong = sorted({path for path, _ in copied.items() ^ {layer[:2] for layer in source.layers}})
+    if wrong:
+        raise CorruptError(f"{work / wrong[0]}: altered or gone since it was copied from the layout; run it again")
 
 
 def _blob_path(layout: Path, digest: str) -> Path:
