@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -323,7 +324,8 @@ class Registry:
 
     def forget(self, name: str) -> bool:
         """Take a model's log as it is from now on, whatever was seen of it before. False where nothing was."""
-        return self._witness.forget(names.model_name(name))
+        kept = self._answers.forget(names.model_name(name))
+        return self._witness.forget(name) or kept
 
     def publisher(self, name: str, key: Path | None = None) -> Publisher:
         """What writes versions of a model as this registry does, signed where the file of a private key is given."""
@@ -382,7 +384,8 @@ class Registry:
     def _pulled(self, found: _Permitted) -> Manifest:
         """The manifest of a version, kept in the cache, and with it the answer that led to it."""
         manifest = self.cache.manifest(found.known.state, found.subject.version)
-        self._answers.remember(found.known, found.subject.version)
+        whole = functools.partial(self._witness.state, found.subject.model)
+        self._answers.remember(found.known, found.subject.version, whole)
         return manifest
 
     def _state(self, ref: names.Ref) -> ModelState:

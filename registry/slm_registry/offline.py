@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slm_registry.errors import CorruptError, StoreError, UnreachableError
-from slm_registry.files import replace_file
+from slm_registry.files import os_errors, replace_file
 from slm_registry.folder import FolderStore
 from slm_registry.hints import MAX_INDEX, encode_part, parse_part
 from slm_registry.log import ModelState
@@ -68,24 +68,42 @@ class Answers:
         logger.warning("%s; going on with what it said at %s, %.0f s ago", failure, known.as_of_text, age)
         return known
 
-    def remember(self, known: Known, version: str) -> None:
-        """Keep an answer that led to `version`, which stays known beside those that led here before. A cache that cannot be written to is worth a word and no more."""
+    def remember(self, known: Known, version: str, whole: Callable[[], ModelState]) -> None:
+        """Keep an answer that led to `version`, which stays known beside those that led here before.
+
+        `whole` asks the store for every version, where the answer does not say what became of those. A cache that
+        cannot be written to is worth a word and no more: what it held before stands, with its own time.
+        """
         path = self._path(known.state.model)
         try:
-            data = self._merged(known.state, version)
+            data = self._merged(known.state, version, whole)
             if not path.is_file() or path.read_bytes() != data:
                 replace_file(path, data)
             os.utime(path, (known.as_of.timestamp(),) * 2)
         except (OSError, StoreError) as error:
             logger.debug("not kept for when the store is gone: %s: %s", path, error)
+        except CorruptError as error:
+            logger.warning("not kept for when the store is gone: %s", error)
 
-    def _merged(self, state: ModelState, version: str) -> bytes:
+    def forget(self, model: str) -> bool:
+        """Drop what the store said of a model; False where nothing was kept."""
+        path = self._path(model)
+        with os_errors("remove", path):
+            known = path.exists()
+            path.unlink(missing_ok=True)
+        return known
+
+    def _merged(self, state: ModelState, version: str, whole: Callable[[], ModelState]) -> bytes:
         """The aliases, what they point at, the newest version, and what was asked for by version, now or before."""
         before = self._recall(state.model)
-        versions = {**(before.state.versions if before else {}), **state.versions}
+        earlier = before.state.versions if before else {}
+        if before is not None and before.state.entry == state.entry:
+            state = replace(state, versions={**earlier, **state.versions})
+        elif not state.whole and not earlier.keys() <= state.versions.keys():
+            # The log went on, or is another one: a record of then may say what is no longer so.
+            state = whole()
         wanted = {alias.version for alias in state.aliases.values()} | {version, state.newest() or version}
-        wanted |= set(before.state.versions) if before else set()
-        return encode_part(replace(state, versions=versions), wanted)
+        return encode_part(state, (wanted | earlier.keys()) & state.versions.keys())
 
     def _absent(self) -> UnreachableError | None:
         """Why the store need not be asked, if so. A folder that is not mounted is empty or missing, and no error.

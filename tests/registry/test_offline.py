@@ -12,6 +12,7 @@ from slm_registry import CorruptError, NotFoundError, PolicyError, Registry, Unr
 from slm_registry.s3 import S3Store
 from slm_registry.stores import Store
 
+from tests.registry.helpers import make_bundle
 from tests.registry.recording import RecordingStore
 from tests.registry.trusting import make_pair, write_policy
 
@@ -94,6 +95,49 @@ def test_a_spoiled_memory_is_not_believed(away: Away, tmp_path: Path, caplog: py
     with pytest.raises(UnreachableError, match="does not answer"):
         Registry(away, cache=tmp_path / "cache").load("m@candidate")
     assert "m.json is ignored" in caplog.text
+
+
+def test_offline_says_what_the_store_said_last_of_every_version(store: Store, tmp_path: Path) -> None:
+    registry = Registry(store, cache=tmp_path / "cache")
+    offline = Registry(store, cache=tmp_path / "cache", offline=True)
+    for number, version in enumerate(("1.0.0", "1.1.0", "1.2.0")):
+        registry.publish(make_bundle(tmp_path / version, weight=1.0 + number), "m", version=version, lineage={})
+    registry.pull("m@1.1.0")
+    registry.yank("m", "1.2.0")
+    registry.yank("m", "1.1.0")
+    registry.pull("m@latest")
+    for ref in ("m", "m@latest", "m@>=1"):
+        assert offline.resolve(ref).version == registry.resolve(ref).version == "1.0.0"
+    # What was pulled by version is still found by it.
+    assert offline.pull("m@1.1.0") == registry.pull("m@1.1.0")
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_an_answer_of_before_a_store_was_set_back(
+    tmp_path: Path, bundle: Path, other_bundle: Path, put_back: bool
+) -> None:
+    registry = Registry(tmp_path / "store", cache=tmp_path / "cache")
+    offline = Registry(tmp_path / "store", cache=tmp_path / "cache", offline=True)
+    registry.publish(bundle, "m", lineage={})
+    registry.pull("m@1.0.0")
+    (answer,) = (tmp_path / "cache" / "stores").glob("*/m.json")
+    before = answer.read_bytes()
+    shutil.rmtree(tmp_path / "store" / "models")
+    assert registry.forget("m")
+    with pytest.raises(UnreachableError, match="offline"):
+        offline.resolve("m@1.0.0")
+    if put_back:
+        # As a process does that pulled while it was forgotten.
+        answer.write_bytes(before)
+    registry.publish(other_bundle, "m", lineage={})
+    registry.publish(bundle, "m", lineage={}, alias="candidate")
+    registry.pull("m@candidate")
+    assert offline.resolve("m@candidate").digest == registry.resolve("m@candidate").digest
+    if put_back:
+        assert offline.resolve("m@1.0.0").digest == registry.resolve("m@1.0.0").digest
+    else:
+        with pytest.raises(NotFoundError):
+            offline.resolve("m@1.0.0")
 
 
 def test_a_folder_that_is_not_mounted(bundle: Path, tmp_path: Path) -> None:
