@@ -193,8 +193,9 @@ class Cache:
                     with open_regular(path) as old, partial.open("r+b") as copy:
                         shutil.copyfileobj(old, copy)
                 Download(self._store, file, manifest.chunk_size, descriptor, moved, lanes).run()
-                os.fchmod(descriptor, 0o444)
+                # In this order: a partial file that is read-only could not be gone on with.
                 partial.replace(path)
+                os.fchmod(descriptor, 0o444)
         return path
 
 
