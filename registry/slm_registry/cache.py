@@ -22,6 +22,7 @@ from typing import IO
 
 from slm_registry.blobs import read_json_blob
 from slm_registry.bundle import check_bundle
+from slm_registry.destination import filled, vacant
 from slm_registry.download import Download
 from slm_registry.errors import CorruptError, UsageError
 from slm_registry.eviction import Evictor, fetching, hold, size_limit
@@ -101,18 +102,14 @@ class Cache:
         """Copy a version's files into a folder that is new, empty, or holds exactly them already."""
         snapshot = self.snapshot(manifest)
         with os_errors("write", into):
-            if into.is_symlink() or (into.exists() and not into.is_dir()):
-                raise UsageError(f"{into} is not a folder; name a new or an empty one")
-            if into.is_dir() and any(into.iterdir()):
+            if not vacant(into):
                 if _strangers(manifest, into) or any(not _holds(into / file.path, file) for file in manifest.files):
                     raise UsageError(f"{into} holds other files; name a new or an empty folder")
                 return into
-            make_folders(into.absolute().parent)
-            temporary = into.absolute().parent / f".{into.name}.{uuid.uuid4().hex}"
-            with removed(temporary):
-                shutil.copytree(snapshot, temporary, copy_function=shutil.copyfile)
-                # Over an empty folder this replaces it; over one that was filled meanwhile it fails.
-                temporary.rename(into)
+            with filled(into, last="config.json") as place:
+                for file in manifest.files:
+                    make_folders((place / file.path).parent)
+                    shutil.copyfile(snapshot / file.path, place / file.path)
         return into
 
     def _build(self, manifest: Manifest, folder: Path) -> None:

@@ -22,6 +22,7 @@ from slm_registry import names
 from slm_registry.blobs import read_json_blob
 from slm_registry.bundle import read_bundle
 from slm_registry.cache import Cache
+from slm_registry.destination import filled, vacant
 from slm_registry.errors import CorruptError, NotFoundError, RefusedError, RegistryError, UsageError, near
 from slm_registry.eviction import fetching
 from slm_registry.files import make_folders, open_regular, os_errors, removed
@@ -54,27 +55,23 @@ class Imported:
 
 def export_layout(store: Store, cache: Cache, model: str, version: str, digest: str, out: Path) -> Path:
     """Write a version into a folder that is new or empty, every byte verified. Returns the folder."""
-    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-        raise UsageError(f"{out} is there already; name a new or an empty folder")
+    with os_errors("write", out):
+        if not vacant(out):
+            raise UsageError(f"{out} holds other files; name a new or an empty folder")
     what = f"manifest of {model}@{version}"
     data = read_json_blob(store, digest, MAX_MANIFEST, what)
     manifest = parse_manifest(data, model, version)
     config = read_json_blob(store, manifest.config, MAX_CONFIG, f"lineage of {model}@{version}")
     snapshot = cache.snapshot(manifest)
-    with os_errors("write", out):
-        make_folders(out.absolute().parent)
-        temporary = out.absolute().parent / f".{out.name}.{uuid.uuid4().hex}"
-        with removed(temporary):
-            blobs = temporary / "blobs" / "sha256"
-            make_folders(blobs)
-            for file in manifest.files:
-                shutil.copyfile(snapshot / file.path, blobs / file.digest.removeprefix("sha256:"))
-            for blob in (data, config):
-                (blobs / digest_of(blob).removeprefix("sha256:")).write_bytes(blob)
-            (temporary / "oci-layout").write_bytes(canonical(_LAYOUT))
-            (temporary / "index.json").write_bytes(_index(data, version))
-            # Over an empty folder this replaces it; over one that was filled meanwhile it fails.
-            temporary.rename(out)
+    with os_errors("write", out), filled(out, last="index.json") as place:
+        blobs = place / "blobs" / "sha256"
+        make_folders(blobs)
+        for file in manifest.files:
+            shutil.copyfile(snapshot / file.path, blobs / file.digest.removeprefix("sha256:"))
+        for blob in (data, config):
+            (blobs / digest_of(blob).removeprefix("sha256:")).write_bytes(blob)
+        (place / "oci-layout").write_bytes(canonical(_LAYOUT))
+        (place / "index.json").write_bytes(_index(data, version))
     return out
 
 
