@@ -286,8 +286,13 @@ class Registry:
         Its files are pulled where they are missing and verified in any case.
         """
         resolved, folder = self.fetch(ref)
-        model = load_folder(folder, threads=threads, max_length=max_length, batch_size=batch_size)
-        model.resolved = resolved
+        release = functools.partial(self.cache.release, resolved.digest)
+        try:
+            model = load_folder(folder, threads=threads, max_length=max_length, batch_size=batch_size)
+        except BaseException:
+            release()
+            raise
+        model.resolved, model.on_close = resolved, release
         return model
 
     def sign(self, ref: str, *, key: str | os.PathLike[str], expires: str | None = None) -> tuple[Resolved, bool]:
@@ -315,8 +320,8 @@ class Registry:
         keys = found.keys
         if asked:
             keys += Gate(self.store, self.cache.root, demanding(asked)).check(found.subject, None)
-        self.cache.snapshot(self._pulled(found))
-        return found.resolved, tuple({key.id: key for key in keys}.values())
+        with self.cache.using(self._pulled(found)):
+            return found.resolved, tuple({key.id: key for key in keys}.values())
 
     def sbom(self, ref: str) -> dict[str, Any]:
         """The version's bill of materials: a CycloneDX 1.6 document, as JSON."""

@@ -62,8 +62,7 @@ def export_layout(store: Store, cache: Cache, model: str, version: str, digest: 
     data = read_json_blob(store, digest, MAX_MANIFEST, what)
     manifest = parse_manifest(data, model, version)
     config = read_json_blob(store, manifest.config, MAX_CONFIG, f"lineage of {model}@{version}")
-    snapshot = cache.snapshot(manifest)
-    with os_errors("write", out), filled(out, last="index.json") as place:
+    with cache.using(manifest) as snapshot, os_errors("write", out), filled(out, last="index.json") as place:
         blobs = place / "blobs" / "sha256"
         make_folders(blobs)
         for file in manifest.files:
