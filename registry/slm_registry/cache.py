@@ -28,7 +28,7 @@ from slm_registry.destination import filled, vacant
 from slm_registry.download import Download
 from slm_registry.errors import CorruptError, UsageError
 from slm_registry.eviction import Evictor, fetching, hold, size_limit
-from slm_registry.files import make_folders, open_regular, os_errors, removed, replace_file
+from slm_registry.files import expanded, make_folders, open_regular, os_errors, removed, replace_file
 from slm_registry.hashing import digest_of
 from slm_registry.log import ModelState
 from slm_registry.manifest import MAX_MANIFEST, BundleFile, Manifest, parse_manifest
@@ -40,8 +40,8 @@ from slm_registry.stores import Store
 
 def default_cache() -> Path:
     """$SLM_REGISTRY_CACHE, or ~/.cache/slm-registry."""
-    named = os.environ.get("SLM_REGISTRY_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "slm-registry"
+    named = os.environ.get("SLM_REGISTRY_CACHE") or "~/.cache/slm-registry"
+    return expanded(named, "set SLM_REGISTRY_CACHE to a folder")
 
 
 class Cache:
