@@ -27,7 +27,7 @@ from slm_registry.log import ModelState
 from slm_registry.manifest import MAX_CONFIG, Manifest, parse_lineage
 from slm_registry.marks import Marker, caution
 from slm_registry.memory import Witness
-from slm_registry.offline import Answers, Known
+from slm_registry.offline import Answers, Known, Unasked
 from slm_registry.policy import Policy, default_policy, demanding, read_policy
 from slm_registry.progress import Progress
 from slm_registry.publish import Published, Publisher
@@ -63,8 +63,8 @@ class Registry:
     $SLM_REGISTRY_CACHE or ~/.cache/slm-registry. `actor` is who the log names, by default $SLM_REGISTRY_ACTOR or
     user@host. `policy` is a policy or its file, by default $SLM_REGISTRY_POLICY; without one no signature is needed.
     `cache_size` bounds the cache in bytes, by default $SLM_REGISTRY_CACHE_SIZE. Where the store cannot be reached, or
-    `offline` says not to, resolve, pull and load go on with its last answer (as_of), unless that is older than `max_age`
-    seconds. `progress` shows transfers. Every method raises errors below RegistryError only; CorruptError where a log
+    `offline` says not to ask it anything, resolve, pull and load go on with its last answer (as_of), unless that is older
+    than `max_age` seconds; all else raises UnreachableError. `progress` shows transfers. Every method raises errors below RegistryError only; CorruptError where a log
     does not continue what this cache saw of it.
     """
 
@@ -81,13 +81,14 @@ class Registry:
         max_age: float | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.store: Store = open_store(url) if isinstance(url, str | os.PathLike) else url
+        store = open_store(url) if isinstance(url, str | os.PathLike) else url
+        self.store: Store = Unasked(store) if offline else store
         root = default_cache() if cache is None else Path(cache)
         self.cache = Cache(root, self.store, limit=cache_size, progress=progress)
         given = read_policy(Path(policy)) if isinstance(policy, str | os.PathLike) else policy
         self._gate = Gate(self.store, self.cache.root, given or default_policy())
         self._witness = Witness(self.cache.root, self.store)
-        self._answers = Answers(self.cache.root, self.store, offline=offline, max_age=max_age)
+        self._answers = Answers(self.cache.root, self.store, max_age=max_age)
         self._progress = progress
         self._actor = actor
         self._chunk_size = chunk_size

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from slm_registry.errors import CorruptError, StoreError, UnreachableError
 from slm_registry.files import os_errors, replace_file
@@ -33,13 +34,25 @@ class Known:
         return self.as_of.isoformat(timespec="seconds")
 
 
+class Unasked:
+    """In place of a store that nothing is to be asked of: every call raises UnreachableError."""
+
+    def __init__(self, store: Store) -> None:
+        self.url = store.url
+        self.identity = store.identity
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise UnreachableError(f"{self.url} is not asked: offline was asked for")
+
+    get = stream = size = create = put_blob = put = delete = children = listing = unfinished = _refuse
+
+
 class Answers:
     """The last answers of one store. `max_age`, in seconds, is how old an answer may be that is used without it."""
 
-    def __init__(self, root: Path, store: Store, *, offline: bool = False, max_age: float | None = None) -> None:
+    def __init__(self, root: Path, store: Store, *, max_age: float | None = None) -> None:
         self._folder = root.absolute() / "stores" / hashlib.sha256(store.identity.encode()).hexdigest()
         self._store = store
-        self._offline = offline
         self._max_age = max_age
 
     def latest(self, model: str, ask: Callable[[], ModelState]) -> Known:
@@ -55,7 +68,7 @@ class Answers:
                 failure = error
         known = self._recall(model)
         if known is None:
-            if isinstance(self._store, FolderStore) and not self._offline:
+            if isinstance(self._store, FolderStore):
                 # Perhaps a new store: its own answer says more.
                 return Known(ask(), _now())
             raise failure
@@ -110,8 +123,6 @@ class Answers:
 
         One that stands and lacks a log is asked: that is for the witness to judge.
         """
-        if self._offline:
-            return UnreachableError(f"{self._store.url} is not asked: offline")
         if isinstance(self._store, FolderStore) and not _stands(self._store.root):
             return UnreachableError(f"{self._store.url} is gone: there is no such folder, or nothing in it")
         return None

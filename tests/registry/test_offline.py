@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from slm_registry import CorruptError, NotFoundError, PolicyError, Registry, UnreachableError, open_store
+from slm_registry import CorruptError, NotFoundError, PolicyError, Registry, UnreachableError, fsck, gc, open_store
+from slm_registry.cli import main
 from slm_registry.s3 import S3Store
 from slm_registry.stores import Store
 
@@ -82,6 +84,41 @@ def test_offline_asks_nothing_of_the_store(away: Away, tmp_path: Path) -> None:
         registry.load("other")
     with pytest.raises(NotFoundError, match="no alias 'production'"):
         registry.load("m@production")
+
+
+def test_offline_nothing_reaches_the_store(away: Away, bundle: Path, tmp_path: Path) -> None:
+    """Whatever is asked, and though the store is there."""
+    away.away = False
+    registry = Registry(away, cache=tmp_path / "cache", offline=True)
+    (registry.pull("m@candidate") / "model.onnx").unlink()
+    for blob in (tmp_path / "cache" / "blobs").iterdir():
+        blob.unlink()
+    asked: tuple[Callable[[], object], ...] = (
+        lambda: registry.pull("m@candidate"),
+        registry.list,
+        registry.models,
+        lambda: registry.list("m"),
+        lambda: registry.show("m"),
+        lambda: registry.log("m"),
+        lambda: registry.publish(bundle, "m", lineage={}),
+        lambda: registry.alias("m", "production", "1.0.0"),
+        lambda: gc.collect(registry.store, "alice"),
+        lambda: fsck.check(registry.store),
+    )
+    for ask in asked:
+        with pytest.raises(UnreachableError, match="not asked: offline"):
+            ask()
+    assert away.calls == []
+
+
+@pytest.mark.parametrize("words", [["list"], ["show", "m"], ["certify", "store"], ["watch", "m", "--once"]])
+def test_the_commands_offline(words: list[str], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Registry("store", cache="cache").publish(bundle, "m", lineage={})
+    monkeypatch.setenv("SLM_REGISTRY_CACHE", "cache")
+    monkeypatch.setenv("SLM_REGISTRY_URL", "store")
+    assert main(words) == 0
+    assert main([*words, "--offline"]) in (2, 7)
 
 
 def test_what_was_never_pulled_is_not_there(away: Away, tmp_path: Path) -> None:
