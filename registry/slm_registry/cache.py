@@ -13,19 +13,22 @@ takes is found and fetched again, since every use verifies every byte.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 from slm_registry.blobs import read_json_blob
 from slm_registry.bundle import check_bundle
+from slm_registry.destination import filled, vacant
 from slm_registry.download import Download
 from slm_registry.errors import CorruptError, UsageError
 from slm_registry.eviction import Evictor, fetching, hold, size_limit
-from slm_registry.files import make_folders, open_regular, os_errors, removed, replace_file
+from slm_registry.files import expanded, make_folders, open_regular, os_errors, removed, replace_file
 from slm_registry.hashing import digest_of
 from slm_registry.log import ModelState
 from slm_registry.manifest import MAX_MANIFEST, BundleFile, Manifest, parse_manifest
@@ -37,15 +40,16 @@ from slm_registry.stores import Store
 
 def default_cache() -> Path:
     """$SLM_REGISTRY_CACHE, or ~/.cache/slm-registry."""
-    named = os.environ.get("SLM_REGISTRY_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "slm-registry"
+    named = os.environ.get("SLM_REGISTRY_CACHE") or "~/.cache/slm-registry"
+    return expanded(named, "set SLM_REGISTRY_CACHE to a folder")
 
 
 class Cache:
     """Fetches what it lacks from a store, piece by piece, and never gives out a byte it has not checked.
 
     `limit` bounds its size, in bytes (default: $SLM_REGISTRY_CACHE_SIZE, without one unbounded). A snapshot that was
-    given out is in use, and safe from every process's eviction, until `close` or the end of this object.
+    given out is in use, and safe from every process's eviction, until it was released as often, `close` or the end of
+    this object.
     """
 
     def __init__(self, root: Path, store: Store, *, limit: int | None = None, progress: Progress | None = None) -> None:
@@ -53,12 +57,36 @@ class Cache:
         self._store = store
         self._limit = limit
         self._progress = progress or Silent()
-        self._held: dict[str, IO[bytes]] = {}
+        # By bare digest: the lock, and how many use what it guards.
+        self._held: dict[str, tuple[IO[bytes], int]] = {}
+        self._counting = threading.Lock()
 
     def close(self) -> None:
         """Give free what was in use."""
-        while self._held:
-            self._held.popitem()[1].close()
+        with self._counting:
+            while self._held:
+                self._held.popitem()[1][0].close()
+
+    def release(self, digest: str) -> None:
+        """One that was given the snapshot with this manifest is done with it; the last one gives it free."""
+        name = digest.removeprefix("sha256:")
+        with self._counting:
+            if name not in self._held:
+                return
+            lock, users = self._held.pop(name)
+            if users > 1:
+                self._held[name] = lock, users - 1
+            else:
+                lock.close()
+
+    @contextlib.contextmanager
+    def using(self, manifest: Manifest) -> Iterator[Path]:
+        """As `snapshot`, in use only meanwhile."""
+        folder = self.snapshot(manifest)
+        try:
+            yield folder
+        finally:
+            self.release(manifest.digest)
 
     def manifest(self, state: ModelState, version: str) -> Manifest:
         """The manifest of a published version, from here or from the store, and kept."""
@@ -82,37 +110,37 @@ class Cache:
             if folder.is_symlink():
                 raise CorruptError(f"{folder}: a folder was expected, found a link; remove it")
             self._hold(name)
-            if not folder.is_dir():
-                self._build(manifest, folder)
-            else:
-                self._verify(manifest, folder)
+            try:
+                if not folder.is_dir():
+                    self._build(manifest, folder)
+                else:
+                    self._verify(manifest, folder)
+            except BaseException:
+                self.release(manifest.digest)
+                raise
         return folder
 
     def _hold(self, name: str) -> None:
         """Keep the snapshot from eviction. A cache that cannot be written to has nobody who evicts."""
         lock = hold(self.root, name)
         if lock is not None:
-            former = self._held.pop(name, None)
-            self._held[name] = lock
+            with self._counting:
+                former, users = self._held.get(name, (None, 0))
+                self._held[name] = lock, users + 1
             if former is not None:
                 former.close()
 
     def export(self, manifest: Manifest, into: Path) -> Path:
         """Copy a version's files into a folder that is new, empty, or holds exactly them already."""
-        snapshot = self.snapshot(manifest)
-        with os_errors("write", into):
-            if into.is_symlink() or (into.exists() and not into.is_dir()):
-                raise UsageError(f"{into} is not a folder; name a new or an empty one")
-            if into.is_dir() and any(into.iterdir()):
+        with self.using(manifest) as snapshot, os_errors("write", into):
+            if not vacant(into):
                 if _strangers(manifest, into) or any(not _holds(into / file.path, file) for file in manifest.files):
                     raise UsageError(f"{into} holds other files; name a new or an empty folder")
                 return into
-            make_folders(into.absolute().parent)
-            temporary = into.absolute().parent / f".{into.name}.{uuid.uuid4().hex}"
-            with removed(temporary):
-                shutil.copytree(snapshot, temporary, copy_function=shutil.copyfile)
-                # Over an empty folder this replaces it; over one that was filled meanwhile it fails.
-                temporary.rename(into)
+            with filled(into, last="config.json") as place:
+                for file in manifest.files:
+                    make_folders((place / file.path).parent)
+                    shutil.copyfile(snapshot / file.path, place / file.path)
         return into
 
     def _build(self, manifest: Manifest, folder: Path) -> None:
@@ -193,8 +221,9 @@ class Cache:
                     with open_regular(path) as old, partial.open("r+b") as copy:
                         shutil.copyfileobj(old, copy)
                 Download(self._store, file, manifest.chunk_size, descriptor, moved, lanes).run()
-                os.fchmod(descriptor, 0o444)
+                # In this order: a partial file that is read-only could not be gone on with.
                 partial.replace(path)
+                os.fchmod(descriptor, 0o444)
         return path
 
 

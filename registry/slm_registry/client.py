@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from slm_registry.log import ModelState
 from slm_registry.manifest import MAX_CONFIG, Manifest, parse_lineage
 from slm_registry.marks import Marker, caution
 from slm_registry.memory import Witness
-from slm_registry.offline import Answers, Known
+from slm_registry.offline import Answers, Known, Unasked
 from slm_registry.policy import Policy, default_policy, demanding, read_policy
 from slm_registry.progress import Progress
 from slm_registry.publish import Published, Publisher
@@ -62,8 +63,8 @@ class Registry:
     $SLM_REGISTRY_CACHE or ~/.cache/slm-registry. `actor` is who the log names, by default $SLM_REGISTRY_ACTOR or
     user@host. `policy` is a policy or its file, by default $SLM_REGISTRY_POLICY; without one no signature is needed.
     `cache_size` bounds the cache in bytes, by default $SLM_REGISTRY_CACHE_SIZE. Where the store cannot be reached, or
-    `offline` says not to, resolve, pull and load go on with its last answer (as_of), unless that is older than `max_age`
-    seconds. `progress` shows transfers. Every method raises errors below RegistryError only; CorruptError where a log
+    `offline` says not to ask it anything, resolve, pull and load go on with its last answer (as_of), unless that is older
+    than `max_age` seconds; all else raises UnreachableError. `progress` shows transfers. Every method raises errors below RegistryError only; CorruptError where a log
     does not continue what this cache saw of it.
     """
 
@@ -80,13 +81,14 @@ class Registry:
         max_age: float | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.store: Store = open_store(url) if isinstance(url, str | os.PathLike) else url
+        store = open_store(url) if isinstance(url, str | os.PathLike) else url
+        self.store: Store = Unasked(store) if offline else store
         root = default_cache() if cache is None else Path(cache)
         self.cache = Cache(root, self.store, limit=cache_size, progress=progress)
         given = read_policy(Path(policy)) if isinstance(policy, str | os.PathLike) else policy
         self._gate = Gate(self.store, self.cache.root, given or default_policy())
         self._witness = Witness(self.cache.root, self.store)
-        self._answers = Answers(self.cache.root, self.store, offline=offline, max_age=max_age)
+        self._answers = Answers(self.cache.root, self.store, max_age=max_age)
         self._progress = progress
         self._actor = actor
         self._chunk_size = chunk_size
@@ -286,8 +288,13 @@ class Registry:
         Its files are pulled where they are missing and verified in any case.
         """
         resolved, folder = self.fetch(ref)
-        model = load_folder(folder, threads=threads, max_length=max_length, batch_size=batch_size)
-        model.resolved = resolved
+        release = functools.partial(self.cache.release, resolved.digest)
+        try:
+            model = load_folder(folder, threads=threads, max_length=max_length, batch_size=batch_size)
+        except BaseException:
+            release()
+            raise
+        model.resolved, model.on_close = resolved, release
         return model
 
     def sign(self, ref: str, *, key: str | os.PathLike[str], expires: str | None = None) -> tuple[Resolved, bool]:
@@ -315,8 +322,8 @@ class Registry:
         keys = found.keys
         if asked:
             keys += Gate(self.store, self.cache.root, demanding(asked)).check(found.subject, None)
-        self.cache.snapshot(self._pulled(found))
-        return found.resolved, tuple({key.id: key for key in keys}.values())
+        with self.cache.using(self._pulled(found)):
+            return found.resolved, tuple({key.id: key for key in keys}.values())
 
     def sbom(self, ref: str) -> dict[str, Any]:
         """The version's bill of materials: a CycloneDX 1.6 document, as JSON."""
@@ -324,7 +331,8 @@ class Registry:
 
     def forget(self, name: str) -> bool:
         """Take a model's log as it is from now on, whatever was seen of it before. False where nothing was."""
-        return self._witness.forget(names.model_name(name))
+        kept = self._answers.forget(names.model_name(name))
+        return self._witness.forget(name) or kept
 
     def publisher(self, name: str, key: Path | None = None) -> Publisher:
         """What writes versions of a model as this registry does, signed where the file of a private key is given."""
@@ -383,7 +391,8 @@ class Registry:
     def _pulled(self, found: _Permitted) -> Manifest:
         """The manifest of a version, kept in the cache, and with it the answer that led to it."""
         manifest = self.cache.manifest(found.known.state, found.subject.version)
-        self._answers.remember(found.known, found.subject.version)
+        whole = functools.partial(self._witness.state, found.subject.model)
+        self._answers.remember(found.known, found.subject.version, whole)
         return manifest
 
     def _state(self, ref: names.Ref) -> ModelState:

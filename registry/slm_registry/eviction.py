@@ -56,7 +56,10 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"size {text!r}: write bytes, or a number with kB, MB, GB, KiB, MiB or GiB")
-    return int(float(match[1]) * _UNITS[(match[2] or "").lower()])
+    size = float(match[1]) * _UNITS[(match[2] or "").lower()]
+    if size == float("inf"):
+        raise UsageError(f"size {text[:40]!r}...: more than any disk has")
+    return int(size)
 
 
 def size_limit(given: int | None) -> int | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from slm_registry.errors import AddressError, CorruptError, NoSpaceError, ReadOnlyError, UnreachableError
+from slm_registry.errors import AddressError, CorruptError, NoSpaceError, ReadOnlyError, UnreachableError, UsageError
 
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NOWHERE = {errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
@@ -35,6 +35,14 @@ def os_errors(what: str, path: Path | str) -> Iterator[None]:
         if error.errno in _NOWHERE:
             raise AddressError(f"cannot {what} {path}: {reason}; check that the folder is there and is one") from error
         raise UnreachableError(f"cannot {what} {path}: {reason}; check the disk or the network it is on") from error
+
+
+def expanded(named: str, remedy: str) -> Path:
+    """A path, its ~ the user's home. Raises UsageError, with the remedy, where the system knows none."""
+    try:
+        return Path(named).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{named}: {error}; {remedy}") from error
 
 
 def open_regular(path: Path) -> BinaryIO:

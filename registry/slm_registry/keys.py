@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from slm_registry import names
 from slm_registry.errors import UsageError
-from slm_registry.files import os_errors
+from slm_registry.files import expanded, os_errors
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -126,7 +126,7 @@ def read_private(path: Path) -> PrivateKey:
 def default_key() -> Path | None:
     """The file that $SLM_REGISTRY_KEY names, None where it is not set."""
     named = os.environ.get(KEY_VARIABLE)
-    return Path(named).expanduser() if named else None
+    return expanded(named, f"name the whole path in {KEY_VARIABLE}") if named else None
 
 
 def new_key(name: str, folder: Path) -> tuple[Path, Path]:

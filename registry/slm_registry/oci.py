@@ -20,8 +20,11 @@ from typing import Any, BinaryIO
 
 from slm_registry import names
 from slm_registry.blobs import read_json_blob
+from slm_registry.bundle import read_bundle
 from slm_registry.cache import Cache
+from slm_registry.destination import filled, vacant
 from slm_registry.errors import CorruptError, NotFoundError, RefusedError, RegistryError, UsageError, near
+from slm_registry.eviction import fetching
 from slm_registry.files import make_folders, open_regular, os_errors, removed
 from slm_registry.hashing import CHUNK, digest_of, read_blocks
 from slm_registry.jsonio import canonical, parse_object
@@ -52,51 +55,48 @@ class Imported:
 
 def export_layout(store: Store, cache: Cache, model: str, version: str, digest: str, out: Path) -> Path:
     """Write a version into a folder that is new or empty, every byte verified. Returns the folder."""
-    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-        raise UsageError(f"{out} is there already; name a new or an empty folder")
+    with os_errors("write", out):
+        if not vacant(out):
+            raise UsageError(f"{out} holds other files; name a new or an empty folder")
     what = f"manifest of {model}@{version}"
     data = read_json_blob(store, digest, MAX_MANIFEST, what)
     manifest = parse_manifest(data, model, version)
     config = read_json_blob(store, manifest.config, MAX_CONFIG, f"lineage of {model}@{version}")
-    snapshot = cache.snapshot(manifest)
-    with os_errors("write", out):
-        make_folders(out.absolute().parent)
-        temporary = out.absolute().parent / f".{out.name}.{uuid.uuid4().hex}"
-        with removed(temporary):
-            blobs = temporary / "blobs" / "sha256"
-            make_folders(blobs)
-            for file in manifest.files:
-                shutil.copyfile(snapshot / file.path, blobs / file.digest.removeprefix("sha256:"))
-            for blob in (data, config):
-                (blobs / digest_of(blob).removeprefix("sha256:")).write_bytes(blob)
-            (temporary / "oci-layout").write_bytes(canonical(_LAYOUT))
-            (temporary / "index.json").write_bytes(_index(data, version))
-            # Over an empty folder this replaces it; over one that was filled meanwhile it fails.
-            temporary.rename(out)
+    with cache.using(manifest) as snapshot, os_errors("write", out), filled(out, last="index.json") as place:
+        blobs = place / "blobs" / "sha256"
+        make_folders(blobs)
+        for file in manifest.files:
+            shutil.copyfile(snapshot / file.path, blobs / file.digest.removeprefix("sha256:"))
+        for blob in (data, config):
+            (blobs / digest_of(blob).removeprefix("sha256:")).write_bytes(blob)
+        (place / "oci-layout").write_bytes(canonical(_LAYOUT))
+        (place / "index.json").write_bytes(_index(data, version))
     return out
 
 
 def import_layout(
     publisher: Publisher,
     layout: Path,
+    cache: Cache,
     *,
     tag: str | None = None,
     version: str | None = None,
-    scratch: Path,
     reason: str = "",
 ) -> Imported:
-    """Publish the manifest of a layout as a version of the publisher's model; `scratch` is a folder to work in.
+    """Publish the manifest of a layout as a version of the publisher's model, by way of the cache's folder.
 
     The manifest's bytes stay the same where this package wrote them, for this model and version. Raises CorruptError
     for a layout that is not what it says, RefusedError for content that no bundle may hold.
     """
     source = _read_manifest(layout, tag)
     wanted = version or source.version
-    work = scratch / uuid.uuid4().hex
-    with os_errors("write", scratch), removed(work):
+    work = cache.root / ".tmp" / uuid.uuid4().hex
+    # An eviction takes what lies in the folder of those who fetch, unless somebody fetches.
+    with os_errors("write", work), fetching(cache.root), removed(work):
         make_folders(work)
         for path, digest, size in source.layers:
             _copy_blob(layout, digest, size, work / path)
+        _check_copy(work, source)
         writer = replace(publisher, chunk_size=source.chunk_size)
         done = writer.publish(work, version=wanted, lineage=source.lineage, alias=None, reason=reason)
     same = done.digest == source.digest
@@ -240,6 +240,14 @@ def _copy_blob(layout: Path, digest: str, size: int, target: Path) -> None:
             length += len(block)
     if (length, "sha256:" + hasher.hexdigest()) != (size, digest):
         raise CorruptError(f"{source}: it is not the {size} bytes that its name says; copy the layout again")
+
+
+def _check_copy(work: Path, source: _Source) -> None:
+    """What is published stands for ever: it is looked at as a whole once more."""
+    copied = {file.path: file.digest for file in read_bundle(work, source.chunk_size)}
+    wrong = sorted({path for path, _ in copied.items() ^ {layer[:2] for layer in source.layers}})
+    if wrong:
+        raise CorruptError(f"{work / wrong[0]}: altered or gone since it was copied from the layout; run it again")
 
 
 def _blob_path(layout: Path, digest: str) -> Path:

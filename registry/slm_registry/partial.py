@@ -16,7 +16,14 @@ _BLOCK = 1 << 20
 def locked(path: Path) -> Iterator[int]:
     """The descriptor of a partial file that no other process or thread works on; new and empty where there was none."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except PermissionError:
+            # Earlier releases, killed at the end, left it read-only. Another user's, under way, is not.
+            if not path.exists() or path.stat().st_mode & 0o200:
+                raise
+            path.unlink(missing_ok=True)
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if still_at(path, descriptor):

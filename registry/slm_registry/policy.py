@@ -36,6 +36,7 @@ from typing import Any
 
 from slm_registry import names
 from slm_registry.errors import CorruptError, UsageError, near
+from slm_registry.files import expanded
 from slm_registry.jsonio import parse_object
 from slm_registry.keys import PublicKey, parse_public
 from slm_registry.signatures import parse_day
@@ -95,7 +96,7 @@ def demanding(keys: tuple[PublicKey, ...]) -> Policy:
 def default_policy() -> Policy | None:
     """The policy that $SLM_REGISTRY_POLICY names, None where it is not set."""
     named = os.environ.get(POLICY_VARIABLE)
-    return read_policy(Path(named).expanduser()) if named else None
+    return read_policy(expanded(named, f"name the whole path in {POLICY_VARIABLE}")) if named else None
 
 
 def read_policy(path: Path) -> Policy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -54,6 +54,8 @@ class Model(abc.ABC):
     batch_size: int
     # Which version it is, where a registry loaded it.
     resolved: Resolved | None = None
+    # What else ends with it: a registry takes its files as in use until then.
+    on_close: Callable[[], None] | None = None
     _parts: _Parts | None = None
 
     @classmethod
@@ -75,6 +77,10 @@ class Model(abc.ABC):
     def close(self) -> None:
         """Give the memory back; once more does nothing."""
         self._parts = None
+        # Of several threads that close it one takes this.
+        release = self.__dict__.pop("on_close", None)
+        if release is not None:
+            release()
 
     def __enter__(self) -> Self:
         self._opened()

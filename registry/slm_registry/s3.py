@@ -86,7 +86,10 @@ class S3Store:
     @classmethod
     def from_url(cls, url: str) -> S3Store:
         """Read `s3://bucket/prefix?endpoint_url=...&region=...`. Raises UsageError for anything else."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise UsageError(f"store s3://{url.rpartition('@')[2].removeprefix('s3://')}: {error}") from error
         try:
             query = parse_qs(parts.query, strict_parsing=bool(parts.query))
         except ValueError as error:

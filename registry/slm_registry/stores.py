@@ -9,6 +9,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from slm_registry.errors import UsageError
+from slm_registry.files import expanded
 from slm_registry.folder import FolderStore
 from slm_registry.hashing import FileDigests
 from slm_registry.items import Item
@@ -85,12 +86,15 @@ def open_store(url: str | os.PathLike[str]) -> Store:
 
         return S3Store.from_url(text)
     if scheme == "file":
-        parts = urlsplit(text)
-        if parts.netloc not in ("", "localhost") or not parts.path:
+        try:
+            parts = urlsplit(text)
+        except ValueError:
+            parts = None
+        if parts is None or parts.netloc not in ("", "localhost") or not parts.path:
             raise UsageError(f"store {text!r}: a file URL has three slashes: file:///srv/store")
         return FolderStore(Path(unquote(parts.path)))
     if scheme:
         raise UsageError(
             f"store {text!r}: the scheme {scheme!r} is unknown; use a folder, file:// or s3://bucket/prefix"
         )
-    return FolderStore(Path(text).expanduser())
+    return FolderStore(expanded(text, "give the store's whole path"))

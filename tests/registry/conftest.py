@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -122,6 +124,25 @@ def registry(url: str, tmp_path: Path) -> Registry:
 @pytest.fixture
 def folder_registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "store", cache=tmp_path / "cache", actor="alice")
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder, and for the time of a test the rights of an ordinary user: root may write everywhere."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        if root:
+            os.seteuid(0)
+        for path in [folder, *folder.rglob("*")]:
+            if path.is_dir():
+                path.chmod(0o755)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -100,6 +100,32 @@ def test_what_another_process_uses_stays(store: str, tmp_path: Path, caplog: pyt
     assert evictor.size() == 0
 
 
+def in_use(cache: Path) -> set[str]:
+    return {kept.digest for kept in Evictor(cache).snapshots() if kept.in_use}
+
+
+def test_what_is_done_with_is_given_free(store: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    registry = Registry(store, cache=cache)
+    first, again = registry.load("m@1.0.0"), registry.load("m@1.0.0")
+    digest = registry.resolve("m@1.0.0").digest.removeprefix("sha256:")
+    first.close()
+    first.close()
+    assert in_use(cache) == {digest}
+    again.close()
+    assert in_use(cache) == set()
+    # What was pulled has no end but the registry's.
+    registry.pull("m@1.0.0")
+    registry.load("m@1.0.0").close()
+    assert in_use(cache) == {digest}
+    registry.cache.close()
+    # Copies and checks use it for as long as they take, and a model that does not load not at all.
+    registry.pull("m@1.0.0", tmp_path / "copy")
+    with pytest.raises(UsageError):
+        registry.load("m@1.0.1", threads=0)
+    assert in_use(cache) == set()
+
+
 def test_nothing_is_taken_while_somebody_fetches(store: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     pulled(store, cache)
@@ -174,7 +200,7 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "1XB", "1e3", "GB", "1 2"])
+@pytest.mark.parametrize("text", ["", "x", "-1", "1XB", "1e3", "GB", "1 2", "9" * 400])
 def test_bad_sizes(text: str) -> None:
     with pytest.raises(UsageError, match="size"):
         parse_size(text)

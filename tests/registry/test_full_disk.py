@@ -75,6 +75,23 @@ def test_a_store_that_is_full(disk: Disk, tmp_path: Path) -> None:
     assert registry.resolve("m@candidate").version == "1.0.0"
 
 
+def test_a_volume_that_is_pulled_into(disk: Disk, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "store", cache=tmp_path / "cache")
+    registry.publish(make_contents(tmp_path / "contents")[0], "m", lineage={})
+    failures = 0
+    for units in range(1, 60):
+        disk.resize(units)
+        try:
+            registry.pull("m", disk.path)
+        except NoSpaceError:
+            failures += 1
+        else:
+            break
+        assert not list(disk.path.iterdir())
+    assert failures
+    assert {path.name for path in disk.path.iterdir()} == {path.name for path in registry.pull("m").iterdir()}
+
+
 def test_a_cache_that_is_full(disk: Disk, tmp_path: Path) -> None:
     contents = make_contents(tmp_path / "contents")
     (contents[0] / "weights.safetensors").write_bytes(bytes(range(256)) * 100)

@@ -13,6 +13,7 @@ from slm_registry.folder import FolderStore
 from slm_registry.hashing import digest_of
 from slm_registry.jsonio import canonical
 
+from tests.registry.helpers import make_bundle
 from tests.registry.recording import RecordingStore
 
 Flip = Callable[[Path, int], None]
@@ -133,6 +134,27 @@ def test_a_broken_download_resumes(setup: Setup, monkeypatch: pytest.MonkeyPatch
     setup.registry.pull("m")
     assert {start for start, _ in setup.fetched()} == set(range(0, 1000, CHUNK)) - landed
     assert not setup.cached.with_name(setup.hex + ".partial").exists()
+
+
+def test_a_download_killed_at_its_last_calls_goes_on(unprivileged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup(unprivileged, make_bundle(unprivileged / "bundle"))
+    partial = setup.cached.with_name(setup.hex + ".partial")
+    replace = Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if path == partial:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            setup.registry.pull("m")
+    assert partial.stat().st_mode & 0o200
+    # As earlier releases left it.
+    partial.chmod(0o444)
+    assert (setup.registry.pull("m") / "weights.safetensors").read_bytes() == setup.blob.read_bytes()
+    assert not partial.exists()
 
 
 def test_a_flipped_bit_in_the_manifest_or_the_lineage(setup: Setup, flip: Flip) -> None:

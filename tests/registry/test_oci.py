@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from slm_registry import CorruptError, NotFoundError, RefusedError, Registry, RegistryError, UsageError, oci
 from slm_registry.cli import main
+from slm_registry.eviction import Evictor
 from slm_registry.jsonio import canonical
 
 REF_NAME = re.compile(r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*(?:/[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*)*")
@@ -28,9 +29,8 @@ def export(registry: Registry, ref: str, out: Path) -> Path:
 
 
 def bring(registry: Registry, layout: Path, name: str, **options: Any) -> oci.Imported:
-    scratch = registry.cache.root / ".tmp"
     publisher = replace(registry.publisher(name), actor="bob")
-    return oci.import_layout(publisher, layout, scratch=scratch, **options)
+    return oci.import_layout(publisher, layout, registry.cache, **options)
 
 
 @pytest.fixture
@@ -128,6 +128,36 @@ def test_an_export_into_what_is_there(layout: Path, folder_registry: Registry, t
     for out in (layout, tmp_path / "link", layout / "index.json"):
         with pytest.raises(UsageError, match="new or an empty"):
             export(folder_registry, "m", out)
+
+
+def test_an_eviction_meanwhile_takes_nothing(
+    layout: Path, folder_registry: Registry, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_blob = oci._copy_blob
+
+    def copy_and_evict(*arguments: Any) -> None:
+        copy_blob(*arguments)
+        Evictor(folder_registry.cache.root).evict(0)
+
+    monkeypatch.setattr(oci, "_copy_blob", copy_and_evict)
+    bring(folder_registry, layout, "n")
+    assert folder_registry.show("n").files == folder_registry.show("m").files
+
+
+def test_a_copy_that_lost_a_file_is_not_published(
+    layout: Path, folder_registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_blob = oci._copy_blob
+
+    def copy_and_lose(layout: Path, digest: str, size: int, target: Path) -> None:
+        copy_blob(layout, digest, size, target)
+        if target.name == "README.md":
+            target.unlink()
+
+    monkeypatch.setattr(oci, "_copy_blob", copy_and_lose)
+    with pytest.raises(CorruptError, match=r"README\.md.*run it again"):
+        bring(folder_registry, layout, "n")
+    assert folder_registry.models() == ("m",)
 
 
 class Forge:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from slm_registry import CorruptError, NotFoundError, PolicyError, Registry, UnreachableError, open_store
+from slm_registry import CorruptError, NotFoundError, PolicyError, Registry, UnreachableError, fsck, gc, open_store
+from slm_registry.cli import main
 from slm_registry.s3 import S3Store
 from slm_registry.stores import Store
 
+from tests.registry.helpers import make_bundle
 from tests.registry.recording import RecordingStore
 from tests.registry.trusting import make_pair, write_policy
 
@@ -83,6 +86,41 @@ def test_offline_asks_nothing_of_the_store(away: Away, tmp_path: Path) -> None:
         registry.load("m@production")
 
 
+def test_offline_nothing_reaches_the_store(away: Away, bundle: Path, tmp_path: Path) -> None:
+    """Whatever is asked, and though the store is there."""
+    away.away = False
+    registry = Registry(away, cache=tmp_path / "cache", offline=True)
+    (registry.pull("m@candidate") / "model.onnx").unlink()
+    for blob in (tmp_path / "cache" / "blobs").iterdir():
+        blob.unlink()
+    asked: tuple[Callable[[], object], ...] = (
+        lambda: registry.pull("m@candidate"),
+        registry.list,
+        registry.models,
+        lambda: registry.list("m"),
+        lambda: registry.show("m"),
+        lambda: registry.log("m"),
+        lambda: registry.publish(bundle, "m", lineage={}),
+        lambda: registry.alias("m", "production", "1.0.0"),
+        lambda: gc.collect(registry.store, "alice"),
+        lambda: fsck.check(registry.store),
+    )
+    for ask in asked:
+        with pytest.raises(UnreachableError, match="not asked: offline"):
+            ask()
+    assert away.calls == []
+
+
+@pytest.mark.parametrize("words", [["list"], ["show", "m"], ["certify", "store"], ["watch", "m", "--once"]])
+def test_the_commands_offline(words: list[str], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Registry("store", cache="cache").publish(bundle, "m", lineage={})
+    monkeypatch.setenv("SLM_REGISTRY_CACHE", "cache")
+    monkeypatch.setenv("SLM_REGISTRY_URL", "store")
+    assert main(words) == 0
+    assert main([*words, "--offline"]) in (2, 7)
+
+
 def test_what_was_never_pulled_is_not_there(away: Away, tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match="does not answer"):
         Registry(away, cache=tmp_path / "other").load("m@candidate")
@@ -94,6 +132,49 @@ def test_a_spoiled_memory_is_not_believed(away: Away, tmp_path: Path, caplog: py
     with pytest.raises(UnreachableError, match="does not answer"):
         Registry(away, cache=tmp_path / "cache").load("m@candidate")
     assert "m.json is ignored" in caplog.text
+
+
+def test_offline_says_what_the_store_said_last_of_every_version(store: Store, tmp_path: Path) -> None:
+    registry = Registry(store, cache=tmp_path / "cache")
+    offline = Registry(store, cache=tmp_path / "cache", offline=True)
+    for number, version in enumerate(("1.0.0", "1.1.0", "1.2.0")):
+        registry.publish(make_bundle(tmp_path / version, weight=1.0 + number), "m", version=version, lineage={})
+    registry.pull("m@1.1.0")
+    registry.yank("m", "1.2.0")
+    registry.yank("m", "1.1.0")
+    registry.pull("m@latest")
+    for ref in ("m", "m@latest", "m@>=1"):
+        assert offline.resolve(ref).version == registry.resolve(ref).version == "1.0.0"
+    # What was pulled by version is still found by it.
+    assert offline.pull("m@1.1.0") == registry.pull("m@1.1.0")
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_an_answer_of_before_a_store_was_set_back(
+    tmp_path: Path, bundle: Path, other_bundle: Path, put_back: bool
+) -> None:
+    registry = Registry(tmp_path / "store", cache=tmp_path / "cache")
+    offline = Registry(tmp_path / "store", cache=tmp_path / "cache", offline=True)
+    registry.publish(bundle, "m", lineage={})
+    registry.pull("m@1.0.0")
+    (answer,) = (tmp_path / "cache" / "stores").glob("*/m.json")
+    before = answer.read_bytes()
+    shutil.rmtree(tmp_path / "store" / "models")
+    assert registry.forget("m")
+    with pytest.raises(UnreachableError, match="offline"):
+        offline.resolve("m@1.0.0")
+    if put_back:
+        # As a process does that pulled while it was forgotten.
+        answer.write_bytes(before)
+    registry.publish(other_bundle, "m", lineage={})
+    registry.publish(bundle, "m", lineage={}, alias="candidate")
+    registry.pull("m@candidate")
+    assert offline.resolve("m@candidate").digest == registry.resolve("m@candidate").digest
+    if put_back:
+        assert offline.resolve("m@1.0.0").digest == registry.resolve("m@1.0.0").digest
+    else:
+        with pytest.raises(NotFoundError):
+            offline.resolve("m@1.0.0")
 
 
 def test_a_folder_that_is_not_mounted(bundle: Path, tmp_path: Path) -> None:

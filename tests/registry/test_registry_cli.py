@@ -146,6 +146,28 @@ def test_without_a_store_there_is_no_traceback(tmp_path: Path) -> None:
     assert "AWS_ACCESS_KEY_ID" in run.stderr
 
 
+def test_a_user_without_a_home(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("SLM_REGISTRY_CACHE", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for command in (["list", "--store", "store"], ["cache", "size"]):
+        assert main(command) == 2
+        assert "set SLM_REGISTRY_CACHE" in capsys.readouterr().err
+    monkeypatch.setenv("SLM_REGISTRY_CACHE", "cache")
+    assert main(["list", "--store", "~/store"]) == 2
+    for variable in ("SLM_REGISTRY_KEY", "SLM_REGISTRY_POLICY"):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, "~/file")
+            assert main(["publish", str(bundle), "m", "--store", "store"]) == 2
+
+
 def test_a_reader_that_stops_early(bundle: Path, tmp_path: Path) -> None:
     script = (
         f"{sys.executable} -m slm_registry publish {bundle} m --store {tmp_path}/s >/dev/null && "

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from slm_registry import Prediction, Registry, UnreachableError, UsageError
+from slm_registry.eviction import Evictor
 from slm_registry.livemodel import LiveModel
 from slm_registry.runner import OverloadedError, Runner
 
@@ -229,6 +230,25 @@ def test_requests_keep_the_model_they_began_with(folder_registry: Registry, tmp_
         assert not loaded[1].closed
         live.close()
         await eventually(lambda: loaded[1].closed)
+
+    asyncio.run(scenario())
+
+
+def test_a_version_that_no_longer_serves_can_be_evicted(folder_registry: Registry, tmp_path: Path) -> None:
+    publish(folder_registry, tmp_path)
+
+    def in_use() -> list[str]:
+        return [kept.digest for kept in Evictor(folder_registry.cache.root).snapshots() if kept.in_use]
+
+    async def scenario() -> None:
+        live = LiveModel(folder_registry, "m@production", load=folder_registry.load, make_runner=Runner, poll=1)
+        for version in ("1.0.1", "1.0.0", "1.0.2"):
+            folder_registry.alias("m", "production", version)
+            await live.look()
+            serving = live.resolved.digest.removeprefix("sha256:")
+            await eventually(lambda serving=serving: in_use() == [serving])
+        live.close()
+        await eventually(lambda: in_use() == [])
 
     asyncio.run(scenario())
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -214,25 +212,6 @@ def test_nobody_listens(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_endpoint_that_is_no_url(aws: None) -> None:
     with pytest.raises(UsageError, match="endpoint"):
         Registry("s3://bucket?endpoint_url=nonsense").models()
-
-
-@pytest.fixture
-def unprivileged() -> Iterator[Path]:
-    """A folder, and for the time of a test the rights of an ordinary user: root may write everywhere."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o777)
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield folder
-    finally:
-        if root:
-            os.seteuid(0)
-        for path in [folder, *folder.rglob("*")]:
-            if path.is_dir():
-                path.chmod(0o755)
-        shutil.rmtree(folder)
 
 
 def test_a_read_only_store(unprivileged: Path) -> None:

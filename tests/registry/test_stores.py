@@ -199,6 +199,9 @@ def test_addresses(tmp_path: Path) -> None:
         "s3://b?endpoint=x",
         "s3://b?x",
         "s3://k@b/x",
+        "s3://[x",
+        "file://[x/y",
+        "~nobody-of-this-name/x",
     ],
 )
 def test_bad_addresses(url: str) -> None:
@@ -209,4 +212,7 @@ def test_bad_addresses(url: str) -> None:
 def test_an_address_with_a_secret_is_not_repeated() -> None:
     with pytest.raises(UsageError) as raised:
         open_store("s3://key:hunter2@bucket/x")
+    assert "hunter2" not in str(raised.value)
+    with pytest.raises(UsageError) as raised:
+        open_store("s3://key:hunter2@[bucket/x")
     assert "hunter2" not in str(raised.value)

@@ -8,7 +8,7 @@ from typing import Any
 
 from slm_registry.certify import certify
 from slm_registry.commands.tables import table
-from slm_registry.errors import StoreError
+from slm_registry.errors import StoreError, UsageError
 from slm_registry.stores import open_store
 
 
@@ -20,6 +20,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _certify(options: argparse.Namespace) -> tuple[Any, str]:
+    if options.offline:
+        raise UsageError("certify asks the store; leave --offline out")
     report = certify(open_store(options.url))
     if report.refusals:
         raise StoreError(f"{report.url} is not fit for a registry: {'; '.join(report.refusals)}")

@@ -16,6 +16,7 @@ from slm_registry.commands.tables import clean
 from slm_registry.entries import Entry
 from slm_registry.errors import UsageError
 from slm_registry.events import Feed, StateFile
+from slm_registry.files import expanded
 from slm_registry.webhooks import Webhook
 
 _SECRET = "SLM_REGISTRY_WEBHOOK_SECRET"
@@ -127,9 +128,9 @@ def _state(registry: Registry, options: argparse.Namespace) -> StateFile | None:
         return StateFile(Path(options.state), registry.store, options.name)
     if not options.webhook:
         return None
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    base = expanded(os.environ.get("XDG_STATE_HOME") or "~/.local/state", "name a file with --state")
     what = hashlib.sha256(f"{registry.store.identity}\n{options.webhook}".encode()).hexdigest()[:16]
-    return StateFile(Path(base) / "slm-registry" / f"watch-{options.name}-{what}.json", registry.store, options.name)
+    return StateFile(base / "slm-registry" / f"watch-{options.name}-{what}.json", registry.store, options.name)
 
 
 def _teller(options: argparse.Namespace) -> Callable[[Entry], None]:

@@ -124,9 +124,9 @@ def _import(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     done = oci.import_layout(
         registry.publisher(options.name, default_key()),
         Path(options.layout),
+        registry.cache,
         tag=options.tag,
         version=options.version,
-        scratch=registry.cache.root / ".tmp",
         reason=options.reason,
     )
     made = done.published
