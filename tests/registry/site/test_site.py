@@ -89,6 +89,32 @@ def test_a_failure_leaves_the_old_site(
     assert not list(tmp_path.glob(".site.*"))
 
 
+def test_a_record_that_is_broken_costs_a_rewrite(folder_registry: Registry, bundle: Path, tmp_path: Path) -> None:
+    folder_registry.publish(bundle, "one", lineage={})
+    out = tmp_path / "site"
+    write(tmp_path / "store", out)
+    sound = files(out)
+    told = json.loads((out / "catalogue.json").read_text())
+    model = told["models"]["one"]
+    odd: list[object] = [
+        *(
+            {**told, "models": {"one": held}}
+            for held in (None, 1, [], {}, {"entry": model["entry"]}, {**model, "page": 1})
+        ),
+        *(
+            {**told, "models": {"one": {**model, "summary": held}}}
+            for held in (None, 1, {}, {**model["summary"], "at": 1})
+        ),
+        *({**told, "models": held} for held in (None, [], 1)),
+        *([], None, {}, {**told, "maker": []}),
+    ]
+    for text in [*(json.dumps(record) for record in odd), "[" * 100_000, "{", "\xff"]:
+        (out / "catalogue.json").write_text(text, encoding="latin-1")
+        assert write(tmp_path / "store", out).written == 1, text[:400]
+        assert files(out) == sound
+    assert write(tmp_path / "store", out).written == 0
+
+
 def test_the_index_comes_after_its_pages(
     folder_registry: Registry, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
