@@ -141,7 +141,8 @@ def _plain_array(head: bytes) -> bool:
         major, _ = npy.read_magic(file)
         read_header = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
         dtype = read_header(file)[2]
-    except (ValueError, SyntaxError):
+    except Exception:
+        # The header is Python's own syntax, read by its parser: hostile text can fail in any of its ways.
         return False
     return not dtype.hasobject
 
