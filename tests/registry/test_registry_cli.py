@@ -85,7 +85,7 @@ def test_a_folder_whose_name_is_no_text(cli: Cli, bundle: Path) -> None:
     assert cli.json("publish", str(bundle), "m")["created"]
     into = bundle.parent / f"{named}2"
     assert cli.json("pull", "m", "--into", str(into))["path"] == str(into)
-    assert "\\udcff2" in cli("pull", "m", "--into", f"{into}2")
+    assert cli("pull", "m", "--into", f"{into}2").endswith("22\n")
 
 
 def test_options_stand_anywhere(cli: Cli, bundle: Path) -> None:
