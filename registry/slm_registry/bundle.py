@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pickletools
 import posixpath
 import re
 import stat
@@ -12,7 +11,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from slm_registry import names
 from slm_registry.errors import CorruptError, RefusedError, UsageError
@@ -23,6 +22,7 @@ from slm_registry.jsonio import parse_object
 from slm_registry.manifest import MAX_FILES, BundleFile
 from slm_registry.onnxfile import external_locations
 from slm_registry.parallel import each
+from slm_registry.pickles import calls_something
 
 _SNIFF = 64 << 10
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".dill", ".ckpt")
@@ -37,8 +37,6 @@ _ARCHIVES: Mapping[bytes, str] = {
     b"\x04\x22\x4d\x18": "an lz4 archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
 }
-_RUNS_CODE = {"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "OBJ"}
-_DOTTED = re.compile(r"[A-Za-z_][\w.]* [A-Za-z_][\w.]*")
 _INSTEAD = "publish weights as .safetensors or .onnx"
 
 
@@ -110,8 +108,7 @@ def _check_file(folder: Path, path: str, paths: Sequence[str]) -> None:
     if suffix in _PICKLE_SUFFIXES:
         raise RefusedError(f"{path}: a {suffix} file may be a pickle, and loading one runs code; {_INSTEAD}")
     with os_errors("read", folder / path), open_regular(folder / path) as file:
-        head = file.read(_SNIFF)
-    problem = _code_inside(head)
+        problem = _code_inside(file)
     if problem:
         raise RefusedError(f"{path}: it is {problem}; {_INSTEAD}")
     if suffix == ".onnx":
@@ -120,8 +117,9 @@ def _check_file(folder: Path, path: str, paths: Sequence[str]) -> None:
         _check_config(folder / path, path)
 
 
-def _code_inside(head: bytes) -> str | None:
-    """What the first bytes of a file give it away as, where that can carry code or hide it."""
+def _code_inside(file: BinaryIO) -> str | None:
+    """What a file is by its content, where that can carry code or hide it."""
+    head = file.read(_SNIFF)
     for magic, kind in _ARCHIVES.items():
         if head.startswith(magic):
             return kind
@@ -131,7 +129,7 @@ def _code_inside(head: bytes) -> str | None:
         return None if _plain_array(head) else "a numpy array of Python objects, which is a pickle, or a broken one"
     if head[:1] == b"\x78" and _inflates(head):
         return "a zlib stream (joblib writes these)"
-    return "a pickle" if _is_pickle(head) else None
+    return "a pickle" if re.match(rb"\x80[\x02-\x05]", head) or calls_something(file) else None
 
 
 def _plain_array(head: bytes) -> bool:
@@ -143,7 +141,8 @@ def _plain_array(head: bytes) -> bool:
         major, _ = npy.read_magic(file)
         read_header = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
         dtype = read_header(file)[2]
-    except (ValueError, SyntaxError):
+    except Exception:
+        # The header is Python's own syntax, read by its parser: hostile text can fail in any of its ways.
         return False
     return not dtype.hasobject
 
@@ -153,22 +152,6 @@ def _inflates(head: bytes) -> bool:
         return len(zlib.decompressobj().decompress(head, 1024)) > 0
     except zlib.error:
         return False
-
-
-def _is_pickle(head: bytes) -> bool:
-    """Whether the bytes are opcodes of a pickle: by their magic, or by running through to something that calls code."""
-    if re.match(rb"\x80[\x02-\x05]", head):
-        return True
-    calls = False
-    try:
-        for opcode, argument, _ in pickletools.genops(head):
-            if opcode.name in ("GLOBAL", "INST") and not _DOTTED.fullmatch(str(argument)):
-                return False
-            calls = calls or opcode.name in _RUNS_CODE
-    except (ValueError, IndexError) as error:
-        # A pickle longer than what was read ends in the middle of an opcode, never at one that does not exist.
-        return calls and len(head) == _SNIFF and "unknown" not in str(error)
-    return calls
 
 
 def _check_onnx(folder: Path, path: str, paths: Sequence[str]) -> None:

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         value, text = options.run_alone(options) if "run_alone" in options else options.run(_registry(options), options)
         # None: the command printed as it went.
         if text or (as_json and value is not None):
-            print(json.dumps(value, ensure_ascii=False, indent=2) if as_json else text)
+            _print(json.dumps(value, ensure_ascii=False, indent=2) if as_json else text)
         sys.stdout.flush()
     except RegistryError as error:
         return _fail(error, as_json)
@@ -80,12 +80,18 @@ def _fail(error: RegistryError, as_json: bool) -> int:
     message = " ".join(str(error).split())
     found, text = error.report or (None, "")
     if text and not as_json:
-        print(text, flush=True)
+        _print(text)
+        sys.stdout.flush()
     print(f"slm-registry: {message}", file=sys.stderr)
     if as_json:
         value = {"type": type(error).__name__, "message": message, "exit_code": error.exit_code}
-        print(json.dumps({"error": value} if found is None else {"error": value, "report": found}, ensure_ascii=False))
+        _print(json.dumps({"error": value} if found is None else {"error": value, "report": found}, ensure_ascii=False))
     return error.exit_code
+
+
+def _print(text: str) -> None:
+    """Bytes of a path that are no UTF-8 are written as JSON writes them: \\udcff."""
+    print(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ from slm_registry.errors import CorruptError, RegistryError, UsageError
 from slm_registry.facts import check_facts
 from slm_registry.hashing import digest_of
 from slm_registry.jsonio import canonical, parse_object
+from slm_registry.manifest import MAX_SIZE
 
 FORMAT = 2
 MAX_SEQ = 10**12 - 1
@@ -144,7 +145,7 @@ def _check_values(value: Mapping[str, Any], what: str) -> None:
         raise CorruptError(f"{what}: {error}") from error
     digests = [value[key] for key in _DIGESTS if key in value]
     digests += [value["prev"]] if value["prev"] is not None else []
-    if not all(names.is_digest(digest) for digest in digests) or value.get("size", 0) < 0:
+    if not all(names.is_digest(digest) for digest in digests) or not 0 <= value.get("size", 0) <= MAX_SIZE:
         raise CorruptError(f"{what}: a digest or a size in it is malformed")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from slm_registry.errors import CorruptError, StoreError
+from slm_registry.errors import CorruptError, StoreError, UsageError
 from slm_registry.files import changed, make_folders, open_regular, os_errors, sync_file, sync_folder
 from slm_registry.hashing import FileDigests, digest_file, read_blocks
 from slm_registry.items import Item
@@ -51,6 +51,9 @@ class FolderStore:
     """A store in a folder of a local or network file system that has hard links."""
 
     def __init__(self, root: Path) -> None:
+        """Raises UsageError where no folder can be called so."""
+        if "\0" in str(root):
+            raise UsageError(f"store {str(root)!r}: a folder's name holds no zero byte")
         self.root = root.absolute()
         self.url = str(root)
         self.identity = f"file://{os.path.normpath(self.root)}"

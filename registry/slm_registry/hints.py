@@ -23,6 +23,7 @@ from slm_registry.facts import check_facts
 from slm_registry.hashing import digest_of
 from slm_registry.jsonio import canonical, parse_object
 from slm_registry.log import Alias, Mark, ModelState, Version, summary, table_bytes, version_line
+from slm_registry.manifest import MAX_SIZE
 
 MAX_HEAD = 4 << 20
 MAX_INDEX = 256 << 20
@@ -144,7 +145,7 @@ def _version(value: Mapping[str, Any]) -> Version:
     check_facts(value["facts"])
     return Version(
         manifest=value["manifest"],
-        size=_number(value["size"]),
+        size=_number(value["size"], MAX_SIZE),
         facts=value["facts"],
         yanked=_mark(value["yanked"]),
         deprecated=_mark(value["deprecated"]),
@@ -171,7 +172,7 @@ def _stamp(value: Mapping[str, Any]) -> dict[str, Any]:
     return {"seq": _number(value["seq"]), **words}
 
 
-def _number(value: object) -> int:
-    if type(value) is not int or value < 0:
+def _number(value: object, most: int = MAX_SEQ) -> int:
+    if type(value) is not int or not 0 <= value <= most:
         raise TypeError(f"{str(value)[:20]!r} is no count")
     return value

@@ -20,6 +20,7 @@ MAX_MANIFEST = 8 << 20
 MAX_CONFIG = 4 << 20
 MAX_FILES = 10_000
 MAX_FILE_SIZE = 1 << 42
+MAX_SIZE = MAX_FILES * MAX_FILE_SIZE
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"

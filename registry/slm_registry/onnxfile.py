@@ -10,6 +10,8 @@ from slm_registry.errors import RefusedError
 from slm_registry.files import open_regular, os_errors
 
 MAX_NESTING = 64
+# Some ten times what the largest models have.
+MAX_MESSAGES = 4_000_000
 _EXTERNAL = "external_data"
 # message: field number -> the message in it. Only what can lead to a tensor; numbers are those of onnx.proto.
 _MESSAGES: Mapping[str, Mapping[int, str]] = {
@@ -36,20 +38,25 @@ def external_locations(path: Path) -> set[str]:
 
 def _locations(view: memoryview) -> set[str]:
     found: set[str] = set()
-    stack = [("model", 0, len(view), 0)]
+    messages = 0
+    # The messages that are being read, each within the one before it.
+    stack = [("model", _byte_fields(view, 0, len(view)))]
     while stack:
-        message, start, end, depth = stack.pop()
-        if depth > MAX_NESTING:
-            raise ValueError(f"nested deeper than {MAX_NESTING} levels")
-        inner = _MESSAGES[message]
-        for number, first, last in _byte_fields(view, start, end):
-            below = inner.get(number)
+        message, fields = stack[-1]
+        for number, first, last in fields:
+            below = _MESSAGES[message].get(number)
             if below == _EXTERNAL:
                 location = _location(view, first, last)
                 if location is not None:
                     found.add(location)
-            elif below is not None:
-                stack.append((below, first, last, depth + 1))
+            elif below is not None and first < last:
+                messages += 1
+                if len(stack) > MAX_NESTING or messages > MAX_MESSAGES:
+                    raise ValueError(f"more than {MAX_NESTING} levels or more than {MAX_MESSAGES} messages")
+                stack.append((below, _byte_fields(view, first, last)))
+                break
+        else:
+            stack.pop()
     return found
 
 

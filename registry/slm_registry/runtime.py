@@ -110,7 +110,7 @@ class TextClassifier(Model):
         self.labels = _labels(config, folder)
         tokenizer_config = _read_json(folder / "tokenizer_config.json", missing={})
         self.max_length = _length(config, tokenizer_config, max_length)
-        self._pad_id = int(config.get("pad_token_id") or 0)
+        self._pad_id = _pad_id(config)
         self._pad_left = tokenizer_config.get("padding_side") == "left"
         self.batch_size = batch_size
         self._threads = threads
@@ -258,13 +258,22 @@ def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     return tuple(str(named[str(index)]) for index in range(len(named)))
 
 
+def _pad_id(config: Mapping[str, Any]) -> int:
+    value = config.get("pad_token_id")
+    if value is None:
+        return 0
+    if type(value) is not int or abs(value) >= 1 << 31:
+        raise UsageError(f"config.json: pad_token_id is {str(value)[:40]!r}; it must be a token's number, or null")
+    return value
+
+
 def _length(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any], asked: int | None) -> int:
     """The smallest of the limits that are given."""
     if asked is not None and (type(asked) is not int or asked < 3):
         raise UsageError(f"max_length is {asked!r}; give a whole number of tokens, 3 or more")
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and config.get("model_type") in _OFFSET_POSITIONS:
-        positions -= int(config.get("pad_token_id") or 0) + 1
+        positions -= _pad_id(config) + 1
     limits = [positions, tokenizer_config.get("model_max_length"), asked]
     known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < _NO_LIMIT]
     return min(known, default=_DEFAULT_LENGTH)
@@ -313,6 +322,10 @@ def _checked_texts(texts: Sequence[str]) -> list[str]:
     for index, row in enumerate(rows):
         if not isinstance(row, str):
             raise InputTypeError(f"text {index} is {type(row).__name__} ({str(row)[:40]}); every text must be a str")
+        try:
+            row.encode()
+        except UnicodeEncodeError as error:
+            raise InputTypeError(f"text {index} cannot be written as UTF-8: {error.reason}; decode it first") from error
     return rows
 
 

@@ -80,6 +80,8 @@ def open_store(url: str | os.PathLike[str]) -> Store:
     text = os.fspath(url)
     if not text:
         raise UsageError("the store's address is empty; give a folder or s3://bucket/prefix")
+    if text.encode(errors="ignore").decode() != text:
+        raise UsageError(f"store {text!r}: the address is not UTF-8; give the folder or the bucket another name")
     scheme = text.partition("://")[0] if "://" in text else ""
     if scheme == "s3":
         from slm_registry.s3 import S3Store  # boto3 stays unimported for folders

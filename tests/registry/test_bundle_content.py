@@ -10,6 +10,7 @@ import lzma
 import os
 import pickle
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -22,7 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from slm_registry import RefusedError, UsageError
+from slm_registry import RefusedError, UsageError, onnxfile
 from slm_registry.bundle import _code_inside, check_bundle, read_bundle
 from slm_registry.hashing import digest_of
 
@@ -52,6 +53,10 @@ def saved(array: np.ndarray[Any, Any]) -> bytes:
     return data.getvalue()
 
 
+def array_header(text: bytes) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
 HIDDEN = {
     **{f"pickle protocol {protocol}": pickle.dumps(Exploit(), protocol) for protocol in range(6)},
     "a long old pickle": pickle.dumps([Exploit(), "x" * 200_000], 0),
@@ -65,6 +70,18 @@ HIDDEN = {
     "object array": saved(np.array([{}, []], dtype=object)),
     "array of records with objects": saved(np.zeros(2, dtype=[("a", "i4"), ("b", object)])),
     "broken array": b"\x93NUMPY\x01\x00\xff\xff{",
+    **{
+        f"array header {text[:12]!r}": array_header(text)
+        for text in (
+            b"{[]:1}",
+            b"-" * 9000 + b"1",
+            b"(" * 9000,
+            b"{'descr':'O'}",
+            b"1",
+            b"{'descr':[[[]]]}",
+            b"\xff\x00",
+        )
+    },
 }
 
 
@@ -106,7 +123,12 @@ def test_what_is_harmless(bundle: Path, data: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_the_look_inside_never_fails(data: bytes) -> None:
-    _code_inside(data)
+    _code_inside(io.BytesIO(data))
+
+
+@given(st.binary(max_size=60) | st.text(alphabet="{}[]():,'descrfotan_pe<0123-", max_size=60).map(str.encode))
+def test_any_header_of_an_array_is_read_or_refused(text: bytes) -> None:
+    _code_inside(io.BytesIO(array_header(text)))
 
 
 @given(
@@ -114,7 +136,7 @@ def test_the_look_inside_never_fails(data: bytes) -> None:
 )
 def test_whatever_would_run_code_is_seen(value: Any, protocol: int) -> None:
     data = pickle.dumps([value, Exploit()], protocol)
-    assert _code_inside(data) == "a pickle"
+    assert _code_inside(io.BytesIO(data)) == "a pickle"
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "generation_config.json", "sub/config.json"])
@@ -230,6 +252,23 @@ def test_what_is_no_onnx_file(bundle: Path, data: bytes) -> None:
     (bundle / "model.onnx").write_bytes(data)
     with pytest.raises(RefusedError, match="not a readable ONNX file"):
         check_bundle(bundle)
+
+
+def test_an_onnx_file_of_nothing_but_tiny_fields_costs_little(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxfile, "MAX_MESSAGES", 10_000)
+    (bundle / "model.onnx").write_bytes(b"\x3a\x00" * 500_000)
+    tracemalloc.start()
+    try:
+        assert "model.onnx" in check_bundle(bundle)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+        # A graph with a node that has but a name; a graph within graphs.
+        for data in (b"\x3a\x05\x0a\x03\x1a\x01x", b"\x3a\x02\x0a\x00"):
+            (bundle / "model.onnx").write_bytes(data * 20_000)
+            with pytest.raises(RefusedError, match="more than 10000 messages"):
+                check_bundle(bundle)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.binary(max_size=200), st.integers(0, 2))

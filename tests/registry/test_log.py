@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slm_registry import CorruptError
 from slm_registry.entries import Entry, encode_entry, parse_entry
+from slm_registry.hashing import digest_of
 from slm_registry.hints import complete, encode_head, encode_index, parse_head, parse_index
 from slm_registry.jsonio import canonical
 from slm_registry.log import MAX_TRAIL, ModelState, fold, next_state, state_digest
+from slm_registry.manifest import MAX_SIZE
 
 DIGEST = "sha256:" + "ab" * 32
 STAMP = {"actor": "alice", "at": "2026-01-01T00:00:00+00:00", "reason": ""}
@@ -190,6 +192,8 @@ def test_the_first_entry_is_read() -> None:
         ({"state": "x"}, "malformed"),
         ({"manifest": "../../etc/passwd"}, "malformed"),
         ({"size": -1}, "malformed"),
+        ({"size": 10**400}, "malformed"),
+        ({"size": MAX_SIZE + 1}, "malformed"),
         ({"version": "1.0"}, "version"),
         ({"version": None}, "'version' holds NoneType"),
         ({"actor": "x" * 5000}, "longer than"),
@@ -199,6 +203,20 @@ def test_the_first_entry_is_read() -> None:
 def test_what_is_no_entry(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(CorruptError, match=complaint):
         parse_entry(first_entry(**changes), "m", 1, "entry")
+
+
+def test_sizes_and_numbers_in_a_hint_are_bounded() -> None:
+    entry = parse_entry(first_entry(), "m", 1, "entry")
+    for size in (MAX_SIZE, MAX_SIZE + 1, 10**400):
+        state = next_state(ModelState("m"), "publish", {**entry.details, "size": size}, STAMP)
+        last = first_entry(state=state_digest(state))
+        head = encode_head(replace(state, entry=digest_of(last)), last)
+        if size == MAX_SIZE:
+            assert complete(*parse_index(encode_index(head, state), "m")).versions == state.versions
+            assert parse_head(head, "m").state.versions == state.versions
+            continue
+        with pytest.raises(CorruptError, match="is no count"):
+            parse_head(head, "m")
 
 
 def test_a_missing_field_is_named() -> None:

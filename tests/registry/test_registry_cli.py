@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,38 @@ def test_lineage_from_a_file(cli: Cli, bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "lineage.json").write_text("[]")
     for file in (tmp_path / "lineage.json", tmp_path / "missing.json"):
         assert "lineage" in str(cli.json("publish", str(bundle), "m", "--lineage", str(file), code=2))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (b"predict", b"m", b"\xff bad"),
+        (b"publish", b"\xff", b"m"),
+        (b"publish", b"bundle", b"\xff"),
+        (b"publish", b"bundle", b"m", b"--reason", b"\xff"),
+        (b"publish", b"bundle", b"m", b"--lineage", b"\xff"),
+        (b"\xff",),
+    ],
+)
+def test_arguments_that_are_no_text(
+    cli: Cli, bundle: Path, tmp_path: Path, arguments: tuple[bytes, ...], as_json: bool
+) -> None:
+    cli("publish", str(bundle), "m")
+    command = [sys.executable, "-m", "slm_registry", *arguments, "--store", cli.store, *(["--json"] if as_json else [])]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "registry")}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1), run.stderr
+    assert not as_json or json.loads(run.stdout)["error"]["exit_code"] == 2
+
+
+def test_a_folder_whose_name_is_no_text(cli: Cli, bundle: Path) -> None:
+    named = os.fsdecode(b"\xff")
+    bundle = bundle.rename(bundle.with_name(named))
+    assert cli.json("publish", str(bundle), "m")["created"]
+    into = bundle.parent / f"{named}2"
+    assert cli.json("pull", "m", "--into", str(into))["path"] == str(into)
+    assert cli("pull", "m", "--into", f"{into}2").endswith("22\n")
 
 
 def test_options_stand_anywhere(cli: Cli, bundle: Path) -> None:

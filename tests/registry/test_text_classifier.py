@@ -124,6 +124,7 @@ def test_many_threads_share_one_model(folder: Path) -> None:
         (["parcel", None], "text 1 is NoneType"),
         ([["parcel"]], "text 0 is list"),
         ([float("nan")], "text 0 is float"),
+        (["parcel", "\udcff bad"], "text 1 cannot be written as UTF-8"),
     ],
 )
 def test_what_is_no_list_of_texts(model: TextClassifier, texts: Any, complaint: str) -> None:
@@ -192,6 +193,10 @@ def config(**changes: Any) -> Callable[[Path], None]:
         (config(architectures=["GPT2LMHeadModel"]), UsageError, "GPT2LMHeadModel"),
         (config(architectures=["T5ForConditionalGeneration"]), UsageError, "this release runs"),
         (config(architectures=None), UsageError, "architectures is None"),
+        *(
+            (config(pad_token_id=value, model_type="roberta"), UsageError, "pad_token_id is")
+            for value in ("x", [1], {}, 1.5, True, 10**30)
+        ),
     ],
 )
 def test_folders_that_are_no_classifier(

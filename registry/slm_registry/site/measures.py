@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +14,8 @@ Side = Literal["model", "teacher"]
 MAX_MEASURES = 12
 _MAX_NAME = 40
 _MAX_KNOWN = 1e15
+# Beyond these the steps of an axis leave a float's range, or its precision.
+_SMALLEST, _LARGEST = 1e-250, 1e300
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,9 @@ def side(metrics: Mapping[str, Any], which: Side) -> dict[str, float]:
 
 
 def _is_number(value: object) -> bool:
-    # An int beyond a float's range is no measurement.
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 and math.isfinite(value)
-    )
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return value == 0 or _SMALLEST < abs(value) < _LARGEST
 
 
 def _plausible(key: str, value: float) -> bool:
@@ -61,7 +61,8 @@ def _plausible(key: str, value: float) -> bool:
     for end in _BOUNDS:
         key = key.removesuffix(end)
     kinds = {measure.key: measure.kind for measure in KNOWN}
-    return key not in kinds or 0 <= value <= (1 if kinds[key] == "share" else _MAX_KNOWN)
+    least = 1 if kinds.get(key) == "bytes" else 0
+    return key not in kinds or least <= value <= (1 if kinds[key] == "share" else _MAX_KNOWN)
 
 
 def present(numbers: Iterable[Mapping[str, float]]) -> tuple[Measure, ...]:

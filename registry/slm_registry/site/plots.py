@@ -229,7 +229,7 @@ def ticks(low: float, high: float) -> tuple[float, ...]:
     """Three to six round values within a range."""
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * times for times in (1, 2, 2.5, 5, 10) if power * times >= rough)
+    step = next((power * times for times in (1, 2, 2.5, 5) if power * times >= rough), power * 10)
     first = math.ceil(low / step)
     return tuple(round(at * step, 12) for at in range(first, math.floor(high / step) + 1))
 

@@ -62,13 +62,16 @@ def _write(
     registry: Registry, out: Path, staging: Path, before: Mapping[str, Any], pages: Pages, maker: str
 ) -> Written:
     (staging / "models").mkdir()
-    known = before.get("models", {}) if before.get("maker") == maker else {}
+    known = before.get("models", {})
+    if before.get("maker") != maker or before.get("digest") != _digest_of(known):
+        known = {}
     render = partial(_model, registry, out, staging, known, pages)
     with ThreadPoolExecutor(_READERS) as readers:
         found = dict(readers.map(render, registry.models()))
     rows = [made["summary"] for made in found.values()]
     _put(staging / "index.html", pages.index(rows))
-    _put(staging / RECORD, json.dumps({"maker": maker, "models": found}, ensure_ascii=False, indent=1) + "\n")
+    record = {"maker": maker, "digest": _digest_of(found), "models": found}
+    _put(staging / RECORD, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
     written = sum(1 for _ in (staging / "models").iterdir())
     removed = _install(staging, out, set(found))
     return Written(str(out / "index.html"), len(found), written, len(found) - written, removed)
@@ -111,11 +114,10 @@ def _record(out: Path) -> dict[str, Any]:
         raise UsageError(f"site: {out} is not a folder; name a new or an empty one")
     path = out / RECORD
     if path.is_file():
-        with contextlib.suppress(ValueError):
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(found, dict) and isinstance(found.get("models"), dict):
-                return found
         # A broken record costs a full rewrite and nothing else.
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return found if isinstance(found, dict) else {}
         return {}
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"site: {out} holds other files; name a new or an empty folder, or a catalogue")
@@ -146,6 +148,11 @@ def _staging(out: Path) -> Iterator[Path]:
 def _put(path: Path, text: str) -> None:
     path.write_bytes(text.encode("utf-8", errors="replace"))
     path.chmod(_MODES)
+
+
+def _digest_of(models: object) -> str:
+    """The SHA-256 of what a record says of its models: only what was written here is believed."""
+    return hashlib.sha256(json.dumps(models, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

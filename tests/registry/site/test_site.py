@@ -7,10 +7,15 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from slm_registry import Registry, errors
 from slm_registry.cli import main
 from slm_registry.site import words, writing
+from slm_registry.site.collect import Model, Release
+from slm_registry.site.lineage import story
 from slm_registry.site.measures import side, written
+from slm_registry.site.pages import Pages, summary
 from slm_registry.site.writing import write_site
 
 from tests.registry.site.demo import fill
@@ -84,6 +89,32 @@ def test_a_failure_leaves_the_old_site(
     assert not list(tmp_path.glob(".site.*"))
 
 
+def test_a_record_that_is_broken_costs_a_rewrite(folder_registry: Registry, bundle: Path, tmp_path: Path) -> None:
+    folder_registry.publish(bundle, "one", lineage={})
+    out = tmp_path / "site"
+    write(tmp_path / "store", out)
+    sound = files(out)
+    told = json.loads((out / "catalogue.json").read_text())
+    model = told["models"]["one"]
+    odd: list[object] = [
+        *(
+            {**told, "models": {"one": held}}
+            for held in (None, 1, [], {}, {"entry": model["entry"]}, {**model, "page": 1})
+        ),
+        *(
+            {**told, "models": {"one": {**model, "summary": held}}}
+            for held in (None, 1, {}, {**model["summary"], "at": 1})
+        ),
+        *({**told, "models": held} for held in (None, [], 1)),
+        *([], None, {}, {**told, "maker": []}),
+    ]
+    for text in [*(json.dumps(record) for record in odd), "[" * 100_000, "{", "\xff"]:
+        (out / "catalogue.json").write_text(text, encoding="latin-1")
+        assert write(tmp_path / "store", out).written == 1, text[:400]
+        assert files(out) == sound
+    assert write(tmp_path / "store", out).written == 0
+
+
 def test_the_index_comes_after_its_pages(
     folder_registry: Registry, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +168,9 @@ def entry(op: str, **details: object) -> dict[str, object]:
     return {"seq": 1, "op": op, "actor": "a", "at": "2026-11-21T03:27:21+00:00", "reason": "", "nonce": "n", **details}
 
 
+EVENT = words.event(entry("publish", version="1.0.0", size=1))
+
+
 def test_words_of_known_and_unknown_operations() -> None:
     moved = words.event(entry("alias", alias="production", version="1.0.0", expected="1.1.0"))
     assert moved.what == "Moved production back from 1.1.0 to 1.0.0"
@@ -165,6 +199,28 @@ def test_numbers_that_cannot_be_true_are_left_out() -> None:
         "1.57 ms",
         "1,234",
     ]
+
+
+FIGURES = (
+    st.floats() | st.integers() | st.sampled_from([1e-322, 5e-324, -5e-324, 2.3e-308, 1e300, 9e299, 1e308, 10**400])
+)
+SIDES = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high", "p50_ms", "bytes", "zz"), FIGURES)
+)
+
+
+@given(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=5))
+def test_any_figures_are_drawn(sides: list[tuple[dict[str, float], dict[str, float]]]) -> None:
+    metrics = [{"model": model, "teacher": teacher} for model, teacher in sides]
+    releases = [release(f"1.0.{at}", found) for at, found in enumerate(metrics)]
+    model = Model("m", "", tuple(releases), len(releases), (EVENT,), 1, (), releases[0], None)
+    assert "1.0.0" in Pages("Models", None).model(model)
+    assert summary(model)["current"] == "1.0.0"
+
+
+def release(version: str, found: dict[str, dict[str, float]]) -> Release:
+    mine = {"bytes": 1000.0} | side(found, "model")
+    return Release(version, "", (), 1, "a", "", "", {}, (), story({}), mine, side(found, "teacher"))
 
 
 def test_the_template_escapes_what_a_bundle_says(filled: Path, tmp_path: Path) -> None:
