@@ -91,7 +91,9 @@ class LiveModel:
         """Look once, and exchange the model where the reference means another version."""
         try:
             await self._exchange()
-        except Exception as error:
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
             # Whatever it is, the model that serves goes on, and so does the looking.
             self.status.in_a_row += 1
             self.status.failures += 1

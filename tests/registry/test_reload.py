@@ -16,7 +16,7 @@ from slm_registry import Prediction, Registry, UnreachableError, UsageError
 from slm_registry.livemodel import LiveModel
 from slm_registry.runner import OverloadedError, Runner
 
-from tests.registry.helpers import make_bundle
+from tests.registry.helpers import make_bundle, make_tokenizer_panic
 from tests.registry.serverprocess import Client, ServerProcess, until
 
 # The tiny model's probability of its label for "parcel", by weight.
@@ -165,6 +165,55 @@ def test_a_version_that_loads_but_does_not_predict(folder_registry: Registry, tm
         folder_registry.alias("m", "production", "1.0.2", reason="rolled back")
         until(lambda: bool(client.predict("parcel")["version"] == "1.0.2"))
         assert client.get("/health")["status"] == "ok"
+
+
+def test_a_version_that_panics_changes_nothing(folder_registry: Registry, tmp_path: Path) -> None:
+    publish(folder_registry, tmp_path)
+
+    async def scenario() -> None:
+        live = LiveModel(folder_registry, "m@production", load=folder_registry.load, make_runner=Runner, poll=0.01)
+        following = asyncio.create_task(live.follow())
+        bundle = make_bundle(tmp_path / "panic", weight=4.0)
+        make_tokenizer_panic(bundle)
+        folder_registry.publish(bundle, "m", version="2.0.0", lineage={}, alias="production")
+        await eventually(lambda: live.status.problem is not None)
+        assert "tokenizer" in str(live.status.problem)
+        assert (live.resolved.version, following.done()) == ("1.0.0", False)
+        folder_registry.alias("m", "production", "1.0.2", reason="rolled back")
+        await eventually(lambda: live.resolved.version == "1.0.2")
+        assert live.status.problem is None
+        following.cancel()
+        live.close()
+
+    asyncio.run(scenario())
+
+
+class OddError(BaseException):
+    """No Exception, as a library may raise one."""
+
+
+def test_whatever_a_load_raises_the_following_goes_on(folder_registry: Registry, tmp_path: Path) -> None:
+    publish(folder_registry, tmp_path)
+    failures: list[BaseException] = []
+
+    def load(ref: str) -> Any:
+        if failures:
+            raise failures.pop()
+        return folder_registry.load(ref)
+
+    async def scenario() -> None:
+        live = LiveModel(folder_registry, "m@production", load=load, make_runner=Runner, poll=0.01)
+        following = asyncio.create_task(live.follow())
+        failures.append(OddError("out of order"))
+        folder_registry.alias("m", "production", "1.0.1")
+        await eventually(lambda: live.resolved.version == "1.0.1")
+        assert (live.status.failures, live.status.problem) == (1, None)
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+        live.close()
+
+    asyncio.run(scenario())
 
 
 class Slow:
