@@ -306,6 +306,33 @@ def test_the_store_fails_under_a_look(folder_registry: Registry, tmp_path: Path,
     asyncio.run(scenario())
 
 
+def test_a_folder_that_is_gone_or_set_back(folder_registry: Registry, tmp_path: Path) -> None:
+    publish(folder_registry, tmp_path)
+    store, away = tmp_path / "store", tmp_path / "away"
+    last = store / "models" / "m" / "log" / "000000000004.json"
+
+    async def scenario() -> None:
+        live = LiveModel(folder_registry, "m", load=folder_registry.load, make_runner=Runner, poll=1)
+        before = live.status.as_of
+        store.rename(away)
+        await live.look()
+        await live.look()
+        assert "gone, or not mounted" in str(live.status.problem)
+        assert (live.status.failures, live.status.as_of) == (2, before)
+        away.rename(store)
+        await live.look()
+        assert live.status.problem is None
+        assert live.status.as_of > before
+        before = live.status.as_of
+        last.unlink()
+        await live.look()
+        assert "rolled back" in str(live.status.problem)
+        assert live.status.as_of == before
+        live.close()
+
+    asyncio.run(scenario())
+
+
 def test_too_much_waits_and_a_request_given_up(folder_registry: Registry, tmp_path: Path) -> None:
     publish(folder_registry, tmp_path)
 
