@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,6 +19,7 @@ from slm_registry.runner import OverloadedError, Runner
 
 from tests.registry.helpers import make_bundle, make_tokenizer_panic
 from tests.registry.serverprocess import Client, ServerProcess, until
+from tests.registry.trusting import make_pair, write_policy
 
 # The tiny model's probability of its label for "parcel", by weight.
 WEIGHTS = {"1.0.0": 1.0, "1.0.1": 2.0, "1.0.2": 0.5}
@@ -328,6 +330,43 @@ def test_a_folder_that_is_gone_or_set_back(folder_registry: Registry, tmp_path: 
         await live.look()
         assert "rolled back" in str(live.status.problem)
         assert live.status.as_of == before
+        live.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_the_policy_refuses_later_is_told(
+    folder_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any new entry in the log: the policy's file is read again, and its last days pass."""
+    publish(folder_registry, tmp_path)
+    pair, rule = make_pair(tmp_path / "keys", "ci"), 'models = ["*"]\nkeys = ["ci"]'
+    folder_registry.sign("m@1.0.0", key=pair.private)
+    policy = write_policy(tmp_path / "policy.toml", [pair], rule)
+    permitting = policy.read_text()
+    registry = Registry(tmp_path / "store", cache=tmp_path / "served", policy=policy)
+    now = [0.0]
+    monkeypatch.setattr("slm_registry.livemodel.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    async def scenario() -> None:
+        live = LiveModel(registry, "m@production", load=registry.load, make_runner=Runner, poll=1)
+        for refusing, complaint in (
+            (permitting.replace('keys = ["ci"]', "keys = []\nsignatures = 0\noldest = '2.0.0'"), "refuses versions below"),
+            (permitting.replace(f'"{pair.shown.line}"', f'{{ public = "{pair.shown.line}", expires = 2020-01-31 }}'), "expired on 2020-01-31"),
+            ("format = 1", "no rule"),
+            ("rules", "not TOML"),
+        ):
+            policy.write_text(refusing)
+            await live.look()
+            assert live.status.problem is None
+            now[0] += 301
+            await live.look()
+            assert complaint in str(live.status.problem)
+            with live.use() as held:
+                assert (await held.runner.predict(["parcel"]))[0].label == "delivery"
+            policy.write_text(permitting)
+            await live.look()
+            assert live.status.problem is None
         live.close()
 
     asyncio.run(scenario())
