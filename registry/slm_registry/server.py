@@ -145,7 +145,8 @@ def make_app(service: Service) -> "FastAPI":
 
 
 def _add_predict(app: "FastAPI", service: Service) -> None:
-    from pydantic import BaseModel, ConfigDict, Field
+    from pydantic import BaseModel, ConfigDict, Field, model_validator
+    from pydantic_core import PydanticCustomError
 
     options = service.options
     Text = Annotated[str, Field(max_length=options.characters)]
@@ -155,6 +156,14 @@ def _add_predict(app: "FastAPI", service: Service) -> None:
 
         model_config = ConfigDict(extra="forbid", strict=True)
         texts: Text | Annotated[list[Text], Field(max_length=options.texts)] = Field(examples=[["where is my parcel"]])
+
+        @model_validator(mode="before")
+        @classmethod
+        def only_texts(cls, value: Any) -> Any:
+            # One error: an error for each of many unknown keys would hold up every other request.
+            if isinstance(value, dict) and value.keys() != {"texts"}:
+                raise PydanticCustomError("fields", "Give one field, texts, and no other")
+            return value
 
     refusals: dict[int | str, dict[str, Any]] = {code: {"model": ErrorResponse} for code in _REFUSALS}
 
@@ -202,7 +211,7 @@ def _add_errors(app: "FastAPI") -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         # What was sent is not repeated: it may be long, and it may be private.
-        found = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3]]
+        found = [f"{'.'.join(str(part)[:40] for part in item['loc'])}: {item['msg']}" for item in error.errors()[:3]]
         return JSONResponse(error_body("UsageError", "; ".join(found)), 422)
 
     @app.exception_handler(HTTPException)

@@ -94,6 +94,8 @@ def test_openapi_is_valid_and_typed(client: Client) -> None:
         {"texts": "\ud800"},
         {"text": ["x"]},
         {"texts": ["x"], "more": 1},
+        {"texts": ["x"], "k" * 1_000_000: 1},
+        {f"k{number}": 1 for number in range(100_000)},
         {},
         [],
         b"",
@@ -109,6 +111,11 @@ def test_what_is_no_request(client: Client, body: Any) -> None:
     assert len(error["message"]) < 500
     assert "yyyy" not in error["message"]
     assert client.predict("hello")["predictions"][0]["label"] == "other"
+
+
+def test_many_unknown_keys_are_one_error(client: Client) -> None:
+    status, error = client.refused({"texts": ["x"], **{f"k{number}": 1 for number in range(300_000)}})
+    assert (status, error["message"]) == (422, "body: Give one field, texts, and no other")
 
 
 def test_bodies_beyond_bounds(served: ServerProcess, client: Client) -> None:
