@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options, late = _parser().parse_known_args(arguments)
         _take_late(options, late)
+        _check_numbers(options)
         value, text = options.run_alone(options) if "run_alone" in options else options.run(_registry(options), options)
         # None: the command printed as it went.
         if text or (as_json and value is not None):
@@ -74,6 +76,13 @@ def _take_late(options: argparse.Namespace, late: Sequence[str]) -> None:
         options.name = late[0]
     elif late:
         raise UsageError(f"unrecognized arguments: {' '.join(late)}; see slm-registry {options.command} --help")
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    """Refuse nan and infinity too: as a bound they bound nothing."""
+    for name, value in vars(options).items():
+        if isinstance(value, float) and not 0 < value < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')} is {value:g}; give a number above 0")
 
 
 def _fail(error: RegistryError, as_json: bool) -> int:

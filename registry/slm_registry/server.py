@@ -5,6 +5,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -57,7 +58,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("workers", "poll", "texts", "characters", "body", "waiting", "body_seconds", "grace"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name.replace('_', ' ')} is {getattr(self, name)!r}; give a number above 0")
 
 
@@ -236,7 +237,11 @@ def serve(service: Service, host: str, port: int, ready: Callable[[str], None]) 
     listening = _listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     config = uvicorn.Config(
-        make_app(service), log_level="warning", access_log=False, timeout_graceful_shutdown=int(service.options.grace)
+        make_app(service),
+        log_level="warning",
+        access_log=False,
+        # It takes whole seconds.
+        timeout_graceful_shutdown=math.ceil(service.options.grace),
     )
 
     class _Server(uvicorn.Server):

@@ -92,8 +92,8 @@ def _serve(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _watch(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
-    if not options.poll > 0 or (options.attempts is not None and options.attempts < 1):
-        raise UsageError("--poll and --attempts take numbers above 0")
+    if options.attempts is not None and options.attempts < 1:
+        raise UsageError(f"--attempts is {options.attempts}; give a number above 0")
     tell = _teller(options)
     state = _state(registry, options)
     if state is None:
