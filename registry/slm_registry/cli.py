@@ -25,6 +25,7 @@ from slm_registry.commands import (
     upkeep,
 )
 from slm_registry.errors import RegistryError, UsageError
+from slm_registry.printable import clean, clean_lines
 from slm_registry.progress import TextProgress
 
 _EPILOG = """\
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         value, text = options.run_alone(options) if "run_alone" in options else options.run(_registry(options), options)
         # None: the command printed as it went.
         if text or (as_json and value is not None):
-            print(json.dumps(value, ensure_ascii=False, indent=2) if as_json else text)
+            print(json.dumps(value, ensure_ascii=False, indent=2) if as_json else clean_lines(text))
         sys.stdout.flush()
     except RegistryError as error:
         return _fail(error, as_json)
@@ -89,8 +90,8 @@ def _fail(error: RegistryError, as_json: bool) -> int:
     message = " ".join(str(error).split())
     found, text = error.report or (None, "")
     if text and not as_json:
-        print(text, flush=True)
-    print(f"slm-registry: {message}", file=sys.stderr)
+        print(clean_lines(text), flush=True)
+    print(clean(f"slm-registry: {message}"), file=sys.stderr)
     if as_json:
         value = {"type": type(error).__name__, "message": message, "exit_code": error.exit_code}
         print(json.dumps({"error": value} if found is None else {"error": value, "report": found}, ensure_ascii=False))

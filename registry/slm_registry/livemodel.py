@@ -14,6 +14,7 @@ from slm_registry import names
 from slm_registry.client import Registry
 from slm_registry.errors import CorruptError, UnreachableError
 from slm_registry.events import Feed
+from slm_registry.printable import clean
 from slm_registry.records import Resolved
 from slm_registry.runner import Runner
 from slm_registry.runtime import TextClassifier
@@ -102,7 +103,7 @@ class LiveModel:
             # Whatever it is, the model that serves goes on, and so does the looking.
             self.status.in_a_row += 1
             self.status.failures += 1
-            self.status.problem = " ".join(str(error).split()) or type(error).__name__
+            self.status.problem = clean(" ".join(str(error).split())) or type(error).__name__
             logger.warning("%s goes on with %s: %s", self.ref, self.resolved.version, self.status.problem)
         else:
             self.status.in_a_row = 0

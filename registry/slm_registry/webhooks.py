@@ -27,6 +27,7 @@ from urllib.parse import SplitResult, urlsplit
 from slm_registry.entries import Entry
 from slm_registry.errors import InputTypeError, PolicyError, UnreachableError, UsageError
 from slm_registry.jsonio import canonical, parse_object
+from slm_registry.printable import clean
 
 logger = logging.getLogger("slm_registry")
 DELIVERY = "X-SLM-Registry-Delivery"
@@ -92,7 +93,8 @@ class Webhook:
             if problem is None:
                 return
             tried += 1
-            where = f"webhook {shown(self.url)}: entry {entry.seq} of {entry.model}: {problem}"
+            # What the other side answered may stand in it.
+            where = clean(f"webhook {shown(self.url)}: entry {entry.seq} of {entry.model}: {problem}")
             if tried == attempts:
                 raise UnreachableError(f"{where}; given up after {tried} attempts, the next run sends it again")
             wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(tried - 1, 10)) * random.uniform(0.5, 1.0)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from slm_registry.client import Registry
-from slm_registry.commands.tables import clean
 from slm_registry.entries import Entry
 from slm_registry.errors import UsageError
 from slm_registry.events import Feed, StateFile
+from slm_registry.printable import clean
 from slm_registry.webhooks import Webhook
 
 _SECRET = "SLM_REGISTRY_WEBHOOK_SECRET"
@@ -84,7 +84,7 @@ def _serve(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
 
     def ready(url: str) -> None:
         value = {"url": url, "model": found.model, "version": found.version, "digest": found.digest}
-        text = f"{options.ref} ({found.version}) on {url}"
+        text = clean(f"{options.ref} ({found.version}) on {url}")
         print(json.dumps(value) if options.json else text, flush=True)
 
     serve(service, options.host, options.port, ready)
