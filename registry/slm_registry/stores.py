@@ -12,6 +12,7 @@ from slm_registry.errors import UsageError
 from slm_registry.folder import FolderStore
 from slm_registry.hashing import FileDigests
 from slm_registry.items import Item
+from slm_registry.printable import address
 from slm_registry.progress import Moved, ignore
 
 
@@ -87,10 +88,10 @@ def open_store(url: str | os.PathLike[str]) -> Store:
     if scheme == "file":
         parts = urlsplit(text)
         if parts.netloc not in ("", "localhost") or not parts.path:
-            raise UsageError(f"store {text!r}: a file URL has three slashes: file:///srv/store")
+            raise UsageError(f"store {address(text)!r}: a file URL has three slashes: file:///srv/store")
         return FolderStore(Path(unquote(parts.path)))
     if scheme:
         raise UsageError(
-            f"store {text!r}: the scheme {scheme!r} is unknown; use a folder, file:// or s3://bucket/prefix"
+            f"store {address(text)!r}: the scheme {scheme!r} is unknown; use a folder, file:// or s3://bucket/prefix"
         )
     return FolderStore(Path(text).expanduser())

@@ -147,7 +147,12 @@ def test_what_others_wrote_does_not_reach_the_terminal(
     assert harmless(shown)
     assert "git_commit" in shown
     assert [line for line in shown.splitlines() if line.startswith("version")] == ["version  1.0.0"]
-    for command in (("list", "m"), ("search", "--label", EVIL), ("predict", "m", f"my parcel{EVIL}\ttab\nline"), ("sbom", "m")):
+    for command in (
+        ("list", "m"),
+        ("search", "--label", EVIL),
+        ("predict", "m", f"my parcel{EVIL}\ttab\nline"),
+        ("sbom", "m"),
+    ):
         assert harmless(cli(*command)), command
     assert len(cli("predict", "m", "my parcel\nline").splitlines()) == 1
     assert cli("predict", "m", "wide\u3000space").endswith("wide\u3000space\n")

@@ -351,8 +351,14 @@ def test_what_the_policy_refuses_later_is_told(
     async def scenario() -> None:
         live = LiveModel(registry, "m@production", load=registry.load, make_runner=Runner, poll=1)
         for refusing, complaint in (
-            (permitting.replace('keys = ["ci"]', "keys = []\nsignatures = 0\noldest = '2.0.0'"), "refuses versions below"),
-            (permitting.replace(f'"{pair.shown.line}"', f'{{ public = "{pair.shown.line}", expires = 2020-01-31 }}'), "expired on 2020-01-31"),
+            (
+                permitting.replace('keys = ["ci"]', "keys = []\nsignatures = 0\noldest = '2.0.0'"),
+                "refuses versions below",
+            ),
+            (
+                permitting.replace(f'"{pair.shown.line}"', f'{{ public = "{pair.shown.line}", expires = 2020-01-31 }}'),
+                "expired on 2020-01-31",
+            ),
             ("format = 1", "no rule"),
             ("rules", "not TOML"),
         ):

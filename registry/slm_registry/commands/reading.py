@@ -71,4 +71,6 @@ def _predict(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]
             raise UsageError(f"standard input is not text: {error}; give UTF-8, one text a line") from error
     found = model.predict(texts)
     value = [{"text": text, **prediction._asdict()} for text, prediction in zip(texts, found, strict=True)]
-    return value, "\n".join(f"{clean(item['label'])}\t{item['probability']:.4f}\t{clean(item['text'])}" for item in value)
+    return value, "\n".join(
+        f"{clean(item['label'])}\t{item['probability']:.4f}\t{clean(item['text'])}" for item in value
+    )
