@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from slm_registry.commands import (
     upkeep,
 )
 from slm_registry.errors import RegistryError, UsageError
+from slm_registry.printable import clean, clean_lines
 from slm_registry.progress import TextProgress
 
 _EPILOG = """\
@@ -48,10 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options, late = _parser().parse_known_args(arguments)
         _take_late(options, late)
+        _check_numbers(options)
         value, text = options.run_alone(options) if "run_alone" in options else options.run(_registry(options), options)
         # None: the command printed as it went.
         if text or (as_json and value is not None):
-            _print(json.dumps(value, ensure_ascii=False, indent=2) if as_json else text)
+            _print(json.dumps(value, ensure_ascii=False, indent=2) if as_json else clean_lines(text))
         sys.stdout.flush()
     except RegistryError as error:
         return _fail(error, as_json)
@@ -76,13 +79,20 @@ def _take_late(options: argparse.Namespace, late: Sequence[str]) -> None:
         raise UsageError(f"unrecognized arguments: {' '.join(late)}; see slm-registry {options.command} --help")
 
 
+def _check_numbers(options: argparse.Namespace) -> None:
+    """Refuse nan and infinity too: as a bound they bound nothing."""
+    for name, value in vars(options).items():
+        if isinstance(value, float) and not 0 < value < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')} is {value:g}; give a number above 0")
+
+
 def _fail(error: RegistryError, as_json: bool) -> int:
     message = " ".join(str(error).split())
     found, text = error.report or (None, "")
     if text and not as_json:
-        _print(text)
+        _print(clean_lines(text))
         sys.stdout.flush()
-    print(f"slm-registry: {message}", file=sys.stderr)
+    print(clean(f"slm-registry: {message}"), file=sys.stderr)
     if as_json:
         value = {"type": type(error).__name__, "message": message, "exit_code": error.exit_code}
         _print(json.dumps({"error": value} if found is None else {"error": value, "report": found}, ensure_ascii=False))

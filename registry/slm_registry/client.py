@@ -28,7 +28,7 @@ from slm_registry.manifest import MAX_CONFIG, Manifest, parse_lineage
 from slm_registry.marks import Marker, caution
 from slm_registry.memory import Witness
 from slm_registry.offline import Answers, Known, Unasked
-from slm_registry.policy import Policy, default_policy, demanding, read_policy
+from slm_registry.policy import Policy, demanding
 from slm_registry.progress import Progress
 from slm_registry.publish import Published, Publisher
 from slm_registry.records import Details, Resolved, Row, rows_of, status_of
@@ -85,8 +85,7 @@ class Registry:
         self.store: Store = Unasked(store) if offline else store
         root = default_cache() if cache is None else Path(cache)
         self.cache = Cache(root, self.store, limit=cache_size, progress=progress)
-        given = read_policy(Path(policy)) if isinstance(policy, str | os.PathLike) else policy
-        self._gate = Gate(self.store, self.cache.root, given or default_policy())
+        self.gate = Gate(self.store, self.cache.root, policy)
         self._witness = Witness(self.cache.root, self.store)
         self._answers = Answers(self.cache.root, self.store, max_age=max_age)
         self._progress = progress
@@ -313,7 +312,7 @@ class Registry:
         Returns the version and the keys that signed. Raises PolicyError where a signature is missing or wrong,
         UsageError where there is neither a policy nor a key to go by.
         """
-        if self._gate.policy is None and not public:
+        if self.gate.policy is None and not public:
             raise UsageError(
                 "nothing to verify by; give a policy or a public key: without one a signature proves nothing"
             )
@@ -386,7 +385,7 @@ class Registry:
         known = self._answers.latest(parsed.model, lambda: self._state(parsed))
         version = select(parsed, known.state)
         subject = Subject(parsed.model, version, known.state.versions[version].manifest)
-        return _Permitted(known, subject, self._gate.check(subject, alias_meant(parsed, known.state)))
+        return _Permitted(known, subject, self.gate.check(subject, alias_meant(parsed, known.state)))
 
     def _pulled(self, found: _Permitted) -> Manifest:
         """The manifest of a version, kept in the cache, and with it the answer that led to it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from slm_registry import names
 from slm_registry.entries import Entry
-from slm_registry.errors import ConflictError, CorruptError, NotFoundError, StoreError, UsageError
+from slm_registry.errors import ConflictError, CorruptError, NotFoundError, StoreError, UnreachableError, UsageError
 from slm_registry.files import make_folders, open_regular, os_errors, replace_file
 from slm_registry.history import History
 from slm_registry.jsonio import MAX_BYTES, canonical, parse_object
@@ -35,10 +35,11 @@ class Position:
 class Feed:
     """The entries of one model's log after a position, each checked to follow the one before.
 
-    A read costs one request where nothing is new. What an entry's operation is does not matter here.
+    A read costs two requests where nothing is new. What an entry's operation is does not matter here.
     """
 
     def __init__(self, store: Store, model: str, position: Position) -> None:
+        self._store = store
         self._history = History(store, names.model_name(model))
         self._what = f"{store.url}: the log of {model!r}"
         self.position = position
@@ -64,11 +65,16 @@ class Feed:
         return cls(store, model, Position(before.seq, before.digest))
 
     def confirm(self) -> None:
-        """Check that the log still holds the entry of the position. Raises CorruptError where it does not."""
+        """Check that the log still holds the entry of the position.
+
+        Raises CorruptError where it does not, UnreachableError where the store holds no model at all any more.
+        """
         position = self.position
         if position.seq == 0:
             return
         found = next(self._history.since(position.seq - 1), None)
+        if found is None and not self._store.children("models"):
+            raise UnreachableError(f"{self._store.url} holds no model any more: it is gone, or not mounted")
         if found is None or found.digest != position.entry:
             now = "is shorter now" if found is None else f"has another entry {position.seq} now"
             raise CorruptError(
@@ -79,13 +85,17 @@ class Feed:
     def read(self) -> Iterator[Entry]:
         """What is new, oldest first; the position moves on as each entry is asked for.
 
-        Raises CorruptError where an entry does not follow the one before it.
+        Raises CorruptError where an entry does not follow the one before it, and, where nothing is new, as `confirm`
+        does: a store that is gone, and a log that was set back, have nothing new either.
         """
+        before = self.position
         for entry in self._history.since(self.position.seq):
             if entry.prev != self.position.entry:
                 raise CorruptError(f"{self._what}: entry {entry.seq} does not follow on what was read: it was forked")
             self.position = Position(entry.seq, entry.digest)
             yield entry
+        if self.position == before:
+            self.confirm()
 
     def follow(self, poll: float) -> Iterator[Entry]:
         """What is new and what will be, for ever; looks every `poll` seconds, and less often while the store is away."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from slm_registry import names
 from slm_registry.errors import CorruptError, PolicyError, StoreError
 from slm_registry.files import open_regular, os_errors, replace_file
 from slm_registry.keys import PublicKey
-from slm_registry.policy import Policy, Rule, TrustedKey
+from slm_registry.policy import Policy, Rule, TrustedKey, find_policy
 from slm_registry.signatures import MAX_SIGNATURE, Subject, problem_of, signature_folder, signature_key
 from slm_registry.stores import Store
 
@@ -25,12 +26,20 @@ _SHOWN = 5
 
 
 class Gate:
-    """Lets through what a policy permits; without a policy, everything."""
+    """Lets through what a policy permits; without a policy, everything.
 
-    def __init__(self, store: Store, cache: Path, policy: Policy | None) -> None:
+    `policy` is one, or its file; None stands for the one that $SLM_REGISTRY_POLICY names, if it is set.
+    """
+
+    def __init__(self, store: Store, cache: Path, policy: Policy | str | os.PathLike[str] | None) -> None:
         self._store = store
         self._cache = cache
-        self.policy = policy
+        self._given = policy
+        self.policy = find_policy(policy)
+
+    def reread(self) -> None:
+        """Go by the policy's file as it is now. Raises UsageError where it is none; the policy read before then holds."""
+        self.policy = find_policy(self._given)
 
     def check(self, subject: Subject, alias: str | None) -> tuple[PublicKey, ...]:
         """The keys whose signatures let a version pass, referred to by `alias` (None: by version or digest).

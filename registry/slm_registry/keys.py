@@ -110,9 +110,8 @@ def read_private(path: Path) -> PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     data = _read(path, private=True)
-    passphrase = _passphrase() if b"ENCRYPTED" in data[:64] else None
     try:
-        key = load_pem_private_key(data, passphrase)
+        key = load_pem_private_key(data, passphrase_for(data))
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UsageError(
             f"key {path}: cannot be read: {error}; it must be a PEM file, its passphrase in ${PASSPHRASE_VARIABLE}"
@@ -157,6 +156,11 @@ def new_key(name: str, folder: Path) -> tuple[Path, Path]:
         public.unlink()
         raise
     return private, public
+
+
+def passphrase_for(pem: bytes) -> bytes | None:
+    """The passphrase from $SLM_REGISTRY_KEY_PASSPHRASE for a key that is encrypted: a plain one is not read with any."""
+    return _passphrase() if b"ENCRYPTED" in pem[:64] else None
 
 
 def _passphrase() -> bytes | None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,12 +14,16 @@ from slm_registry import names
 from slm_registry.client import Registry
 from slm_registry.errors import CorruptError, UnreachableError
 from slm_registry.events import Feed
+from slm_registry.printable import clean
 from slm_registry.records import Resolved
 from slm_registry.runner import Runner
 from slm_registry.runtime import TextClassifier
 
 logger = logging.getLogger("slm_registry")
 _LONGEST_WAIT = 60.0
+# Signatures expire and keys are revoked without any entry in the log, so the gate is asked again after so many seconds:
+# soon against last days, which are days, and seldom against looks, which come every few seconds and cost less.
+_ASK_AGAIN = 300.0
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +68,7 @@ class LiveModel:
         # The position comes first: what is appended between the two is looked at again, not overlooked.
         self._feed = Feed.from_now(registry.store, names.parse_ref(ref).model)
         self.status = Status(_now())
+        self._asked = time.monotonic()
         self._current = self._ready()
 
     @property
@@ -91,11 +97,13 @@ class LiveModel:
         """Look once, and exchange the model where the reference means another version."""
         try:
             await self._exchange()
-        except Exception as error:
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
             # Whatever it is, the model that serves goes on, and so does the looking.
             self.status.in_a_row += 1
             self.status.failures += 1
-            self.status.problem = " ".join(str(error).split()) or type(error).__name__
+            self.status.problem = clean(" ".join(str(error).split())) or type(error).__name__
             logger.warning("%s goes on with %s: %s", self.ref, self.resolved.version, self.status.problem)
         else:
             self.status.in_a_row = 0
@@ -103,12 +111,13 @@ class LiveModel:
 
     async def _exchange(self) -> None:
         at = _now()
-        if not await asyncio.to_thread(self._moved) and self.status.problem is None:
+        moved, due = await asyncio.to_thread(self._moved), time.monotonic() - self._asked >= _ASK_AGAIN
+        if not moved and not due and self.status.problem is None:
             self.status.as_of = at
             return
-        resolved = await asyncio.to_thread(self._registry.resolve, self.ref)
+        resolved = await asyncio.to_thread(self._permitted)
         _check_fresh(resolved, at)
-        self.status.as_of = at
+        self.status.as_of, self._asked = at, time.monotonic()
         if resolved != self.resolved:
             new = await asyncio.to_thread(self._ready)
             try:
@@ -123,6 +132,11 @@ class LiveModel:
 
     def _moved(self) -> bool:
         return sum(1 for _ in self._feed.read()) > 0
+
+    def _permitted(self) -> Resolved:
+        """What the reference means now, by the policy as its file is now."""
+        self._registry.gate.reread()
+        return self._registry.resolve(self.ref)
 
     def _ready(self) -> Held:
         """What the reference means now (a policy may speak of its alias), loaded, and seen to predict."""

@@ -9,6 +9,7 @@ from slm_registry.entries import check_words
 from slm_registry.errors import ConflictError, NotFoundError, near
 from slm_registry.history import History, Operation
 from slm_registry.log import MARKS, ModelState, Version
+from slm_registry.printable import clean
 
 Op = Literal["yank", "unyank", "deprecate", "undeprecate"]
 
@@ -50,5 +51,6 @@ def caution(model: str, name: str, version: Version) -> str | None:
     """What to tell somebody who takes this version, None where nothing is to be said."""
     for what, mark in (("yanked", version.yanked), ("deprecated", version.deprecated)):
         if mark is not None:
-            return f"{model}@{name} is {what}, by {mark.actor} at {mark.at}: {mark.reason or 'no reason given'}"
+            why = mark.reason or "no reason given"
+            return clean(f"{model}@{name} is {what}, by {mark.actor} at {mark.at}: {why}")
     return None

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from slm_registry.errors import PolicyError, UsageError
-from slm_registry.keys import PASSPHRASE_VARIABLE
+from slm_registry.keys import passphrase_for
 from slm_registry.signatures import signature_folder
 from slm_registry.stores import Store
 
@@ -31,7 +30,8 @@ def put_bundle(store: Store, manifest: str, folder: Path, key: Path) -> str:
         from model_signing import hashing, signing
 
         target = Path(work) / "model.sig"
-        config = signing.Config().use_elliptic_key_signer(private_key=key, password=os.environ.get(PASSPHRASE_VARIABLE))
+        # It says that it wants a str, and hands what it gets to cryptography, which wants bytes.
+        config = signing.Config().use_elliptic_key_signer(private_key=key, password=passphrase_for(key.read_bytes()))
         config.set_hashing_config(hashing.Config()).sign(folder, target)
         data = target.read_bytes()
     # Such signatures are random: a later one of the same key over the same files is as good as the one before.
@@ -76,9 +76,7 @@ def _public_der(path: Path, *, private: bool) -> bytes:
         )
 
         data = path.read_bytes()
-        passphrase = os.environ.get(PASSPHRASE_VARIABLE, "").encode() or None
-        locked = passphrase if b"ENCRYPTED" in data[:64] else None
-        key = load_pem_private_key(data, locked).public_key() if private else load_pem_public_key(data)
+        key = load_pem_private_key(data, passphrase_for(data)).public_key() if private else load_pem_public_key(data)
         if not isinstance(key, EllipticCurvePublicKey):
             raise UsageError(f"{path}: model signing takes an EC key (P-256, P-384, P-521), not {type(key).__name__}")
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -99,6 +99,13 @@ def default_policy() -> Policy | None:
     return read_policy(expanded(named, f"name the whole path in {POLICY_VARIABLE}")) if named else None
 
 
+def find_policy(given: Policy | str | os.PathLike[str] | None) -> Policy | None:
+    """The policy itself, the one in the file that is named, or the default one. Raises UsageError as `read_policy`."""
+    if given is None:
+        return default_policy()
+    return given if isinstance(given, Policy) else read_policy(Path(given))
+
+
 def read_policy(path: Path) -> Policy:
     """Read a policy's file. Raises UsageError where it is not there or not a policy: a doubtful one permits nothing."""
     what = f"policy {path}"

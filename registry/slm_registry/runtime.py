@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -180,10 +181,11 @@ class TextClassifier(Model):
         return logits
 
     def _encode(self, tokenizer: Any, texts: list[str]) -> list[Any]:
-        if self._threads > 1:
-            return list(tokenizer.encode_batch(texts))
-        # encode_batch would start threads of its own, one for each core.
-        return [tokenizer.encode(text) for text in texts]
+        with _tokenizing("the tokenizer cannot encode these texts"):
+            if self._threads > 1:
+                return list(tokenizer.encode_batch(texts))
+            # encode_batch would start threads of its own, one for each core.
+            return [tokenizer.encode(text) for text in texts]
 
     def _feed(self, encodings: Sequence[Any]) -> dict[str, NDArray[np.int64]]:
         """The model's inputs [batch, longest], int64, padded."""
@@ -284,13 +286,23 @@ def _load_tokenizer(path: Path, max_length: int) -> Any:
 
     if not path.is_file():
         raise UsageError(f"{path} is missing; save the model's fast tokenizer into the folder")
-    try:
+    with _tokenizing(f"{path}: not a tokenizer"):
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
-    except Exception as error:
-        raise CorruptError(f"{path}: not a tokenizer: {error}") from error
     return tokenizer
+
+
+@contextlib.contextmanager
+def _tokenizing(problem: str) -> Iterator[None]:
+    """Make a CorruptError of what a tokenizer raises."""
+    try:
+        yield
+    except BaseException as error:
+        # A panic of its Rust code is no Exception, and its class cannot be imported.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CorruptError(f"{problem}: {error}") from error
 
 
 def _load_session(path: Path, threads: int) -> Any:

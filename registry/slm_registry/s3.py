@@ -31,6 +31,7 @@ from slm_registry.items import Item
 from slm_registry.multipart import MultipartUpload, changed_is, check_body, checksum, is_checked
 from slm_registry.names import check_key
 from slm_registry.parallel import LANES
+from slm_registry.printable import address
 from slm_registry.progress import Moved, ignore
 
 ATTEMPTS = 6
@@ -93,18 +94,18 @@ class S3Store:
         try:
             query = parse_qs(parts.query, strict_parsing=bool(parts.query))
         except ValueError as error:
-            raise UsageError(f"store {url!r}: what follows the ? cannot be read: {error}") from error
+            raise UsageError(f"store {address(url)!r}: what follows the ? cannot be read: {error}") from error
         options = {key: values[-1] for key, values in query.items()}
         unknown = sorted(set(options) - {"endpoint_url", "region"})
         if not parts.netloc or "@" in parts.netloc or unknown or parts.fragment:
             raise UsageError(
-                f"store {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}: write "
+                f"store {address(url)!r}: write "
                 "s3://bucket/prefix?endpoint_url=...&region=... (both optional; credentials go into the environment)"
                 + (f", not {unknown[0]!r}" if unknown else "")
             )
         prefix = unquote(parts.path).strip("/")
         if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
-            raise UsageError(f"store {url!r}: the prefix {prefix!r} holds an empty or dotted segment")
+            raise UsageError(f"store {address(url)!r}: the prefix {prefix!r} holds an empty or dotted segment")
         return cls(parts.netloc, prefix, options.get("endpoint_url"), options.get("region"))
 
     def get(self, key: str, limit: int) -> bytes | None:

@@ -5,6 +5,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -57,7 +58,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("workers", "poll", "texts", "characters", "body", "waiting", "body_seconds", "grace"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name.replace('_', ' ')} is {getattr(self, name)!r}; give a number above 0")
 
 
@@ -145,7 +146,8 @@ def make_app(service: Service) -> "FastAPI":
 
 
 def _add_predict(app: "FastAPI", service: Service) -> None:
-    from pydantic import BaseModel, ConfigDict, Field
+    from pydantic import BaseModel, ConfigDict, Field, model_validator
+    from pydantic_core import PydanticCustomError
 
     options = service.options
     Text = Annotated[str, Field(max_length=options.characters)]
@@ -155,6 +157,14 @@ def _add_predict(app: "FastAPI", service: Service) -> None:
 
         model_config = ConfigDict(extra="forbid", strict=True)
         texts: Text | Annotated[list[Text], Field(max_length=options.texts)] = Field(examples=[["where is my parcel"]])
+
+        @model_validator(mode="before")
+        @classmethod
+        def only_texts(cls, value: Any) -> Any:
+            # One error: an error for each of many unknown keys would hold up every other request.
+            if isinstance(value, dict) and value.keys() != {"texts"}:
+                raise PydanticCustomError("fields", "Give one field, texts, and no other")
+            return value
 
     refusals: dict[int | str, dict[str, Any]] = {code: {"model": ErrorResponse} for code in _REFUSALS}
 
@@ -202,7 +212,7 @@ def _add_errors(app: "FastAPI") -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         # What was sent is not repeated: it may be long, and it may be private.
-        found = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3]]
+        found = [f"{'.'.join(str(part)[:40] for part in item['loc'])}: {item['msg']}" for item in error.errors()[:3]]
         return JSONResponse(error_body("UsageError", "; ".join(found)), 422)
 
     @app.exception_handler(HTTPException)
@@ -227,7 +237,11 @@ def serve(service: Service, host: str, port: int, ready: Callable[[str], None]) 
     listening = _listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     config = uvicorn.Config(
-        make_app(service), log_level="warning", access_log=False, timeout_graceful_shutdown=int(service.options.grace)
+        make_app(service),
+        log_level="warning",
+        access_log=False,
+        # It takes whole seconds.
+        timeout_graceful_shutdown=math.ceil(service.options.grace),
     )
 
     class _Server(uvicorn.Server):

@@ -13,6 +13,7 @@ from slm_registry.files import expanded
 from slm_registry.folder import FolderStore
 from slm_registry.hashing import FileDigests
 from slm_registry.items import Item
+from slm_registry.printable import address
 from slm_registry.progress import Moved, ignore
 
 
@@ -93,10 +94,10 @@ def open_store(url: str | os.PathLike[str]) -> Store:
         except ValueError:
             parts = None
         if parts is None or parts.netloc not in ("", "localhost") or not parts.path:
-            raise UsageError(f"store {text!r}: a file URL has three slashes: file:///srv/store")
+            raise UsageError(f"store {address(text)!r}: a file URL has three slashes: file:///srv/store")
         return FolderStore(Path(unquote(parts.path)))
     if scheme:
         raise UsageError(
-            f"store {text!r}: the scheme {scheme!r} is unknown; use a folder, file:// or s3://bucket/prefix"
+            f"store {address(text)!r}: the scheme {scheme!r} is unknown; use a folder, file:// or s3://bucket/prefix"
         )
     return FolderStore(expanded(text, "give the store's whole path"))

@@ -27,6 +27,7 @@ from urllib.parse import SplitResult, urlsplit
 from slm_registry.entries import Entry
 from slm_registry.errors import InputTypeError, PolicyError, UnreachableError, UsageError
 from slm_registry.jsonio import canonical, parse_object
+from slm_registry.printable import address, clean
 
 logger = logging.getLogger("slm_registry")
 DELIVERY = "X-SLM-Registry-Delivery"
@@ -92,7 +93,8 @@ class Webhook:
             if problem is None:
                 return
             tried += 1
-            where = f"webhook {shown(self.url)}: entry {entry.seq} of {entry.model}: {problem}"
+            # What the other side answered may stand in it.
+            where = clean(f"webhook {address(self.url)}: entry {entry.seq} of {entry.model}: {problem}")
             if tried == attempts:
                 raise UnreachableError(f"{where}; given up after {tried} attempts, the next run sends it again")
             wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(tried - 1, 10)) * random.uniform(0.5, 1.0)
@@ -153,12 +155,6 @@ def _connection(parts: SplitResult, timeout: float) -> http.client.HTTPConnectio
     return http.client.HTTPConnection(host, parts.port, timeout=timeout)
 
 
-def shown(url: str) -> str:
-    """A web address without its path's tail and query, where some services keep a token."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-
-
 def _parts(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
@@ -166,7 +162,9 @@ def _parts(url: str) -> SplitResult:
     except ValueError:
         usable = False
     if not usable or parts.username is not None or not url.isascii() or not url.isprintable() or " " in url:
-        raise UsageError(f"webhook {url[:80]!r}: give an http:// or https:// address, without a user or blanks in it")
+        raise UsageError(
+            f"webhook {address(url)!r}: give an http:// or https:// address, without a user or blanks in it"
+        )
     return parts
 
 

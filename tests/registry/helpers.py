@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,14 @@ def make_bundle(
     (folder / "README.md").write_text("# A tiny classifier\n")
     onnx.save(_tiny_model(weight, ballast), str(folder / "model.onnx"))
     return folder
+
+
+def make_tokenizer_panic(folder: Path) -> None:
+    """Let a bundle's tokenizer load, and panic in its Rust code over any text: an error that is no Exception."""
+    path = folder / "tokenizer.json"
+    table = base64.b64encode(struct.pack("<II", 4, 0xFFFFFBFF) + b"abc").decode()
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": table}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": normalizer}))
 
 
 def _tiny_model(weight: float, ballast: int) -> onnx.ModelProto:

@@ -46,12 +46,12 @@ def test_a_feed_reads_each_entry_once(published: Registry, bundle: Path) -> None
     assert list(Feed.starting_at(published.store, "m", 6).read()) == []
 
 
-def test_a_look_costs_one_request(published: Registry) -> None:
+def test_a_look_costs_two_requests(published: Registry) -> None:
     store = RecordingStore(published.store)
     feed = Feed.from_now(store, "m")
     store.calls.clear()
     assert list(feed.read()) == []
-    assert store.calls == [("get", entry_key("m", 5))]
+    assert store.calls == [("get", entry_key("m", 5)), ("get", entry_key("m", 4))]
 
 
 def test_places_that_are_not_there(published: Registry) -> None:
@@ -81,6 +81,25 @@ def test_a_log_that_is_not_the_one_that_was_read(
     folder_registry.publish(other_bundle, "m", lineage={})
     with pytest.raises(CorruptError, match="it was forked"):
         list(Feed(folder_registry.store, "m", position).read())
+
+
+def test_a_store_that_is_gone_has_nothing_new(folder_registry: Registry, bundle: Path, tmp_path: Path) -> None:
+    folder_registry.publish(bundle, "m", lineage={}, alias="production")
+    feed = Feed.from_now(folder_registry.store, "m")
+    store, away = tmp_path / "store", tmp_path / "away"
+    store.rename(away)
+    with pytest.raises(UnreachableError, match="it is gone, or not mounted"):
+        list(feed.read())
+    store.mkdir()
+    with pytest.raises(UnreachableError, match="it is gone, or not mounted"):
+        list(feed.read())
+    store.rmdir()
+    away.rename(store)
+    assert list(feed.read()) == []
+    for entry in (store / "models" / "m" / "log").iterdir():
+        entry.unlink()
+    with pytest.raises(CorruptError, match="is shorter now"):
+        list(feed.read())
 
 
 def test_the_state_file(folder_registry: Registry, bundle: Path, tmp_path: Path) -> None:

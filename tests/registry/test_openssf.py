@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from slm_registry import PolicyError, Registry, UsageError
 from slm_registry.cli import main
 from slm_registry.openssf import check_bundle_of, put_bundle
@@ -17,10 +24,12 @@ from slm_registry.openssf import check_bundle_of, put_bundle
 from tests.registry.trusting import make_pair
 
 
-def make_curve_pair(folder: Path, name: str) -> tuple[Path, Path]:
+def make_curve_pair(folder: Path, name: str, locked: KeySerializationEncryption | None = None) -> tuple[Path, Path]:
     key = ec.generate_private_key(ec.SECP256R1())
+    # The older form names its cipher in a header of its own.
+    form = PrivateFormat.TraditionalOpenSSL if name == "old" else PrivateFormat.PKCS8
     private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
-    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    private.write_bytes(key.private_bytes(Encoding.PEM, form, locked or NoEncryption()))
     public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return private, public
 
@@ -68,6 +77,27 @@ def test_a_wrong_one_is_refused(folder_registry: Registry, bundle: Path, other_b
         store.put(place, garbage)
         with pytest.raises(PolicyError, match="does not verify"):
             check_bundle_of(store, done.digest, folder, public)
+
+
+@pytest.mark.parametrize("name", ["new", "old"])
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_a_passphrase_opens_what_is_encrypted_and_harms_no_other(
+    folder_registry: Registry, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, encrypted: bool
+) -> None:
+    locked = BestAvailableEncryption("schlüssel".encode()) if encrypted else None
+    private, public = make_curve_pair(tmp_path, name, locked)
+    done = folder_registry.publish(bundle, "m", lineage={})
+    folder = folder_registry.pull("m")
+    monkeypatch.setenv("SLM_REGISTRY_KEY_PASSPHRASE", "schlüssel")
+    put_bundle(folder_registry.store, done.digest, folder, private)
+    assert check_bundle_of(folder_registry.store, done.digest, folder, public)
+    for wrong in ("wrong", ""):
+        monkeypatch.setenv("SLM_REGISTRY_KEY_PASSPHRASE", wrong)
+        if encrypted:
+            with pytest.raises(UsageError, match="cannot read"):
+                put_bundle(folder_registry.store, done.digest, folder, private)
+        else:
+            put_bundle(folder_registry.store, done.digest, folder, private)
 
 
 def test_other_keys_and_no_package(

@@ -160,6 +160,48 @@ def test_control_characters_do_not_reach_the_terminal(cli: Cli, bundle: Path) ->
     assert len(cli("log", "m").splitlines()) == 2
 
 
+EVIL = "\x1b]0;pwned\x07 \x9b31m \u202egnp"
+
+
+def harmless(text: str) -> bool:
+    return "pwned" in text and text.replace("\n", "").replace("\t", "").isprintable()
+
+
+def test_what_others_wrote_does_not_reach_the_terminal(
+    cli: Cli, bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit = json.loads((bundle / "config.json").read_text())
+    edit["id2label"]["0"] = EVIL
+    (bundle / "config.json").write_text(json.dumps(edit))
+    (bundle / "lineage.json").write_text(json.dumps({"git_commit": EVIL}))
+    monkeypatch.setenv("SLM_REGISTRY_ACTOR", f"bob {EVIL}")
+    cli("publish", str(bundle), "m", "--reason", f"first{EVIL}\nversion  9.9.9")
+    shown = cli("show", "m")
+    assert harmless(shown)
+    assert "git_commit" in shown
+    assert [line for line in shown.splitlines() if line.startswith("version")] == ["version  1.0.0"]
+    for command in (
+        ("list", "m"),
+        ("search", "--label", EVIL),
+        ("predict", "m", f"my parcel{EVIL}\ttab\nline"),
+        ("sbom", "m"),
+    ):
+        assert harmless(cli(*command)), command
+    assert len(cli("predict", "m", "my parcel\nline").splitlines()) == 1
+    assert cli("predict", "m", "wide\u3000space").endswith("wide\u3000space\n")
+    assert json.loads(cli("sbom", "m")) == cli.json("sbom", "m")
+    assert cli.json("show", "m")["lineage"]["git_commit"] == EVIL
+    cli("publish", str(bundle / EVIL), "m", code=2)
+    assert harmless(cli.error)
+    cli("show", "m", EVIL, code=2)
+    assert harmless(cli.error)
+    cli("deprecate", "m@1.0.0", "--reason", EVIL)
+    caplog.clear()
+    cli("pull", "m@1.0.0")
+    assert harmless(caplog.text)
+    assert "is deprecated" in caplog.text
+
+
 def test_without_a_store_there_is_no_traceback(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "slm_registry", "predict", "m", "x", "--store", "s3://bucket/x"],

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -17,8 +18,9 @@ from slm_registry.eviction import Evictor
 from slm_registry.livemodel import LiveModel
 from slm_registry.runner import OverloadedError, Runner
 
-from tests.registry.helpers import make_bundle
+from tests.registry.helpers import make_bundle, make_tokenizer_panic
 from tests.registry.serverprocess import Client, ServerProcess, until
+from tests.registry.trusting import make_pair, write_policy
 
 # The tiny model's probability of its label for "parcel", by weight.
 WEIGHTS = {"1.0.0": 1.0, "1.0.1": 2.0, "1.0.2": 0.5}
@@ -168,6 +170,55 @@ def test_a_version_that_loads_but_does_not_predict(folder_registry: Registry, tm
         assert client.get("/health")["status"] == "ok"
 
 
+def test_a_version_that_panics_changes_nothing(folder_registry: Registry, tmp_path: Path) -> None:
+    publish(folder_registry, tmp_path)
+
+    async def scenario() -> None:
+        live = LiveModel(folder_registry, "m@production", load=folder_registry.load, make_runner=Runner, poll=0.01)
+        following = asyncio.create_task(live.follow())
+        bundle = make_bundle(tmp_path / "panic", weight=4.0)
+        make_tokenizer_panic(bundle)
+        folder_registry.publish(bundle, "m", version="2.0.0", lineage={}, alias="production")
+        await eventually(lambda: live.status.problem is not None)
+        assert "tokenizer" in str(live.status.problem)
+        assert (live.resolved.version, following.done()) == ("1.0.0", False)
+        folder_registry.alias("m", "production", "1.0.2", reason="rolled back")
+        await eventually(lambda: live.resolved.version == "1.0.2")
+        assert live.status.problem is None
+        following.cancel()
+        live.close()
+
+    asyncio.run(scenario())
+
+
+class OddError(BaseException):
+    """No Exception, as a library may raise one."""
+
+
+def test_whatever_a_load_raises_the_following_goes_on(folder_registry: Registry, tmp_path: Path) -> None:
+    publish(folder_registry, tmp_path)
+    failures: list[BaseException] = []
+
+    def load(ref: str) -> Any:
+        if failures:
+            raise failures.pop()
+        return folder_registry.load(ref)
+
+    async def scenario() -> None:
+        live = LiveModel(folder_registry, "m@production", load=load, make_runner=Runner, poll=0.01)
+        following = asyncio.create_task(live.follow())
+        failures.append(OddError("out of order"))
+        folder_registry.alias("m", "production", "1.0.1")
+        await eventually(lambda: live.resolved.version == "1.0.1")
+        assert (live.status.failures, live.status.problem) == (1, None)
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+        live.close()
+
+    asyncio.run(scenario())
+
+
 class Slow:
     """A model whose predictions wait until they may end."""
 
@@ -272,6 +323,76 @@ def test_the_store_fails_under_a_look(folder_registry: Registry, tmp_path: Path,
         await live.look()
         assert live.status.problem is None
         assert live.status.as_of > before
+        live.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_folder_that_is_gone_or_set_back(folder_registry: Registry, tmp_path: Path) -> None:
+    publish(folder_registry, tmp_path)
+    store, away = tmp_path / "store", tmp_path / "away"
+    last = store / "models" / "m" / "log" / "000000000004.json"
+
+    async def scenario() -> None:
+        live = LiveModel(folder_registry, "m", load=folder_registry.load, make_runner=Runner, poll=1)
+        before = live.status.as_of
+        store.rename(away)
+        await live.look()
+        await live.look()
+        assert "gone, or not mounted" in str(live.status.problem)
+        assert (live.status.failures, live.status.as_of) == (2, before)
+        away.rename(store)
+        await live.look()
+        assert live.status.problem is None
+        assert live.status.as_of > before
+        before = live.status.as_of
+        last.unlink()
+        await live.look()
+        assert "rolled back" in str(live.status.problem)
+        assert live.status.as_of == before
+        live.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_the_policy_refuses_later_is_told(
+    folder_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any new entry in the log: the policy's file is read again, and its last days pass."""
+    publish(folder_registry, tmp_path)
+    pair, rule = make_pair(tmp_path / "keys", "ci"), 'models = ["*"]\nkeys = ["ci"]'
+    folder_registry.sign("m@1.0.0", key=pair.private)
+    policy = write_policy(tmp_path / "policy.toml", [pair], rule)
+    permitting = policy.read_text()
+    registry = Registry(tmp_path / "store", cache=tmp_path / "served", policy=policy)
+    now = [0.0]
+    monkeypatch.setattr("slm_registry.livemodel.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    async def scenario() -> None:
+        live = LiveModel(registry, "m@production", load=registry.load, make_runner=Runner, poll=1)
+        for refusing, complaint in (
+            (
+                permitting.replace('keys = ["ci"]', "keys = []\nsignatures = 0\noldest = '2.0.0'"),
+                "refuses versions below",
+            ),
+            (
+                permitting.replace(f'"{pair.shown.line}"', f'{{ public = "{pair.shown.line}", expires = 2020-01-31 }}'),
+                "expired on 2020-01-31",
+            ),
+            ("format = 1", "no rule"),
+            ("rules", "not TOML"),
+        ):
+            policy.write_text(refusing)
+            await live.look()
+            assert live.status.problem is None
+            now[0] += 301
+            await live.look()
+            assert complaint in str(live.status.problem)
+            with live.use() as held:
+                assert (await held.runner.predict(["parcel"]))[0].label == "delivery"
+            policy.write_text(permitting)
+            await live.look()
+            assert live.status.problem is None
         live.close()
 
     asyncio.run(scenario())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -11,12 +12,16 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvicorn
 from openapi_spec_validator import validate
-from slm_registry import Registry, __version__
+from slm_registry import Registry, UsageError, __version__
 from slm_registry.cli import main
+from slm_registry.server import Options, serve
+from slm_registry.servermetrics import Metrics
 
 from tests.registry.helpers import REPOSITORY, make_bundle
 from tests.registry.serverprocess import Client, ServerProcess, until
@@ -94,6 +99,8 @@ def test_openapi_is_valid_and_typed(client: Client) -> None:
         {"texts": "\ud800"},
         {"text": ["x"]},
         {"texts": ["x"], "more": 1},
+        {"texts": ["x"], "k" * 1_000_000: 1},
+        {f"k{number}": 1 for number in range(100_000)},
         {},
         [],
         b"",
@@ -109,6 +116,11 @@ def test_what_is_no_request(client: Client, body: Any) -> None:
     assert len(error["message"]) < 500
     assert "yyyy" not in error["message"]
     assert client.predict("hello")["predictions"][0]["label"] == "other"
+
+
+def test_many_unknown_keys_are_one_error(client: Client) -> None:
+    status, error = client.refused({"texts": ["x"], **{f"k{number}": 1 for number in range(300_000)}})
+    assert (status, error["message"]) == (422, "body: Give one field, texts, and no other")
 
 
 def test_bodies_beyond_bounds(served: ServerProcess, client: Client) -> None:
@@ -286,11 +298,34 @@ def test_it_says_why_it_does_not_start(tmp_path: Path, capsys: pytest.CaptureFix
             (("m", "--log-texts"), 2, "add --log FILE"),
             (("m", "--workers", "0"), 2, "workers is 0"),
             (("m", "--poll", "nan"), 2, "poll is nan"),
+            (("m", "--grace", "inf"), 2, "grace is inf"),
+            (("m", "--grace", "-1"), 2, "grace is -1"),
+            (("m", "--max-age", "nan"), 2, "max-age is nan"),
             (("m", "--threads", "0"), 2, "threads is 0"),
             (("m", "--log", str(tmp_path)), 7, "cannot write"),
         ):
             assert main(["serve", *arguments, "--store", store]) == code, arguments
             assert complaint in capsys.readouterr().err
+
+
+def test_bounds_that_bound_nothing() -> None:
+    for name in ("poll", "grace", "body_seconds"):
+        for value in (math.nan, math.inf, 0.0):
+            with pytest.raises(UsageError, match=f"{name.replace('_', ' ')} is"):
+                Options(**{name: value})
+
+
+def test_part_of_a_second_is_still_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    graces: list[int | None] = []
+
+    def run(self: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        graces.append(self.config.timeout_graceful_shutdown)
+        sockets[0].close()
+
+    monkeypatch.setattr("uvicorn.Server.run", run)
+    service: Any = SimpleNamespace(options=Options(grace=0.2), metrics=Metrics())
+    serve(service, "127.0.0.1", 0, print)
+    assert graces == [1]
 
 
 def test_without_the_extra(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from slm_registry import CorruptError, InputTypeError, Prediction, RegistryError, TextClassifier, UsageError
 from slm_registry.runtime import load_folder
 
-from tests.registry.helpers import EVIDENCE, LABELS, make_bundle
+from tests.registry.helpers import EVIDENCE, LABELS, make_bundle, make_tokenizer_panic
 
 WORDS = ["parcel", "arrive", "money", "back", "hello", "where", "is", "my", "unheard"]
 
@@ -159,6 +160,27 @@ def test_a_tokenizer_that_does_not_fit_the_model(tmp_path: Path) -> None:
     assert model.predict(["hello"])[0].label == "other"
     with pytest.raises(CorruptError, match="tokenizer"):
         model.predict(["parcel"])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_tokenizer_that_panics(tmp_path: Path, threads: int) -> None:
+    folder = make_bundle(tmp_path / "panic")
+    make_tokenizer_panic(folder)
+    with (
+        TextClassifier.from_folder(folder, threads=threads) as model,
+        pytest.raises(CorruptError, match="the tokenizer cannot encode these texts: index out of bounds"),
+    ):
+        model.predict(["parcel", "hello"])
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_is_no_damage(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]) -> None:
+    def interrupted(path: str) -> Any:
+        raise kind
+
+    monkeypatch.setattr("tokenizers.Tokenizer", SimpleNamespace(from_file=interrupted))
+    with pytest.raises(kind):
+        TextClassifier.from_folder(folder)
 
 
 def without(name: str) -> Callable[[Path], None]:

@@ -97,6 +97,13 @@ def test_wrong_use() -> None:
             Webhook(url, SECRET)
 
 
+@pytest.mark.parametrize("url", ["https://u:hunter2@x/", "u:hunter2@x/", "ftp://u:hunter2@x", "http://u:hunter2/@x"])
+def test_an_address_with_a_secret_is_not_repeated(url: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        Webhook(url, SECRET)
+    assert "hunter2" not in str(raised.value)
+
+
 @pytest.fixture
 def entry(folder_registry: Registry, bundle: Path) -> Entry:
     folder_registry.publish(bundle, "m", lineage={}, reason="größer")

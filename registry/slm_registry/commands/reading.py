@@ -11,6 +11,7 @@ from typing import Any
 from slm_registry.client import Registry
 from slm_registry.commands.tables import rows_text, size_text, table
 from slm_registry.errors import UsageError
+from slm_registry.printable import clean
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -49,7 +50,7 @@ def _show(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
         del file["chunks"]
     head = [(key, str(value[key])) for key in ("model", "version", "digest", "actor", "at", "reason")]
     head += [("aliases", ", ".join(details.aliases)), ("size", size_text(details.size))]
-    lines = [f"{key:9}{text}" for key, text in head]
+    lines = [f"{key:9}{clean(text)}" for key, text in head]
     files = table(("file", "size", "digest"), [(f.path, size_text(f.size), f.digest[7:19]) for f in details.files])
     lineage = json.dumps(details.lineage, ensure_ascii=False, indent=2, sort_keys=True)
     return value, "\n".join([*lines, "", files, "", "lineage", lineage])
@@ -70,4 +71,6 @@ def _predict(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]
             raise UsageError(f"standard input is not text: {error}; give UTF-8, one text a line") from error
     found = model.predict(texts)
     value = [{"text": text, **prediction._asdict()} for text, prediction in zip(texts, found, strict=True)]
-    return value, "\n".join(f"{item['label']}\t{item['probability']:.4f}\t{item['text']}" for item in value)
+    return value, "\n".join(
+        f"{clean(item['label'])}\t{item['probability']:.4f}\t{clean(item['text'])}" for item in value
+    )

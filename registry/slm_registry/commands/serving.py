@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from slm_registry.client import Registry
-from slm_registry.commands.tables import clean
 from slm_registry.entries import Entry
 from slm_registry.errors import UsageError
 from slm_registry.events import Feed, StateFile
 from slm_registry.files import expanded
+from slm_registry.printable import clean
 from slm_registry.webhooks import Webhook
 
 _SECRET = "SLM_REGISTRY_WEBHOOK_SECRET"
@@ -85,7 +85,7 @@ def _serve(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
 
     def ready(url: str) -> None:
         value = {"url": url, "model": found.model, "version": found.version, "digest": found.digest}
-        text = f"{options.ref} ({found.version}) on {url}"
+        text = clean(f"{options.ref} ({found.version}) on {url}")
         print(json.dumps(value) if options.json else text, flush=True)
 
     serve(service, options.host, options.port, ready)
@@ -93,8 +93,8 @@ def _serve(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _watch(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
-    if not options.poll > 0 or (options.attempts is not None and options.attempts < 1):
-        raise UsageError("--poll and --attempts take numbers above 0")
+    if options.attempts is not None and options.attempts < 1:
+        raise UsageError(f"--attempts is {options.attempts}; give a number above 0")
     tell = _teller(options)
     state = _state(registry, options)
     if state is None:

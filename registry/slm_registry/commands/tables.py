@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from slm_registry.printable import clean
 from slm_registry.records import Row
 
 
@@ -16,13 +17,6 @@ def size_text(size: int) -> str:
     while number >= 1000 and (unit := next(units, "")):
         number /= 1000
     return f"{number:.1f} {unit}"
-
-
-def clean(text: str) -> str:
-    """Text on one line, without what a terminal would obey."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -109,7 +109,8 @@ def _verify_openssf(registry: Registry, options: argparse.Namespace) -> tuple[An
 
 def _sbom(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     value = registry.sbom(options.ref)
-    return value, json.dumps(value, ensure_ascii=False, indent=2)
+    # Its text is a document too: everything strange in it is escaped, not replaced.
+    return value, json.dumps(value, indent=2)
 
 
 def _forget(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
