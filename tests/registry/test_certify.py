@@ -53,8 +53,8 @@ def test_rclone_ignores_the_condition(rclone_server: str, new_bucket: NewBucket)
     # Mostly all 16 writers are told that they won; now and then rclone fails one of them instead.
     assert report.refusals[1].startswith("race: ")
     assert "versioned" not in " ".join(report.refusals)
+    # Nothing is said of what is left behind: rclone now and then brings back what sixteen writers raced for and one deleted.
     assert held(report) == NAMES[2:]
-    assert left_behind(store) == []
 
 
 def test_a_versioned_bucket_of_ceph_ignores_the_condition(ceph_server: str, new_bucket: NewBucket) -> None:
