@@ -82,7 +82,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "",
         f"{date.today().isoformat()}, {processor}, {os.cpu_count()} cores, Python {platform.python_version()}; one thread while timing; tokenizing included.",
         "Written by `make bench`; every system of a data set was built and measured in that one run, the latencies in turns of 25 texts.",
-        "Settings were picked on validation data; test data was looked at once. The difference is to the teacher, with the 95 % interval of a paired bootstrap.",
+        "Settings were picked on validation data; a run looks at test data once, for what it has built. The difference is to the teacher, with the 95 % interval of a paired bootstrap.",
         "MB is everything that a user downloads to run the model. Build seconds of everything but `tfidf` include the teacher's fine-tuning.",
         "",
     ]
