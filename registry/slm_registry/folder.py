@@ -168,8 +168,12 @@ class FolderStore:
                 yield copy
                 file.flush()
                 if copy.digest and copy.digest not in self._copies:
-                    self._copies[copy.digest] = path.rename(path.with_suffix(".copy"))
-                    made.append(copy)
+                    copied = path.rename(path.with_suffix(".copy"))
+                    # Of two files with one content, digested at one moment, one copy is enough.
+                    if self._copies.setdefault(copy.digest, copied) is copied:
+                        made.append(copy)
+                    else:
+                        copied.unlink()
 
         try:
             yield one

@@ -122,14 +122,22 @@ class MultipartUpload:
             self._client.abort_multipart_upload(**self._at, UploadId=self._id)
             raise
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") != _GONE:
-                raise
-            # Another publisher of the same bytes completed it, or the answer to our own completion got lost.
-            held = self._client.head_object(**self._at)["ContentLength"]
-            if held != self._digests.size:
+            # Another publisher of the same bytes completed it, or the answer to our own completion got lost. Some stores
+            # answer 500 to a part of an upload that ended meanwhile.
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            if (error.response.get("Error", {}).get("Code") != _GONE and status < 500) or not self._is_held():
                 raise
             return False
         return all(checked for _, checked in sent)
+
+    def _is_held(self) -> bool:
+        """Whether the whole blob stands there, by its size."""
+        from botocore.exceptions import ClientError
+
+        try:
+            return bool(self._client.head_object(**self._at)["ContentLength"] == self._digests.size)
+        except ClientError:
+            return False
 
     def _begin(self) -> None:
         """Find an upload that was broken off, or begin a new one."""

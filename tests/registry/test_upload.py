@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slm_registry import CorruptError, Registry, UnreachableError, open_store
+from slm_registry import CorruptError, Registry, RegistryError, UnreachableError, open_store
 from slm_registry.folder import FolderStore
 from slm_registry.hashing import FileDigests, digest_file
 from slm_registry.multipart import is_checked, parts_of
@@ -209,6 +209,28 @@ def test_two_publishers_of_one_large_file(bucket: S3Store, large: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(call, range(2)))
     assert b"".join(bucket.stream(key_of(digests), 0, len(DATA))) == DATA
+
+
+@pytest.mark.parametrize("code", [404, 500])
+def test_an_upload_that_another_publisher_ended(
+    bucket: S3Store, large: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the store says of the part, the blob stands; where it does not, the part's failure is one."""
+    from botocore.exceptions import ClientError
+
+    digests = digests_of(large)
+    name = "NoSuchUpload" if code == 404 else "InternalError"
+
+    def fail(**_: object) -> None:
+        raise ClientError({"Error": {"Code": name}, "ResponseMetadata": {"HTTPStatusCode": code}}, "UploadPart")
+
+    monkeypatch.setattr(bucket._client, "upload_part", fail)
+    with pytest.raises(RegistryError):
+        bucket.put_blob(key_of(digests), large, digests.digest[7:], digests)
+    bucket.put(key_of(digests), large.read_bytes())
+    assert not bucket.put_blob(key_of(digests), large, digests.digest[7:], digests), (
+        "to be read back: not known to be checked"
+    )
 
 
 def test_a_folder_is_published_in_one_pass_and_left_clean(
