@@ -1,8 +1,9 @@
 """Garbage collection: removes the blobs that nothing refers to, which publishes that never ended left behind.
 
 A blob goes only if no log entry leads to it, no lease names it, it is older than the grace period, and an earlier
-collection had marked it. The signatures over a manifest go with it. Ages are the store's own, taken from its listings; what time it is by that clock is learnt from
-an object written for it. How a collection and a publisher keep out of each other's way is told in `leases`.
+collection had marked it. The signatures over a manifest go with it. Ages are the store's own, taken from its listings;
+what time it is by that clock is learnt from an object written for it. How a collection and a publisher keep out of each
+other's way is told in `leases`.
 
 gc/candidates.json         the first mark: its own age says when it was made
 gc/sweeps/<id>.json        a collection at work, and what it may remove

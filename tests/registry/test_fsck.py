@@ -248,9 +248,10 @@ def _put_anything(store: Store, key: str) -> None:
         (store.root / key).write_bytes(b"{}")
 
 
-def test_what_is_no_plain_file_is_damage_like_any_other(setup: Setup, tmp_path: Path) -> None:
-    if not isinstance(setup.store, FolderStore):
-        pytest.skip("only folders hold links")
+@pytest.mark.parametrize("url", ["folder"], indirect=True)
+def test_what_is_no_plain_file_is_damage_like_any_other(setup: Setup) -> None:
+    """Only a folder holds links."""
+    assert isinstance(setup.store, FolderStore)
     setup.registry.pull("n")
     key, gone = blob_key(setup.files["model.onnx"]), blob_key(setup.published.digest)
     (setup.store.root / key).unlink()
@@ -291,10 +292,8 @@ def test_one_key_that_cannot_be_read_does_not_end_the_check(tmp_path: Path, bund
     assert all(item.problem.startswith("unreadable: cannot read") for item in report.damage)
 
 
+@pytest.mark.parametrize("url", ["s3"], indirect=True)
 def test_a_bucket_that_cannot_be_read_ends_the_check(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    if isinstance(setup.store, FolderStore):
-        pytest.skip("folders do not answer")
-
     def fails(*arguments: Any) -> Iterator[bytes]:
         raise UnreachableError("no answer") from ConnectionResetError()
 
