@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from pipelines.config import NAME_PATTERN, Recipe, load_params
+from pipelines.config import NAME_PATTERN, ClassificationRecipe, load_params
 from pipelines.data.profile import QUANTILES, Profile, profile
 from pipelines.errors import DataError, RecipeError
 
@@ -62,7 +62,9 @@ def new_recipe(params: Path, name: str, data: Path, task: str) -> int:
     if not data.exists():
         raise DataError(f"{data}: no such file or folder")
     seen = profile(data)
-    recipe = Recipe.model_validate(recipe_for(seen, _template(task), source_of(data, params), os.cpu_count() or 1))
+    recipe = ClassificationRecipe.model_validate(
+        recipe_for(seen, _template(task), source_of(data, params), os.cpu_count() or 1)
+    )
     write_block(params, name, recipe)
     print(summary(params, name, seen, recipe))
     return 0
@@ -141,7 +143,7 @@ def round_up(value: float, step: int) -> int:
     return math.ceil(value / step) * step
 
 
-def write_block(params: Path, name: str, recipe: Recipe) -> None:
+def write_block(params: Path, name: str, recipe: ClassificationRecipe) -> None:
     """Put a block at the end of `models`; every byte that was there stays. The file changes whole or not at all."""
     text = params.read_bytes().decode("utf-8")
     place, column = end_of_models(text)
@@ -194,7 +196,7 @@ def _scalar(value: Any) -> str:
     return line.strip()[1:-1]
 
 
-def summary(params: Path, name: str, seen: Profile, recipe: Recipe) -> str:
+def summary(params: Path, name: str, seen: Profile, recipe: ClassificationRecipe) -> str:
     """What was seen, what was chosen, what to do next."""
     longest = seen.lengths[QUANTILES.index(0.99)]
     lines = [

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from pipelines.config import Recipe, load_recipe
+from pipelines.config import SECTIONS, load_recipe
 from pipelines.environment import disable_telemetry, quiet_libraries
 from pipelines.errors import FactoryError, ResourceError
 from pipelines.stages import STAGES, Output
@@ -37,12 +37,12 @@ def stage_function(stage: str) -> Callable[..., None]:
 def options_of(function: Callable[..., None]) -> dict[str, Any]:
     """Command-line options of a stage function: name -> annotation (Path, Output or str)."""
     hints = get_type_hints(function, include_extras=True)
-    return {name: hints[name] for name in inspect.signature(function).parameters if name not in Recipe.model_fields}
+    return {name: hints[name] for name in inspect.signature(function).parameters if name not in SECTIONS}
 
 
 def sections_of(function: Callable[..., None]) -> list[str]:
     """Sections of the recipe that a stage function reads."""
-    return [name for name in inspect.signature(function).parameters if name in Recipe.model_fields]
+    return [name for name in inspect.signature(function).parameters if name in SECTIONS]
 
 
 def _parser(stage: str) -> argparse.ArgumentParser:

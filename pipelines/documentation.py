@@ -12,7 +12,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from pipelines.__main__ import sections_of, stage_function
-from pipelines.config import Params, Recipe, Section
+from pipelines.config import RECIPES, SECTIONS, Params, Section
 from pipelines.environment import ROOT
 from pipelines.stages import STAGES
 
@@ -25,13 +25,27 @@ def recipe_page() -> str:
     lines += [
         "No key has a default: every value stands in `params.yaml`. `python -m flows new` writes a complete block.",
         "",
+        f"`task.type` is one of {', '.join(f'`{task}`' for task in RECIPES)}; a key without a task in its last column stands in every recipe.",
+        "",
     ]
-    for name, field in Recipe.model_fields.items():
-        lines += [f"## `{name}`", "", str(field.description), "", "| key | type and range | meaning |", "|---|---|---|"]
-        rows = [row for section in _sections(field.annotation) for row in _rows(section, name)]
-        lines += [f"| `{key}` | {kind} | {text} |" for key, kind, text in dict.fromkeys(rows)]
+    for name in SECTIONS:
+        lines += [f"## `{name}`", "", str(next(iter(RECIPES.values())).model_fields[name].description), ""]
+        lines += ["| key | type and range | meaning | only for |", "|---|---|---|---|"]
+        lines += [f"| `{key}` | {kind} | {text} | {only} |" for (key, kind, text), only in _keys(name)]
         lines.append("")
     return "\n".join(lines)
+
+
+def _keys(section: str) -> Iterator[tuple[tuple[str, str, str], str]]:
+    """Each key of a section, whatever the task, and the tasks that have it where not all do."""
+    tasks: dict[tuple[str, str, str], list[str]] = {}
+    for task, recipe in RECIPES.items():
+        for found in dict.fromkeys(
+            row for inner in _sections(recipe.model_fields[section].annotation) for row in _rows(inner, section)
+        ):
+            tasks.setdefault(found, []).append(task)
+    for row, having in tasks.items():
+        yield row, "" if len(having) == len(RECIPES) else ", ".join(having)
 
 
 def _sections(annotation: Any) -> list[type[Section]]:
@@ -53,7 +67,7 @@ def _rows(section: type[Section], prefix: str) -> Iterator[tuple[str, str, str]]
 
 def _variant(section: type[Section]) -> str:
     """Which value of its discriminator a section stands for."""
-    for name in ("technique", "kind"):
+    for name in ("technique", "kind", "mode"):
         field = section.model_fields.get(name)
         if field is not None:
             return f" ({name}: {', '.join(map(str, get_args(field.annotation)))})"

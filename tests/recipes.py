@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from pipelines.config import Recipe
+from pipelines.config import ClassificationRecipe
 
 TRAINING: dict[str, Any] = {
     "epochs": 8,
@@ -104,6 +104,6 @@ def recipe_dict(**changes: Any) -> dict[str, Any]:
     return recipe
 
 
-def recipe(**changes: Any) -> Recipe:
+def recipe(**changes: Any) -> ClassificationRecipe:
     """The same, checked."""
-    return Recipe.model_validate(recipe_dict(**changes))
+    return ClassificationRecipe.model_validate(recipe_dict(**changes))

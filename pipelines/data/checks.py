@@ -66,6 +66,17 @@ def missing_label(rows: Rows) -> Found:
     return {i: reason for i, reason in (found | nan).items() if rows[i].split != UNLABELLED}
 
 
+def missing_target(rows: Rows) -> Found:
+    """Answers that are missing or hold only white space."""
+    return {i: "no answer" for i, row in rows.items() if row.label is None or not row.label.strip()}
+
+
+def misaligned_tags(rows: Rows) -> Found:
+    """Rows that have not one tag for each word."""
+    counts = {i: (len((row.text or "").split()), len((row.label or "").split())) for i, row in rows.items()}
+    return {i: f"{words} words, {tags} tags" for i, (words, tags) in counts.items() if words != tags}
+
+
 def forbidden_label(rows: Rows, allowed: Iterable[str]) -> Found:
     """Labels outside the recipe's complete set."""
     known = set(allowed)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from pipelines.config import Action, Checks, Data, GivenSplits, MadeSplits, Task
+from pipelines.config import (
+    Action,
+    Checks,
+    GivenSplits,
+    MadeSplits,
+    TagChecks,
+    TargetChecks,
+    Task,
+    TextChecks,
+    TextData,
+)
 from pipelines.data import checks
 from pipelines.data.checks import Found, Rows
 from pipelines.data.language import other_language
@@ -59,7 +69,7 @@ class _Work:
         self.splits[i] = split
 
 
-def examine(rows: list[Row], task: Task, data: Data) -> Examined:
+def examine(rows: list[Row], task: Task, data: TextData) -> Examined:
     """Check every row, cut the splits where the recipe asks for it, and check across splits."""
     findings = {name: Finding(name, action, {}) for name, action in actions(data.checks).items()}
     work = _Work(dict(enumerate(rows)), findings)
@@ -68,52 +78,70 @@ def examine(rows: list[Row], task: Task, data: Data) -> Examined:
     if not (isinstance(data.splits, GivenSplits) and isinstance(data.splits.validation, str)):
         _cut(work, data, task.seed)
         _check_leakage(work, data.checks)
-    work.apply("label_set", checks.unknown_label)
-    work.apply("class_count", partial(checks.small_class, min_rows=data.checks.class_count.min_rows))
+    if isinstance(data.checks, Checks):
+        work.apply("label_set", checks.unknown_label)
+        work.apply("class_count", partial(checks.small_class, min_rows=data.checks.class_count.min_rows))
     final = [row._replace(split=work.splits.get(i, row.split)) for i, row in enumerate(rows)]
     return Examined(final, list(work.findings.values()))
 
 
-def actions(settings: Checks) -> dict[str, Action | None]:
+def actions(settings: TextChecks) -> dict[str, Action | None]:
     """Every check of the recipe by name, with its action; None: turned off."""
     found: dict[str, Action | None] = {}
-    for name in Checks.model_fields:
+    for name in type(settings).model_fields:
         value = getattr(settings, name)
         found[name] = getattr(value, "action", value)
     return found
 
 
-def _check_rows(work: _Work, settings: Checks) -> None:
+def _check_rows(work: _Work, settings: TextChecks) -> None:
     """The checks that do not ask which split a row will be in."""
     work.apply("empty_text", checks.empty_text)
-    work.apply("missing_label", checks.missing_label)
+    if isinstance(settings, Checks):
+        work.apply("missing_label", checks.missing_label)
+    if isinstance(settings, TargetChecks):
+        work.apply("missing_target", checks.missing_target)
+    if isinstance(settings, TagChecks):
+        work.apply("misaligned_tags", checks.misaligned_tags)
     work.apply("long_text", partial(checks.long_text, max_chars=settings.long_text.max_chars))
     work.apply("encoding_damage", checks.encoding_damage)
     if settings.language is not None:
         asked = partial(other_language, expected=settings.language.expected, confidence=settings.language.confidence)
         work.apply("language", asked)
-    if settings.label_set.allowed is not None:
-        work.apply("label_set", partial(checks.forbidden_label, allowed=settings.label_set.allowed))
-    work.apply("conflicting_labels", checks.conflicting_labels)
+    if isinstance(settings, Checks):
+        if settings.label_set.allowed is not None:
+            work.apply("label_set", partial(checks.forbidden_label, allowed=settings.label_set.allowed))
+        work.apply("conflicting_labels", checks.conflicting_labels)
     work.apply("duplicates", checks.duplicates)
 
 
-def _check_leakage(work: _Work, settings: Checks) -> None:
+def _check_leakage(work: _Work, settings: TextChecks) -> None:
     work.apply("leakage_exact", checks.leakage_exact)
-    work.apply("leakage_near", partial(checks.leakage_near, similarity=settings.leakage_near.similarity))
+    if settings.leakage_near is not None:
+        work.apply("leakage_near", partial(checks.leakage_near, similarity=settings.leakage_near.similarity))
 
 
-def _cut(work: _Work, data: Data, seed: int) -> None:
+def _cut(work: _Work, data: TextData, seed: int) -> None:
     """Cut what the recipe wants cut, out of the rows alive: all three splits, or validation out of train."""
     whole, fractions = _fractions(data.splits)
     rows = [i for i, row in work.alive.items() if row.split == whole]
-    groups = near_groups([work.alive[i].text or "" for i in rows], data.checks.leakage_near.similarity)
-    numbered = dict(zip(rows, groups, strict=True))
-    work.apply("class_count", partial(checks.too_few_to_cut, groups=numbered, splits=len(fractions) + 1))
+    numbered = dict(zip(rows, _groups([work.alive[i].text or "" for i in rows], data.checks), strict=True))
+    labelled = isinstance(data.checks, Checks)
+    if labelled:
+        work.apply("class_count", partial(checks.too_few_to_cut, groups=numbered, splits=len(fractions) + 1))
     left = [i for i in rows if i in work.alive]
-    texts, labels = ([work.alive[i].text or "" for i in left], [work.alive[i].label or "" for i in left])
+    texts = [work.alive[i].text or "" for i in left]
+    # What is no label has no share to keep: every row is of one class then.
+    labels = [(work.alive[i].label or "") if labelled else "" for i in left]
     for i, split in zip(left, cut(texts, labels, [numbered[i] for i in left], fractions, seed), strict=True):
         work.place(i, split)
+
+
+def _groups(texts: list[str], settings: TextChecks) -> Sequence[int]:
+    """Texts that must share a split bear one number."""
+    if settings.leakage_near is None:
+        return range(len(texts))
+    return near_groups(texts, settings.leakage_near.similarity)
 
 
 def _fractions(splits: GivenSplits | MadeSplits) -> tuple[str, dict[str, float]]:
@@ -125,9 +153,12 @@ def _fractions(splits: GivenSplits | MadeSplits) -> tuple[str, dict[str, float]]
     return "train", {"validation": splits.validation}
 
 
-def remaining_problems(rows: list[Row], settings: Checks) -> list[str]:
+def remaining_problems(rows: list[Row], settings: TextChecks) -> list[str]:
     """Why the rows that are left make no data set; empty where they do."""
-    problems = []
+    problems: list[str] = []
+    if not isinstance(settings, Checks):
+        held = {row.split for row in rows}
+        return [f"{split}: no rows are left; give more rows" for split in SPLITS if split not in held]
     known = {row.label for row in rows if row.split == "train"}
     for split in SPLITS:
         labels = {row.label for row in rows if row.split == split}

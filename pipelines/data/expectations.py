@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import Data
+from pipelines.config import Checks, TextData
 from pipelines.data.examining import Examined
 from pipelines.data.offline import make_offline
 from pipelines.data.rows import SPLITS, UNLABELLED, Row, described, shortened
@@ -37,7 +37,7 @@ class _Page:
     expectations: list[Any]
 
 
-def audit(examined: Examined, data: Data, docs: Path) -> list[Verdict]:
+def audit(examined: Examined, data: TextData, docs: Path) -> list[Verdict]:
     """Assert every check and the shape of what is left, and write Data Docs that open without a network."""
     labelled = [i for i, row in enumerate(examined.rows) if row.split != UNLABELLED]
     unlabelled = [i for i, row in enumerate(examined.rows) if row.split == UNLABELLED]
@@ -83,24 +83,28 @@ def _cell(row: Row, reason: str | None) -> str:
     return OK if reason is None else escape(described(row, reason), quote=False)
 
 
-def _page_clean(name: str, rows: Sequence[Row], data: Data) -> _Page:
+def _page_clean(name: str, rows: Sequence[Row], data: TextData) -> _Page:
     """The contract of the clean set, in built-in expectations alone."""
     import pandas as pd
     from great_expectations import expectations as gxe
 
-    frame = pd.DataFrame({field: [getattr(row, field) for row in rows] for field in ("split", "text", "label")})
-    labels = sorted({row.label or "" for row in rows if row.split == "train"})
-    allowed = data.checks.label_set.allowed if data.checks.label_set.allowed is not None else labels
+    fields = ("split", "text") if data.second_column is None else ("split", "text", "label")
+    frame = pd.DataFrame({field: [getattr(row, field) for row in rows] for field in fields})
     expected = [
         gxe.ExpectTableColumnsToMatchSet(column_set=list(frame.columns)),
         gxe.ExpectColumnDistinctValuesToEqualSet(column="split", value_set=list(SPLITS)),
         gxe.ExpectColumnValuesToNotBeNull(column="text"),
         gxe.ExpectColumnValueLengthsToBeBetween(column="text", min_value=1, max_value=data.checks.long_text.max_chars),
-        gxe.ExpectColumnValuesToNotBeNull(column="label"),
-        gxe.ExpectColumnValuesToBeInSet(column="label", value_set=[label for label in labels if label in set(allowed)]),
-        gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2),
-        gxe.ExpectCompoundColumnsToBeUnique(column_list=["split", "text", "label"]),
+        gxe.ExpectCompoundColumnsToBeUnique(column_list=list(frame.columns)),
     ]
+    if "label" in frame:
+        expected.append(gxe.ExpectColumnValuesToNotBeNull(column="label"))
+    if isinstance(data.checks, Checks):
+        labels = sorted({row.label or "" for row in rows if row.split == "train"})
+        allowed = set(labels if data.checks.label_set.allowed is None else data.checks.label_set.allowed)
+        known = [label for label in labels if label in allowed]
+        expected.append(gxe.ExpectColumnValuesToBeInSet(column="label", value_set=known))
+        expected.append(gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2))
     return _Page(name, frame, expected)
 
 

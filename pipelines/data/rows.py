@@ -13,7 +13,10 @@ UNCUT = "uncut"
 
 
 class Row(NamedTuple):
-    """One row as it stands in its source; nothing is coerced, None is a missing cell."""
+    """One row as it stands in its source; nothing is coerced, None is a missing cell.
+
+    `label` is what the model is to answer: a label, another text, or a tag a word; None where the task wants none.
+    """
 
     split: str
     file: str

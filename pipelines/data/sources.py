@@ -11,15 +11,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipelines.config import Data, GivenSplits
+from pipelines.config import GivenSplits, TaggedData, TextData
 from pipelines.data.reading import read_bytes, read_columns, read_lines
 from pipelines.data.rows import UNCUT, UNLABELLED, Row
+from pipelines.data.tagging import joined
 from pipelines.errors import DataError, ResourceError, TransientError
 
 #: Seconds without a byte after which a remote source counts as silent.
@@ -48,7 +50,7 @@ class SourceFile:
     rows: int
 
 
-def read_source(source: str, data: Data) -> tuple[list[Row], list[SourceFile]]:
+def read_source(source: str, data: TextData) -> tuple[list[Row], list[SourceFile]]:
     """Every row of a recipe's source, and a record of each file read.
 
     Raises DataError where a file is absent, forbidden or malformed, TransientError where a remote did not answer.
@@ -60,22 +62,27 @@ def read_source(source: str, data: Data) -> tuple[list[Row], list[SourceFile]]:
             location = source if name is None else join(source, name)
             path = local_copy(location, Path(folder) / split)
             shown = name or Path(urlsplit(location).path).name
-            columns = [data.text_column] if split == UNLABELLED else [data.text_column, data.label_column]
-            read = _read(path, location, columns, split)
-            rows += [Row(split, shown, line, cells[0], cells[1] if len(cells) == 2 else None) for line, cells in read]
+            second = [] if split == UNLABELLED or data.second_column is None else [data.second_column]
+            read = _read(path, location, [data.text_column, *second])
+            spaced = partial(joined, location=location) if isinstance(data, TaggedData) else _as_is
+            rows += [Row(split, shown, line, *spaced([*cells, None][:2], line)) for line, cells in read]
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             files.append(SourceFile(split, shown, digest, path.stat().st_size, len(read)))
     return rows, files
 
 
-def _read(path: Path, location: str, columns: Sequence[str], split: str) -> list[Any]:
-    if split == UNLABELLED and path.suffix.lower() == ".txt":
+def _as_is(cells: list[str | None], _line: int) -> list[str | None]:
+    return cells
+
+
+def _read(path: Path, location: str, columns: Sequence[str]) -> list[Any]:
+    if len(columns) == 1 and path.suffix.lower() == ".txt":
         return read_lines(path, location)
     return read_columns(path, location, columns)
 
 
-def _files(data: Data) -> list[tuple[str, str | None]]:
+def _files(data: TextData) -> list[tuple[str, str | None]]:
     """Split -> file in the source folder (None: the source is the file)."""
     splits = data.splits
     if isinstance(splits, GivenSplits):
@@ -84,7 +91,7 @@ def _files(data: Data) -> list[tuple[str, str | None]]:
             named.insert(1, ("validation", splits.validation))
     else:
         named = [(UNCUT, splits.file)]
-    return [*named, (UNLABELLED, data.unlabelled)] if data.unlabelled is not None else named
+    return [*named, (UNLABELLED, data.unlabelled_file)] if data.unlabelled_file is not None else named
 
 
 def join(source: str, name: str) -> str:

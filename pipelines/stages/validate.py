@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from pipelines.config import Data, Task
+from pipelines.config import Task, TextData
 from pipelines.data.clean import write_clean
 from pipelines.data.examining import examine, remaining_problems
 from pipelines.data.expectations import audit
@@ -14,7 +14,7 @@ from pipelines.errors import DataError
 from pipelines.stages import Output
 
 
-def validate(source: str, clean: Output, report: Output, task: Task, data: Data) -> None:
+def validate(source: str, clean: Output, report: Output, task: Task, data: TextData) -> None:
     """Read the source, check every row, cut the splits, write the clean set and a report.
 
     Raises DataError where the source is unreadable or a check set to `fail` finds something; the report of such a run
@@ -37,5 +37,5 @@ def validate(source: str, clean: Output, report: Output, task: Task, data: Data)
         raise DataError(
             f"{source}: rows that passed every check still break the contract of the clean set: {', '.join(broken)}"
         )
-    write_clean(clean, examined.clean, files, data.unlabelled is not None)
+    write_clean(clean, examined.clean, files, data)
     print(summary_line(examined))

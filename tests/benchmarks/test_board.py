@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import chain
 from benchmarks.__main__ import main
-from pipelines.config import Recipe
+from pipelines.config import ClassificationRecipe
 from pipelines.environment import ROOT
 from tests.tiny import tiny_rows, write_csv
 
@@ -55,7 +55,7 @@ def test_the_table_and_the_picture_show_all_of_them(board: Path) -> None:
 
 
 def test_the_boards_recipes_are_valid() -> None:
-    assert Recipe.model_validate(chain.recipe_for("anything", ROOT)).task.type == "text-classification"
+    assert ClassificationRecipe.model_validate(chain.recipe_for("anything", ROOT)).task.type == "text-classification"
 
 
 def test_a_folder_without_test_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

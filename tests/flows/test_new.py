@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from flows import new
-from pipelines.config import Recipe, load_params, load_recipe
+from pipelines.config import ClassificationRecipe, load_params, load_recipe
 from pipelines.data.profile import Profile
 from pipelines.errors import RecipeError
 from tests.flows.toy import REPOSITORY, Toy, make_toy
@@ -74,9 +74,9 @@ def seen(**changes: Any) -> Profile:
     return Profile(**(values | changes))
 
 
-def fitted(profile: Profile) -> Recipe:
+def fitted(profile: Profile) -> ClassificationRecipe:
     template = yaml.safe_load((new.TEMPLATES / "text-classification.yaml").read_text())
-    return Recipe.model_validate(new.recipe_for(profile, template, "data/x.csv", 8))
+    return ClassificationRecipe.model_validate(new.recipe_for(profile, template, "data/x.csv", 8))
 
 
 def test_the_recipe_fits_the_file(params: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pipelines.data.clean import load_clean, write_clean
 from pipelines.data.rows import Row
 from pipelines.errors import DataError
+from tests.recipes import recipe
 
 ROWS = [
     Row("train", "f", 2, "one", "b"),
@@ -21,7 +22,7 @@ ROWS = [
 
 @pytest.fixture
 def folder(tmp_path):
-    write_clean(tmp_path / "data", ROWS, [], unlabelled=True)
+    write_clean(tmp_path / "data", ROWS, [], recipe(data__unlabelled="more.txt", data__splits__file="rows.csv").data)
     return tmp_path / "data"
 
 
@@ -41,22 +42,29 @@ def test_round_trip(folder):
 
 
 def test_same_rows_same_bytes_and_another_row_another_digest(folder, tmp_path):
-    write_clean(tmp_path / "again", ROWS, [], unlabelled=True)
+    write_clean(tmp_path / "again", ROWS, [], recipe(data__unlabelled="more.txt", data__splits__file="rows.csv").data)
     for path in folder.iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
     assert load_clean(folder).digest == load_clean(tmp_path / "again").digest
     relabelled = [row._replace(label="c") if row.label == "b" else row for row in ROWS]
-    write_clean(tmp_path / "relabelled", relabelled, [], unlabelled=True)
+    write_clean(
+        tmp_path / "relabelled", relabelled, [], recipe(data__unlabelled="more.txt", data__splits__file="rows.csv").data
+    )
     assert [path.stat().st_size for path in sorted((tmp_path / "relabelled").iterdir())] == [
         path.stat().st_size for path in sorted(folder.iterdir())
     ]
     assert load_clean(folder).digest != load_clean(tmp_path / "relabelled").digest
-    write_clean(tmp_path / "other", [*ROWS, Row("train", "f", 6, "six", "a")], [], unlabelled=True)
+    write_clean(
+        tmp_path / "other",
+        [*ROWS, Row("train", "f", 6, "six", "a")],
+        [],
+        recipe(data__unlabelled="more.txt", data__splits__file="rows.csv").data,
+    )
     assert load_clean(folder).digest != load_clean(tmp_path / "other").digest
 
 
 def test_no_unlabelled_file_unless_the_recipe_names_one(tmp_path):
-    write_clean(tmp_path / "data", ROWS[:4], [], unlabelled=False)
+    write_clean(tmp_path / "data", ROWS[:4], [], recipe().data)
     assert not (tmp_path / "data" / "unlabelled.parquet").exists()
     assert load_clean(tmp_path / "data").unlabelled == []
 

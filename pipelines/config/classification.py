@@ -1,0 +1,236 @@
+"""A recipe's sections for text classifiers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.config.base import NoTechnique, Section, Weight
+from pipelines.config.data import Data
+from pipelines.config.task import Task
+from pipelines.config.training import Training
+
+
+class Losses(Section):
+    """Weights of the distillation losses; zero turns one off."""
+
+    kl: Weight = Field(description="Forward KL of softened probabilities (Hinton et al. 2015).")
+    reverse_kl: Weight = Field(description="Reverse KL (mode seeking; Gu et al. 2024).")
+    cross_entropy: Weight = Field(description="Cross-entropy with the true label; unlabelled text has none.")
+    hidden_mse: Weight = Field(description="Mean squared error of hidden states of matched layers (Jiao et al. 2020).")
+    hidden_cosine: Weight = Field(description="One minus cosine of hidden states of matched layers (Sanh et al. 2019).")
+    relation: Weight = Field(
+        description="MiniLM relations of queries, keys and values of the last layer (Wang et al. 2021)."
+    )
+    temperature: float = Field(gt=0, le=100, description="Softens both sides of the KL losses.")
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Losses:
+        if self.kl + self.reverse_kl + self.cross_entropy <= 0:
+            raise ValueError(
+                "at least one of kl, reverse_kl and cross_entropy must be above 0: nothing else reaches the classifier"
+            )
+        return self
+
+    @property
+    def wants_hidden(self) -> bool:
+        """Whether hidden states of the teacher are read."""
+        return self.hidden_mse + self.hidden_cosine > 0
+
+
+class Teach(Section):
+    """The teacher: where it comes from, and its fine-tuning."""
+
+    source: str = Field(
+        min_length=1,
+        description="`package:NAME/FOLDER` of an installed package, `hub:ORG/NAME@REVISION`, or a local folder.",
+    )
+    sha256: str = Field(
+        pattern="^[0-9a-f]{64}$", description="Digest of the source's model.safetensors; anything else is refused."
+    )
+    mode: Literal["finetune", "ready"] = Field(
+        description="`finetune` on the task, or `ready`: the source already is a classifier of these labels."
+    )
+    label_smoothing: float = Field(ge=0, lt=1, description="Smoothing of the true labels while fine-tuning.")
+    training: Training = Field(description="Fine-tuning; read in mode `finetune` only.")
+
+
+class Label(Section):
+    """What the teacher's one pass over the training text stores."""
+
+    batch_size: int = Field(ge=1, le=4096, description="Texts a forward pass.")
+    hidden_layers: list[Annotated[int, Field(ge=0)]] = Field(
+        description="Teacher layers (0 is the first) whose output is stored, float16, a vector a token."
+    )
+    synthetic_copies: int = Field(
+        ge=0,
+        le=100,
+        description="Synthetic variations of each training text that the teacher labels too (cut-mix, dropped words, typos); 0 makes none.",
+    )
+    relations: bool = Field(
+        description="Store queries, keys and values of the teacher's last layer, for the relation loss."
+    )
+
+
+class StudentLayers(Section):
+    """A student cut from the teacher."""
+
+    kind: Literal["layers"] = Field(description="Copies of chosen teacher layers, with its embeddings and head.")
+    layers: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="Teacher layers to keep, in order.")
+
+
+class StudentPretrained(Section):
+    """A smaller pretrained model with the teacher's vocabulary or its own."""
+
+    kind: Literal["pretrained"] = Field(description="A smaller pretrained model.")
+    source: str = Field(min_length=1, description="As teach.source.")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="As teach.sha256.")
+
+
+class StudentRandom(Section):
+    """A fresh student of the teacher's architecture, the control that shows what the teacher's weights are worth."""
+
+    kind: Literal["random"] = Field(description="Fresh weights, teacher's architecture and tokenizer.")
+    num_hidden_layers: int = Field(ge=1, description="Layers of the fresh student.")
+
+
+class Distill(Section):
+    """The student and how it learns from the stored signals."""
+
+    student: StudentLayers | StudentPretrained | StudentRandom = Field(
+        discriminator="kind", description="Where the student's weights come from."
+    )
+    losses: Losses = Field(description="What the student minimises.")
+    training: Training = Field(description="The loop's settings.")
+
+
+class Vocabulary(Section):
+    """Which tokens stay. Special tokens, single characters and byte fallbacks always do."""
+
+    min_count: int = Field(ge=1, description="Tokens seen at least this often in training and unlabelled text stay.")
+    keep_first: int = Field(
+        ge=0,
+        description="Tokens with a lower id stay whatever their count: pretrained vocabularies put frequent tokens first.",
+    )
+
+
+class StructuredPruning(Section):
+    """Iterative structured pruning with recovery against the stored signals."""
+
+    technique: Literal["structured"] = Field(description="Remove whole units: tokens, layers, FFN columns, heads.")
+    importance: Literal["taylor", "activation"] = Field(
+        description="Taylor: |gradient x activation| on training text; activation: mean |activation|."
+    )
+    calibration_rows: int = Field(ge=1, description="Training texts over which importance is measured.")
+    steps: int = Field(ge=1, le=20, description="Cuts on the way to the target; each is followed by a recovery.")
+    num_hidden_layers: int | None = Field(ge=1, description="Layers to keep; null keeps all.")
+    intermediate_size: int | None = Field(ge=1, description="FFN width to keep in every layer; null keeps it.")
+    num_attention_heads: int | None = Field(ge=1, description="Heads to keep in every layer; null keeps all.")
+    vocabulary: Vocabulary | None = Field(description="Which tokens leave the vocabulary; null keeps all.")
+    losses: Losses = Field(description="What recovery minimises.")
+    step_epochs: int = Field(
+        ge=1, description="Epochs of recovery after each cut but the last; the last has recovery.epochs."
+    )
+    recovery: Training = Field(description="The loop's settings in recovery.")
+
+
+class Export(Section):
+    """The ONNX export that every quantization starts from."""
+
+    parity: float = Field(
+        gt=0,
+        le=0.1,
+        description="Largest allowed difference of logits, exported fp32 against torch, padded and unpadded.",
+    )
+    calibrate: bool = Field(
+        description="Scale the logits by a temperature fitted on validation (Guo et al. 2017), folded into the head: no cost, no label changes."
+    )
+
+
+class NoQuantization(Export):
+    """float32 ONNX."""
+
+    technique: Literal["none"] = Field(description="Export only.")
+
+
+class DynamicInt8(Export):
+    """Weights int8, activations quantized at run time."""
+
+    technique: Literal["dynamic_int8"] = Field(description="int8 weights, scales of activations found at run time.")
+    per_channel: bool = Field(description="A scale for each output column instead of each matrix.")
+
+
+class StaticInt8(Export):
+    """Weights and activations int8 with scales fixed on calibration text."""
+
+    technique: Literal["static_int8"] = Field(description="int8 weights and activations, scales fixed beforehand.")
+    per_channel: bool = Field(description="A scale for each output column instead of each matrix.")
+    calibration_rows: int = Field(ge=1, description="Training texts that fix the scales.")
+
+
+class Evaluate(Section):
+    """How teacher and exported model are measured, side by side."""
+
+    threads: int = Field(ge=1, le=64, description="Threads of both sides while timing.")
+    latency_rounds: int = Field(ge=10, description="Timed single texts a side, in alternating order.")
+    throughput_seconds: float = Field(gt=0, le=600, description="Seconds of batch-32 work a side.")
+    bootstrap_samples: int = Field(ge=100, description="Resamples of the paired bootstrap.")
+    calibration_bins: int = Field(ge=2, le=100, description="Bins of the expected calibration error.")
+
+
+class Gate(Section):
+    """What the finished model must hold before anything is published."""
+
+    max_accuracy_loss: float = Field(
+        gt=0, le=100, description="Non-inferiority margin in points: the 95 % bound of the paired loss must stay below."
+    )
+    max_bytes: int = Field(ge=1, description="Largest download in bytes.")
+    min_size_ratio: float = Field(gt=0, description="Teacher's bytes over the model's.")
+    min_latency_ratio: float = Field(gt=0, description="Teacher's p50 (torch eager, batch 1) over the model's.")
+    max_calibration_error: float = Field(gt=0, le=1, description="Largest expected calibration error.")
+
+
+class ClassificationRecipe(Section):
+    """A text classifier: one label a text."""
+
+    task: Task = Field(description="What the model is for, and what every stage shares.")
+    data: Data = Field(description="Where the rows come from and what they must satisfy.")
+    teach: Teach = Field(description="The teacher.")
+    label: Label = Field(description="The signals that the teacher leaves.")
+    distill: Distill = Field(description="The student.")
+    prune: NoTechnique | StructuredPruning = Field(discriminator="technique", description="Structured pruning.")
+    quantize: NoQuantization | DynamicInt8 | StaticInt8 = Field(
+        discriminator="technique", description="Export and quantization."
+    )
+    evaluate: Evaluate = Field(description="How the result is measured.")
+    gate: Gate = Field(description="What the result must hold.")
+
+    @model_validator(mode="after")
+    def _signals_are_stored(self) -> ClassificationRecipe:
+        users = [("distill", self.distill.losses)]
+        if isinstance(self.prune, StructuredPruning):
+            users.append(("prune", self.prune.losses))
+        for stage, losses in users:
+            if losses.wants_hidden and not self.label.hidden_layers:
+                raise ValueError(
+                    f"{stage}.losses reads hidden states, but label.hidden_layers is empty: name the layers to store, or set the weights to 0"
+                )
+            if losses.relation > 0 and not self.label.relations:
+                raise ValueError(
+                    f"{stage}.losses.relation is {losses.relation}, but label.relations is false: set it to true, or the weight to 0"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _layers_agree(self) -> ClassificationRecipe:
+        student = self.distill.student
+        if (
+            self.distill.losses.wants_hidden
+            and isinstance(student, StudentLayers)
+            and not set(student.layers) & set(self.label.hidden_layers)
+        ):
+            raise ValueError(
+                f"distill.losses reads hidden states, but label.hidden_layers {self.label.hidden_layers} holds none of distill.student.layers {student.layers}"
+            )
+        return self

@@ -1,0 +1,312 @@
+"""A recipe's sections for models that answer token by token: causal, text-to-text, token classification."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipelines.config.base import NAME_PATTERN, NoTechnique, Section, Weight
+from pipelines.config.classification import StudentLayers, Vocabulary
+from pipelines.config.data import TaggedData, TargetData, TextData
+from pipelines.config.task import Task, TextToTextTask
+from pipelines.config.training import Training
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Size = int | float | bool | str | None
+Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"]
+
+
+class TrustedCode(Section):
+    """Permission to run a checkpoint's own code: these files with these digests, and nothing else."""
+
+    files: dict[str, Sha256] = Field(
+        min_length=1, description="Each Python file of the checkpoint's folder with its sha256."
+    )
+
+    @field_validator("files")
+    @classmethod
+    def _plain_names(cls, files: dict[str, str]) -> dict[str, str]:
+        for name in files:
+            if PurePosixPath(name).name != name or not name.endswith(".py"):
+                raise ValueError(f"{name!r}: give the names of Python files of the checkpoint's folder")
+        return files
+
+
+class FreshTokenizer(Section):
+    """A tokenizer trained on the training text."""
+
+    kind: Literal["byte_bpe", "unigram"] = Field(
+        description="byte_bpe: GPT-2's kind, loses no character; unigram: T5's kind."
+    )
+    vocab_size: int = Field(ge=260, le=1 << 18, description="Tokens at most.")
+
+
+class FreshTeacher(Section):
+    """A teacher trained from fresh weights, for domains of which no checkpoint knows enough."""
+
+    mode: Literal["scratch"] = Field(description="Fresh weights and a tokenizer of the domain's own.")
+    architecture: str = Field(pattern=f"^{NAME_PATTERN}$", description="transformers' name of it: llama, gpt2, t5 ...")
+    sizes: dict[str, Size] = Field(
+        description="Keys of the architecture's config; those of the vocabulary are filled in."
+    )
+    tokenizer: FreshTokenizer = Field(description="The tokenizer, trained on the training text.")
+    training: Training = Field(description="The loop's settings.")
+
+
+class TunedTeacher(Section):
+    """A pretrained model that learns the task."""
+
+    mode: Literal["finetune"] = Field(description="Fine-tune a pretrained model.")
+    source: str = Field(
+        min_length=1,
+        description="`package:NAME/FOLDER` of an installed package, `hub:ORG/NAME@REVISION`, or a local folder.",
+    )
+    sha256: Sha256 = Field(description="Digest of the source's model.safetensors; anything else is refused.")
+    trust_remote_code: TrustedCode | None = Field(
+        description="The checkpoint's own code that may run; null: none may, and a checkpoint that needs some is refused."
+    )
+    training: Training = Field(description="The loop's settings.")
+
+
+class ReadyTeacher(Section):
+    """A model that is taken as it is."""
+
+    mode: Literal["ready"] = Field(description="Take the model as it is.")
+    source: str = Field(min_length=1, description="As for `finetune`.")
+    sha256: Sha256 = Field(description="As for `finetune`.")
+    trust_remote_code: TrustedCode | None = Field(description="As for `finetune`.")
+
+
+Teacher = FreshTeacher | TunedTeacher | ReadyTeacher
+
+
+class TopKSignals(Section):
+    """The teacher's likeliest classes at each prediction."""
+
+    kind: Literal["top_k"] = Field(description="The k likeliest, and the mass of the rest.")
+    k: int = Field(ge=1, le=255, description="Classes stored a prediction; more than there are is all of them.")
+
+
+class SampledSignals(Section):
+    """Draws from the teacher's distribution at each prediction."""
+
+    kind: Literal["sampled"] = Field(
+        description="Draws: an unbiased estimate of the whole distribution's cross-entropy."
+    )
+    k: int = Field(ge=1, le=255, description="Draws a prediction.")
+
+
+class TeacherTexts(Section):
+    """Texts that the teacher writes for the student to learn from (sequence-level distillation; Kim & Rush 2016)."""
+
+    rows: int = Field(ge=1, description="Training rows that it continues or answers.")
+    prompt_tokens: int = Field(ge=1, description="Tokens of a row that it is given (text-generation).")
+    max_new_tokens: int = Field(ge=1, description="Tokens that it writes at most.")
+    temperature: float = Field(ge=0, le=10, description="0: the likeliest token each time.")
+    replace: bool = Field(description="true: they stand in for the training rows; false: the student learns from both.")
+
+
+class TokenLabel(Section):
+    """What the teacher's one pass over the training text stores."""
+
+    batch_size: int = Field(ge=1, le=4096, description="Examples a forward pass.")
+    signals: TopKSignals | SampledSignals = Field(discriminator="kind", description="What is stored a prediction.")
+    texts: TeacherTexts | None = Field(description="Texts that the teacher writes; null: none.")
+
+
+class FreshStudent(Section):
+    """A student of fresh weights: the teacher's architecture and tokenizer, other sizes."""
+
+    kind: Literal["random"] = Field(description="Fresh weights, the teacher's architecture and tokenizer.")
+    sizes: dict[str, Size] = Field(description="Keys of the config that differ from the teacher's.")
+
+
+class OtherStudent(Section):
+    """A smaller pretrained model."""
+
+    kind: Literal["pretrained"] = Field(description="A smaller pretrained model.")
+    source: str = Field(min_length=1, description="As teach.source.")
+    sha256: Sha256 = Field(description="As teach.sha256.")
+    trust_remote_code: TrustedCode | None = Field(description="As teach.trust_remote_code.")
+
+
+class TokenLosses(Section):
+    """What a student minimises a prediction: weight x divergence from the teacher + cross-entropy with the true class."""
+
+    divergence: Divergence = Field(
+        description="Forward or reverse KL, generalized JSD (Agarwal et al. 2024), skew KL either way (Ko et al. 2024)."
+    )
+    weight: Weight = Field(description="Weight of the divergence.")
+    mixture: float = Field(gt=0, lt=1, description="JSD's beta; the skew divergences' alpha. The KLs do not read it.")
+    temperature: float = Field(gt=0, le=100, description="Softens both sides of the divergence.")
+    cross_entropy: Weight = Field(description="Weight of the cross-entropy with the true class.")
+    chunk_rows: int = Field(
+        ge=1, description="Predictions whose logits are in memory at once; the backward pass computes them again."
+    )
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> TokenLosses:
+        if self.weight + self.cross_entropy <= 0:
+            raise ValueError("weight and cross_entropy are both 0: the student would learn nothing")
+        return self
+
+
+class OnPolicy(Section):
+    """Batches of texts that the student writes and the teacher scores (Agarwal et al. 2024)."""
+
+    share: float = Field(gt=0, le=1, description="Share of the batches.")
+    prompt_tokens: int = Field(
+        ge=1, description="Tokens of a training row that the student is given (text-generation)."
+    )
+    max_new_tokens: int = Field(ge=1, description="Tokens that it writes.")
+    temperature: float = Field(gt=0, le=10, description="Of its sampling.")
+
+
+class TokenDistill(Section):
+    """The student and how it learns."""
+
+    student: StudentLayers | FreshStudent | OtherStudent = Field(
+        discriminator="kind", description="Where the student's weights come from."
+    )
+    losses: TokenLosses = Field(description="What the student minimises.")
+    on_policy: OnPolicy | None = Field(description="Learning from its own texts; null: from the stored signals alone.")
+    control: bool = Field(
+        description="Train the same student on the data alone too, without a teacher, and report it beside the distilled one."
+    )
+    training: Training = Field(description="The loop's settings.")
+
+
+class ShapePruning(Section):
+    """Structured pruning of whatever widths the architecture's config can express, with recovery on the signals."""
+
+    technique: Literal["structured"] = Field(description="Remove whole units: tokens, layers, columns, heads, experts.")
+    importance: Literal["taylor", "magnitude"] = Field(
+        description="taylor: |weight x gradient| of a unit on training text; magnitude: |weight|."
+    )
+    calibration_rows: int = Field(ge=1, description="Examples over which importance is measured.")
+    steps: int = Field(ge=1, le=20, description="Cuts on the way to the target; each is followed by a recovery.")
+    num_hidden_layers: int | None = Field(ge=1, description="Layers to keep; null keeps all.")
+    intermediate_size: int | None = Field(ge=1, description="FFN width to keep in every layer; null keeps it.")
+    num_attention_heads: int | None = Field(ge=1, description="Heads to keep in every layer; null keeps all.")
+    hidden_size: int | None = Field(ge=1, description="Residual width to keep; null keeps it.")
+    num_experts: int | None = Field(ge=1, description="Experts to keep in every layer; null keeps all.")
+    vocabulary: Vocabulary | None = Field(description="Which tokens leave the vocabulary; null keeps all.")
+    losses: TokenLosses = Field(description="What recovery minimises.")
+    step_epochs: int = Field(
+        ge=1, description="Epochs of recovery after each cut but the last; the last has recovery.epochs."
+    )
+    recovery: Training = Field(description="The loop's settings in recovery.")
+
+
+class ExactExport(Section):
+    """The ONNX export that every quantization starts from."""
+
+    parity: float = Field(
+        gt=0,
+        le=0.1,
+        description="Largest allowed difference of logits, exported fp32 against torch, padded and unpadded; greedy tokens must be the same.",
+    )
+
+
+class FloatTokens(ExactExport):
+    """float32 ONNX."""
+
+    technique: Literal["none"] = Field(description="Export only.")
+
+
+class Int8Tokens(ExactExport):
+    """Weights int8, activations quantized at run time."""
+
+    technique: Literal["dynamic_int8"] = Field(description="int8 weights, scales of activations found at run time.")
+    per_channel: bool = Field(description="A scale for each output column instead of each matrix.")
+
+
+class Int4Tokens(ExactExport):
+    """Weights of 4 bits in blocks, activations float."""
+
+    technique: Literal["int4"] = Field(description="4-bit weights (MatMulNBits); every matrix must convert.")
+    block_size: Literal[16, 32, 64, 128] = Field(description="Weights that share a scale.")
+    symmetric: bool = Field(description="Without zero points.")
+    rounding: Literal["nearest", "gptq"] = Field(
+        description="nearest; or GPTQ (Frantar et al. 2023): each column's error is made good by the next ones."
+    )
+    calibration_rows: int = Field(ge=1, description="Examples that GPTQ reads.")
+
+
+class TokenEvaluate(Section):
+    """How teacher and exported model are measured, side by side."""
+
+    threads: int = Field(ge=1, le=64, description="Threads of both sides while timing.")
+    rows: int = Field(ge=1, description="Test rows that are answered or continued; all are scored.")
+    prompt_tokens: int = Field(ge=1, description="Tokens of a row that a continuation starts from (text-generation).")
+    new_tokens: int = Field(ge=1, description="Tokens written a row, and timed.")
+    latency_rounds: int = Field(ge=3, description="Timed generations a side, in alternating order.")
+    bootstrap_samples: int = Field(ge=100, description="Resamples of the paired bootstrap.")
+
+
+class MetricBound(Section):
+    """A bound on one number of metrics.json."""
+
+    metric: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", description="Its path: `model.bits_per_byte`.")
+    at_most: float | None = Field(description="Largest value allowed; null: none.")
+    at_least: float | None = Field(description="Smallest value allowed; null: none.")
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> MetricBound:
+        if self.at_most is None and self.at_least is None:
+            raise ValueError(f"{self.metric}: at_most and at_least are both null: nothing is bounded")
+        return self
+
+
+class MetricGate(Section):
+    """What the finished model must hold before anything is published."""
+
+    bounds: list[MetricBound] = Field(min_length=1, description="Each must hold.")
+
+
+class SequenceRecipe(Section):
+    """A causal language model."""
+
+    task: Task = Field(description="What the model is for, and what every stage shares.")
+    data: TextData = Field(description="Where the rows come from and what they must satisfy.")
+    teach: FreshTeacher | TunedTeacher | ReadyTeacher = Field(discriminator="mode", description="The teacher.")
+    label: TokenLabel = Field(description="The signals that the teacher leaves.")
+    distill: TokenDistill = Field(description="The student.")
+    prune: NoTechnique | ShapePruning = Field(discriminator="technique", description="Structured pruning.")
+    quantize: FloatTokens | Int8Tokens | Int4Tokens = Field(
+        discriminator="technique", description="Export and quantization."
+    )
+    evaluate: TokenEvaluate = Field(description="How the result is measured.")
+    gate: MetricGate = Field(description="What the result must hold.")
+
+    @model_validator(mode="after")
+    def _draws_serve_forward_kl(self) -> SequenceRecipe:
+        users = [("distill", self.distill.losses)]
+        if isinstance(self.prune, ShapePruning):
+            users.append(("prune", self.prune.losses))
+        for stage, losses in users:
+            if (
+                isinstance(self.label.signals, SampledSignals)
+                and losses.weight > 0
+                and losses.divergence != "forward_kl"
+            ):
+                raise ValueError(
+                    f"{stage}.losses.divergence is {losses.divergence}, but draws (label.signals.kind: sampled) serve "
+                    "forward_kl alone; store top_k, or use forward_kl"
+                )
+        return self
+
+
+class TextToTextRecipe(SequenceRecipe):
+    """An encoder-decoder that answers a text with a text."""
+
+    task: TextToTextTask = Field(description="What the model is for, and what every stage shares.")
+    data: TargetData = Field(description="Where the rows come from and what they must satisfy.")
+
+
+class TokenClassificationRecipe(SequenceRecipe):
+    """An encoder that tags words."""
+
+    data: TaggedData = Field(description="Where the rows come from and what they must satisfy.")
