@@ -8,7 +8,6 @@ train and export, and stand as zero rows and columns in the saved folder: the sa
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelines.bundle import LINEAGE, Bundle, read_json, read_lineage, require_files, write_json
+from pipelines.bundle import LINEAGE, Bundle, read_json, read_lineage, require_files
 from pipelines.config import StudentLayers, StudentPretrained, StudentRandom
 from pipelines.errors import ModelError
 from pipelines.families.anatomy import anatomy_named, anatomy_of, part, replace_part
 from pipelines.families.base import LayerUnits, Outputs, TokenIds
+from pipelines.families.loading import few, load_model, load_tokenizer, save_bundle
 from pipelines.techniques.narrowing import narrow_in, narrow_out, widen_in, widen_out
 
 #: An exported batch must keep its mask, and its size free: two texts of different length.
@@ -33,7 +33,7 @@ class EncoderClassifier:
 
     def load(self, folder: Path) -> Bundle:
         require_files(folder, "config.json", "model.safetensors", "tokenizer.json", LINEAGE)
-        bundle = Bundle(_load_model(folder), _load_tokenizer(folder), read_lineage(folder))
+        bundle = Bundle(_load_model(folder), load_tokenizer(folder), read_lineage(folder))
         _strip_heads(bundle.model)
         return bundle
 
@@ -43,27 +43,21 @@ class EncoderClassifier:
         theirs = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if sorted(theirs) != sorted(labels):
             raise ModelError(
-                f"{folder}: the teacher's labels are not the data's: only the teacher has {_few(set(theirs) - set(labels))}, "
-                f"only the data has {_few(set(labels) - set(theirs))}; use teach.mode: finetune, or another teacher"
+                f"{folder}: the teacher's labels are not the data's: only the teacher has {few(set(theirs) - set(labels))}, "
+                f"only the data has {few(set(labels) - set(theirs))}; use teach.mode: finetune, or another teacher"
             )
         _reorder_labels(model, [theirs.index(label) for label in labels])
-        return Bundle(model, _load_tokenizer(folder), {})
+        return Bundle(model, load_tokenizer(folder), {})
 
     def load_pretrained(self, folder: Path, labels: Sequence[str]) -> Bundle:
         require_files(folder, "config.json", "model.safetensors", "tokenizer.json")
         names = dict(enumerate(labels))
         places = {label: index for index, label in names.items()}
         model = _load_model(folder, fresh_head=True, num_labels=len(labels), id2label=names, label2id=places)
-        return Bundle(model, _load_tokenizer(folder), {})
+        return Bundle(model, load_tokenizer(folder), {})
 
     def save(self, bundle: Bundle, out: Path) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        whole = _with_zero_heads(bundle.model)
-        whole.config.name_or_path = ""
-        whole.save_pretrained(out)
-        bundle.tokenizer.name_or_path = ""
-        bundle.tokenizer.save_pretrained(out)
-        write_json(out / LINEAGE, bundle.lineage)
+        save_bundle(Bundle(_with_zero_heads(bundle.model), bundle.tokenizer, bundle.lineage), out)
 
     def student(self, teacher: Bundle, choice: StudentLayers | StudentRandom) -> Bundle:
         depth = len(_layers(teacher.model))
@@ -206,51 +200,8 @@ class _LogitsOnly(nn.Module):  # type: ignore[misc]
 
 def _load_model(folder: Path, *, fresh_head: bool = False, **changes: Any) -> Any:
     """Load a classifier whose every tensor stands in the folder; with fresh_head, all but the head's."""
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification
-
     anatomy_named(str(read_json(folder / "config.json").get("model_type")))
-    try:
-        model, found = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **changes,
-        )
-    except SafetensorError as error:
-        raise ModelError(
-            f"{folder / 'model.safetensors'}: damaged or cut short ({_first_line(error)}); get the file again"
-        ) from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{folder}: transformers cannot load this folder: {_first_line(error)}") from error
-    body = f"{model.base_model_prefix}."
-    missing = sorted(name for name in found["missing_keys"] if not fresh_head or name.startswith(body))
-    if missing:
-        raise ModelError(
-            f"{folder / 'model.safetensors'}: lacks {_few(set(missing))}; random weights would stand in for them, get a complete checkpoint"
-        )
-    return model.eval()
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_fast=True)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise ModelError(f"{folder}: the tokenizer cannot be loaded: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _few(names: set[str]) -> str:
-    shown = ", ".join(sorted(names)[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown or "none"
+    return load_model(folder, "AutoModelForSequenceClassification", fresh_head=fresh_head, **changes)
 
 
 def _layers(model: Any) -> Any:

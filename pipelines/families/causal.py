@@ -1,0 +1,147 @@
+"""Causal language models: GPT-2, GPT-Neo(X), GPT-J, Phi, Llama, Mistral, Qwen, Gemma, Mixtral and whatever behaves like them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.bundle import LINEAGE, Bundle, read_lineage
+from pipelines.config import FreshStudent, FreshTeacher, OnPolicy, TeacherTexts
+from pipelines.data.clean import CleanData, Split
+from pipelines.errors import DataError, ModelError
+from pipelines.families.base import TokenIds
+from pipelines.families.fresh import fresh_model, resized_model, train_tokenizer
+from pipelines.families.loading import Trusted, load_model, load_tokenizer, require_model
+from pipelines.families.probing import PROBE_TOKENS, check_head, head_of
+from pipelines.families.sequences import Batch, Example, Rows
+
+#: Prompts that are continued side by side.
+WRITE_BATCH = 32
+
+
+class CausalModel:
+    """Each token is predicted from those before it. See families/sequences.py for what each method promises."""
+
+    auto = "AutoModelForCausalLM"
+
+    def load(self, folder: Path) -> Bundle:
+        require_model(folder, LINEAGE)
+        return self._checked(Bundle(load_model(folder, self.auto), load_tokenizer(folder), read_lineage(folder)))
+
+    def load_pretrained(self, folder: Path, data: CleanData, trusted: Trusted | None) -> Bundle:
+        require_model(folder)
+        bundle = Bundle(load_model(folder, self.auto, trusted=trusted), load_tokenizer(folder), {})
+        if bundle.tokenizer.eos_token_id is None:
+            raise ModelError(f"{folder}: the tokenizer has no end-of-text token; name one in tokenizer_config.json")
+        if bundle.tokenizer.pad_token_id is None:
+            bundle.tokenizer.pad_token = bundle.tokenizer.eos_token
+        return self._checked(bundle)
+
+    def fresh(self, choice: FreshTeacher, data: CleanData, max_length: int) -> Bundle:
+        tokenizer = train_tokenizer(choice.tokenizer, data.train.texts, max_length)
+        return self._checked(fresh_model(self.auto, choice, tokenizer, max_length))
+
+    def resized(self, teacher: Bundle, choice: FreshStudent) -> Bundle:
+        return self._checked(resized_model(self.auto, teacher, choice))
+
+    def examples(self, bundle: Bundle, split: Split, max_length: int) -> list[Example]:
+        """Texts end to end, an end-of-text after each, cut into blocks. Each block begins with the token that ended the one
+        before, so that every token but the very first is predicted once."""
+        stream = list(chain.from_iterable(_documents(bundle.tokenizer, split.texts)))
+        blocks = [stream[start : start + max_length] for start in range(0, max(1, len(stream) - 1), max_length - 1)]
+        return [Example(block, range(len(block) - 1), block[1:]) for block in blocks if len(block) > 1]
+
+    def collate(self, bundle: Bundle, examples: Sequence[Example]) -> Batch:
+        width = max(len(example.ids) for example in examples)
+        ids = torch.full((len(examples), width), bundle.tokenizer.pad_token_id, dtype=torch.long)
+        mask = torch.zeros((len(examples), width), dtype=torch.long)
+        for index, example in enumerate(examples):
+            ids[index, : len(example.ids)] = torch.tensor(example.ids)
+            mask[index, : len(example.ids)] = 1
+        return batch_of({"input_ids": ids, "attention_mask": mask}, examples)
+
+    def rows(self, model: Any, batch: Batch) -> Rows:
+        return Rows(_states(model, batch.inputs)[batch.rows, batch.places], head_of(model))
+
+    def write(
+        self, bundle: Bundle, examples: Sequence[Example], how: TeacherTexts | OnPolicy, seed: int
+    ) -> list[Example]:
+        """Continuations of the first `prompt_tokens` of each example; what is predicted is the continuation alone."""
+        torch.manual_seed(seed)
+        written: list[Example] = []
+        for start in range(0, len(examples), WRITE_BATCH):
+            prompts = [example.ids[: how.prompt_tokens] for example in examples[start : start + WRITE_BATCH]]
+            written += [
+                Example(prompt + answer, range(len(prompt) - 1, len(prompt) + len(answer) - 1), answer)
+                for prompt, answer in zip(prompts, continued(bundle, prompts, how), strict=True)
+                if answer
+            ]
+        return written
+
+    def text_bytes(self, split: Split) -> int:
+        return sum(len(text.encode("utf-8")) + 1 for text in split.texts)
+
+    def _checked(self, bundle: Bundle) -> Bundle:
+        ids = torch.arange(2, 2 + PROBE_TOKENS)[None] % len(bundle.tokenizer)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        check_head(bundle.model, inputs, lambda given: _states(bundle.model, given))
+        return bundle
+
+
+def _documents(tokenizer: Any, texts: Sequence[str]) -> list[TokenIds]:
+    begin = [tokenizer.bos_token_id] if getattr(tokenizer, "add_bos_token", False) else []
+    if not texts:
+        return []
+    rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    empty = next((text for text, row in zip(texts, rows, strict=True) if not row), None)
+    if empty is not None:
+        raise DataError(f"the text {empty[:40]!r} has no token under this tokenizer; remove the row")
+    return [begin + row + [tokenizer.eos_token_id] for row in rows]
+
+
+def _states(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    """Last hidden states [B, T, H], after the last norm."""
+    states: Tensor = model.base_model(**inputs, use_cache=False).last_hidden_state
+    return states
+
+
+def batch_of(inputs: dict[str, Tensor], examples: Sequence[Example]) -> Batch:
+    """Inputs with the places and classes of the examples' predictions."""
+    counts = torch.tensor([len(example.classes) for example in examples])
+    return Batch(
+        inputs,
+        torch.arange(len(examples)).repeat_interleave(counts),
+        torch.tensor([place for example in examples for place in example.places]),
+        torch.tensor([one for example in examples for one in example.classes]),
+    )
+
+
+def continued(bundle: Bundle, prompts: Sequence[TokenIds], how: TeacherTexts | OnPolicy) -> list[TokenIds]:
+    """What a model writes after each prompt, its end-of-text included; prompts are padded on the left."""
+    pad, end = bundle.tokenizer.pad_token_id, bundle.tokenizer.eos_token_id
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    sampling = {"do_sample": True, "temperature": how.temperature, "top_k": 0} if how.temperature > 0 else {}
+    was_training = bundle.model.training
+    bundle.model.eval()
+    with torch.inference_mode():
+        answers = bundle.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=how.max_new_tokens,
+            pad_token_id=pad,
+            eos_token_id=end,
+            **({"do_sample": False} | sampling),
+        )
+    bundle.model.train(was_training)
+    return [_until(answer, end) for answer in answers[:, width:].tolist()]
+
+
+def _until(answer: TokenIds, end: int) -> TokenIds:
+    return answer[: answer.index(end) + 1] if end in answer else answer

@@ -1,0 +1,87 @@
+"""The seam of models that answer token by token. Techniques see examples, rows of features and a head, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from pipelines.bundle import Bundle
+from pipelines.config import FreshStudent, FreshTeacher, OnPolicy, TeacherTexts
+from pipelines.data.clean import CleanData, Split
+from pipelines.families.base import TokenIds
+from pipelines.families.loading import Trusted
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a model reads at once, and the true class of each of its P predictions.
+
+    `places` are the positions of the sequence at which it predicts; `classes` are as many, NO_LABEL where none is known.
+    """
+
+    ids: TokenIds
+    places: Sequence[int]
+    classes: Sequence[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens that pass through the model: what a batch is bucketed by."""
+        return len(self.ids) + len(self.classes)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples as a model's inputs; N predictions at (row, place), in the order of the examples."""
+
+    inputs: dict[str, Tensor]
+    rows: Tensor
+    places: Tensor
+    classes: Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One forward pass: features [N, H], a row a prediction, and the head that makes logits [n, C] of some of them."""
+
+    features: Tensor
+    head: Callable[[Tensor], Tensor]
+
+
+class SequenceFamily(Protocol):
+    """What differs between causal models, encoder-decoders and taggers."""
+
+    #: transformers' Auto class.
+    auto: str
+
+    def load(self, folder: Path) -> Bundle:
+        """Load a bundle that the factory saved. Raises ModelError."""
+
+    def load_pretrained(self, folder: Path, data: CleanData, trusted: Trusted | None) -> Bundle:
+        """Load a pretrained model for this data. Raises ModelError."""
+
+    def fresh(self, choice: FreshTeacher, data: CleanData, max_length: int) -> Bundle:
+        """A model of fresh weights with a tokenizer trained on the training text."""
+
+    def resized(self, teacher: Bundle, choice: FreshStudent) -> Bundle:
+        """A model of fresh weights, of the teacher's architecture in other sizes."""
+
+    def examples(self, bundle: Bundle, split: Split, max_length: int) -> list[Example]:
+        """All of a split, cut into examples."""
+
+    def collate(self, bundle: Bundle, examples: Sequence[Example]) -> Batch:
+        """Pad examples to one batch."""
+
+    def rows(self, model: Any, batch: Batch) -> Rows:
+        """The features of every prediction, and the model's head."""
+
+    def write(
+        self, bundle: Bundle, examples: Sequence[Example], how: TeacherTexts | OnPolicy, seed: int
+    ) -> list[Example]:
+        """What the model writes after the prompts in these examples, as examples; empty where the family writes nothing."""
+
+    def text_bytes(self, split: Split) -> int:
+        """UTF-8 bytes of what is predicted, a separator a text included."""

@@ -1,0 +1,107 @@
+"""Token classification: a tag for each word, read off the word's first token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipelines.bundle import LINEAGE, Bundle, read_lineage
+from pipelines.config import FreshStudent, FreshTeacher, OnPolicy, TeacherTexts
+from pipelines.data.clean import CleanData, Split
+from pipelines.errors import ModelError
+from pipelines.families.causal import batch_of
+from pipelines.families.fresh import resized_model
+from pipelines.families.loading import Trusted, few, load_model, load_tokenizer, require_model
+from pipelines.families.sequences import Batch, Example, Rows
+
+
+class Tagger:
+    """A tag a word. See families/sequences.py for what each method promises."""
+
+    auto = "AutoModelForTokenClassification"
+
+    def load(self, folder: Path) -> Bundle:
+        require_model(folder, LINEAGE)
+        return Bundle(load_model(folder, self.auto), load_tokenizer(folder), read_lineage(folder))
+
+    def load_pretrained(self, folder: Path, data: CleanData, trusted: Trusted | None) -> Bundle:
+        require_model(folder)
+        names = dict(enumerate(data.labels))
+        model = load_model(
+            folder,
+            self.auto,
+            fresh_head=True,
+            trusted=trusted,
+            num_labels=len(names),
+            id2label=names,
+            label2id={tag: at for at, tag in names.items()},
+        )
+        return Bundle(model, load_tokenizer(folder), {})
+
+    def fresh(self, choice: FreshTeacher, data: CleanData, max_length: int) -> Bundle:
+        raise ModelError(
+            "teach.mode: a tagger is fine-tuned from a pretrained body; use finetune or ready, not scratch"
+        )
+
+    def resized(self, teacher: Bundle, choice: FreshStudent) -> Bundle:
+        return resized_model(self.auto, teacher, choice)
+
+    def examples(self, bundle: Bundle, split: Split, max_length: int) -> list[Example]:
+        """An example a row; words beyond the longest length have no prediction."""
+        numbers = {tag: at for at, tag in enumerate(tags_of(bundle.model))}
+        words = [text.split() for text in split.texts]
+        if not words:
+            return []
+        encoded = bundle.tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length)
+        found = []
+        for at, target in enumerate(split.targets):
+            tags = target.split()
+            unknown = set(tags) - set(numbers)
+            if unknown:
+                raise ModelError(f"the model has no tag {few(unknown)}; it has {few(set(numbers))}")
+            places = first_tokens(encoded.word_ids(at))
+            found.append(
+                Example(encoded["input_ids"][at], list(places), [numbers[tags[word]] for word in places.values()])
+            )
+        return found
+
+    def collate(self, bundle: Bundle, examples: Sequence[Example]) -> Batch:
+        width = max(len(example.ids) for example in examples)
+        ids = torch.full((len(examples), width), bundle.tokenizer.pad_token_id, dtype=torch.long)
+        mask = torch.zeros((len(examples), width), dtype=torch.long)
+        for index, example in enumerate(examples):
+            ids[index, : len(example.ids)] = torch.tensor(example.ids)
+            mask[index, : len(example.ids)] = 1
+        return batch_of({"input_ids": ids, "attention_mask": mask}, examples)
+
+    def rows(self, model: Any, batch: Batch) -> Rows:
+        # A tagger's classes are few: its logits are their own features.
+        return Rows(model(**batch.inputs).logits[batch.rows, batch.places], nn.Identity())
+
+    def write(
+        self, bundle: Bundle, examples: Sequence[Example], how: TeacherTexts | OnPolicy, seed: int
+    ) -> list[Example]:
+        return []
+
+    def text_bytes(self, split: Split) -> int:
+        return sum(len(target.split()) for target in split.targets)
+
+
+def first_tokens(words: Sequence[int | None]) -> dict[int, int]:
+    """Place of the first token of each word -> the word's number."""
+    found: dict[int, int] = {}
+    seen: set[int] = set()
+    for place, word in enumerate(words):
+        if word is not None and word not in seen:
+            seen.add(word)
+            found[place] = word
+    return found
+
+
+def tags_of(model: Any) -> list[str]:
+    """A tagger's tags, in the order of its classes."""
+    return [model.config.id2label[at] for at in range(model.config.num_labels)]
