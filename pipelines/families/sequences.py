@@ -30,7 +30,18 @@ class Example:
     @property
     def length(self) -> int:
         """Tokens that pass through the model: what a batch is bucketed by."""
-        return len(self.ids) + len(self.classes)
+        return len(self.ids) + len(self.answer)
+
+    @property
+    def answer(self) -> Sequence[int]:
+        """The classes, where they are not tokens of `ids` already."""
+        reread = [self.ids[place + 1] if place + 1 < len(self.ids) else None for place in self.places]
+        return () if reread == list(self.classes) else self.classes
+
+    @property
+    def seen(self) -> list[int]:
+        """What a teacher reads of it: what its signals are stored beside."""
+        return [*self.ids, *self.answer]
 
 
 @dataclass(frozen=True)

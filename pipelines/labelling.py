@@ -1,0 +1,133 @@
+"""A teacher's one pass over its students' examples, and the texts that it writes for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.bundle import Bundle, read_json, write_json
+from pipelines.config import SampledSignals, TeacherTexts, TokenLabel
+from pipelines.errors import ModelError
+from pipelines.families.sequences import Example, SequenceFamily
+from pipelines.progress import Progress
+from pipelines.token_signals import SampledRows, TokenSignals, TokenSignalsWriter, TopKRows, read_token_signals
+from pipelines.token_signals.choosing import example_generator, sample_of, top_k_of
+
+WRITTEN = "written.json"
+STORE = "store"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What `label` left: the examples, those of the data first or replaced, and the teacher's word on each of their predictions."""
+
+    examples: list[Example]
+    signals: TokenSignals
+
+
+def write_labels(
+    folder: Path,
+    family: SequenceFamily,
+    teacher: Bundle,
+    examples: Sequence[Example],
+    wanted: TokenLabel,
+    facts: dict[str, Any],
+    seed: int,
+) -> None:
+    """Let the teacher write, then read everything once; what a killed run finished is not done again.
+
+    Raises ModelError where the teacher writes nothing although the recipe asks for its texts.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = _written(folder, family, teacher, examples, wanted.texts, seed)
+    everything = _chosen(examples, written, wanted.texts)
+    classes = _classes(family, teacher, everything[:1])
+    k = wanted.signals.k if isinstance(wanted.signals, SampledSignals) else min(wanted.signals.k, classes - 1)
+    vocabulary = max(classes, len(teacher.tokenizer))
+    with (
+        TokenSignalsWriter(
+            folder / STORE,
+            kind=wanted.signals.kind,
+            k=k,
+            vocabulary=vocabulary,
+            facts=facts | {"examples": len(everything)},
+        ) as store,
+        Progress("label", len(everything)) as progress,
+    ):
+        progress.advance(store.written)
+        for start in range(store.written, len(everything), wanted.batch_size):
+            batch = everything[start : start + wanted.batch_size]
+            _label_batch(store, family, teacher, batch, start, k, wanted, seed)
+            progress.advance(len(batch))
+
+
+def _label_batch(
+    store: TokenSignalsWriter,
+    family: SequenceFamily,
+    teacher: Bundle,
+    batch: Sequence[Example],
+    start: int,
+    k: int,
+    wanted: TokenLabel,
+    seed: int,
+) -> None:
+    with torch.inference_mode():
+        rows = family.rows(teacher.model, family.collate(teacher, batch))
+        at = 0
+        for index, example in enumerate(batch, start):
+            logits = rows.head(rows.features[at : at + len(example.classes)])
+            at += len(example.classes)
+            said: TopKRows | SampledRows = (
+                sample_of(logits, k, example_generator(seed, index))
+                if isinstance(wanted.signals, SampledSignals)
+                else top_k_of(logits, k)
+            )
+            store.append(index, np.array(example.seen, dtype=np.int64), said)
+
+
+def _classes(family: SequenceFamily, teacher: Bundle, examples: Sequence[Example]) -> int:
+    """How many classes the teacher tells apart."""
+    with torch.inference_mode():
+        rows = family.rows(teacher.model, family.collate(teacher, examples))
+        return int(rows.head(rows.features[:1]).shape[-1])
+
+
+def _written(
+    folder: Path,
+    family: SequenceFamily,
+    teacher: Bundle,
+    examples: Sequence[Example],
+    wanted: TeacherTexts | None,
+    seed: int,
+) -> list[Example]:
+    """The teacher's own texts, from an earlier run where there was one."""
+    if wanted is None:
+        return []
+    path = folder / WRITTEN
+    if not path.exists():
+        chosen = np.random.default_rng(seed).permutation(len(examples))[: wanted.rows]
+        made = family.write(teacher, [examples[index] for index in chosen], wanted, seed)
+        if not made:
+            raise ModelError(
+                "label.texts: the teacher wrote nothing; set it to null, or raise max_new_tokens or the temperature"
+            )
+        record = [[list(one.ids), list(one.places), list(one.classes)] for one in made]
+        partial = path.with_suffix(".partial")
+        write_json(partial, record)
+        partial.replace(path)
+    return [Example(*one) for one in read_json(path)]
+
+
+def _chosen(examples: Sequence[Example], written: Sequence[Example], wanted: TeacherTexts | None) -> list[Example]:
+    return list(written) if wanted is not None and wanted.replace else [*examples, *written]
+
+
+def read_labels(folder: Path, examples: Sequence[Example], wanted: TeacherTexts | None) -> Labelled:
+    """The examples and signals that `write_labels` left, given the data's examples; DataError where they are damaged."""
+    written = [Example(*one) for one in read_json(folder / WRITTEN)] if (folder / WRITTEN).exists() else []
+    return Labelled(_chosen(examples, written, wanted), read_token_signals(folder / STORE))
