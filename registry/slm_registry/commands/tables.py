@@ -19,6 +19,11 @@ def size_text(size: int) -> str:
     return f"{number:.1f} {unit}"
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: 1 model, 2 models; `plural` where an s does not make it."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell; control characters in a cell do not reach the terminal."""
     cells = [[clean(cell) for cell in row] for row in [head, *rows]]

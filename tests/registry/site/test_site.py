@@ -159,7 +159,7 @@ def test_the_command(
     assert "Registry(&#34;s3://models/a&#34;)" in page
     # Other options make other pages.
     assert main(arguments) == 0
-    assert "1 pages written" in capsys.readouterr().out
+    assert "1 model: 1 page written, 0 unchanged" in capsys.readouterr().out
     assert main(["site", str(bundle), "--store", str(tmp_path / "store")]) == 2
     assert "holds other files" in capsys.readouterr().err
 

@@ -40,9 +40,6 @@
     search.addEventListener("keydown", function (event) {
       if (event.key === "Escape") { search.value = ""; filter(); }
     });
-    document.addEventListener("keydown", function (event) {
-      if (event.key === "/" && document.activeElement === document.body) { event.preventDefault(); search.focus(); }
-    });
     var asked = new URLSearchParams(location.search).get("q");
     if (asked) search.value = asked;
     filter();
