@@ -12,10 +12,10 @@ def size_text(size: int) -> str:
     """A size in bytes, as people read it."""
     if size < 1000:
         return f"{size} B"
-    number, units = float(size), iter(("kB", "MB", "GB", "TB"))
-    unit = "B"
-    while number >= 1000 and (unit := next(units, "")):
-        number /= 1000
+    number, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if number >= 1000:
+            number, unit = number / 1000, larger
     return f"{number:.1f} {unit}"
 
 

@@ -24,11 +24,11 @@ RATIOS = """
     .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
     .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
   return [...document.querySelectorAll(selector)].map(node => {
-    const style = getComputedStyle(node), ink = rgb(style[property]);
+    const style = getComputedStyle(node), ink = style[property] === "none" ? paper : rgb(style[property]);
     const opacity = Number(style.opacity) * Number(style[property + "Opacity"]);
     const mixed = ink.slice(0, 3).map((part, at) => part * opacity + paper[at] * (1 - opacity));
     const [low, high] = [luminance(mixed), luminance(paper)].sort((a, b) => a - b);
-    return [node.getAttribute("class") + " " + node.textContent.trim(), (high + 0.05) / (low + 0.05)];
+    return [(node.getAttribute("class") || node.tagName) + " " + node.textContent.trim(), (high + 0.05) / (low + 0.05)];
   });
 }
 """
@@ -74,7 +74,9 @@ def unroll(page: Any) -> None:
     """Open what is closed; in a wide window, show what is scrolled away too, so that axe-core sees its colours."""
     page.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true })")
     if page.viewport_size["width"] == WIDE:
-        page.evaluate("document.querySelectorAll('.scroll, pre').forEach(node => { node.style.overflow = 'visible' })")
+        page.evaluate("document.querySelectorAll('.scroll').forEach(node => { node.style.overflow = 'visible' })")
+        wrapped = "node.style.whiteSpace = 'pre-wrap'; node.style.maxHeight = 'none'"
+        page.evaluate(f"document.querySelectorAll('pre').forEach(node => {{ {wrapped} }})")
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -200,6 +200,12 @@ def test_numbers_that_cannot_be_true_are_left_out() -> None:
         "1.57 ms",
         "1,234",
     ]
+    assert [written("bytes", value) for value in (999, 1000, 2.5e9, 1e16)] == [
+        "999 B",
+        "1.0 kB",
+        "2.5 GB",
+        "10000.0 TB",
+    ]
 
 
 def test_the_values_of_an_axis_can_be_told_apart() -> None:
