@@ -67,7 +67,7 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
         for key, inner in value.items():
             yield from _leaves(inner, (*path, str(key)))
     elif isinstance(value, list):
-        yield path, f"{len(value)} entries"
+        yield path, f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
     else:
         yield path, value
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_registry.client import Registry
+from slm_registry.commands.tables import counted
 from slm_registry.errors import UsageError
 
 
@@ -29,5 +30,6 @@ def _site(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     from slm_registry.site.writing import write_site
 
     done = write_site(registry, Path(options.out), title=options.title, address=options.address)
-    text = f"{done.models} models: {done.written} pages written, {done.unchanged} unchanged, {done.removed} removed"
+    made = f"{counted(done.written, 'page')} written, {done.unchanged} unchanged, {done.removed} removed"
+    text = f"{counted(done.models, 'model')}: {made}"
     return asdict(done), f"{text}\n{done.index}"

@@ -12,11 +12,16 @@ def size_text(size: int) -> str:
     """A size in bytes, as people read it."""
     if size < 1000:
         return f"{size} B"
-    number, units = float(size), iter(("kB", "MB", "GB", "TB"))
-    unit = "B"
-    while number >= 1000 and (unit := next(units, "")):
-        number /= 1000
+    number, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if number >= 1000:
+            number, unit = number / 1000, larger
     return f"{number:.1f} {unit}"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: 1 model, 2 models; `plural` where an s does not make it."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from slm_registry import fsck, gc, oci
 from slm_registry.client import Registry
-from slm_registry.commands.tables import size_text, table
+from slm_registry.commands.tables import counted, size_text, table
 from slm_registry.errors import AddressError, CorruptError, UsageError
 from slm_registry.folder import FolderStore
 from slm_registry.items import Item
@@ -53,7 +53,7 @@ def _gc(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
         f"{'removed' if done.deleted else 'would remove'} {_sum(done.removed)}",
         f"marked, to be removed by a later run: {_sum(done.marked)}",
         f"not marked yet: {_sum(done.unmarked)}",
-        f"kept: {done.kept} blobs",
+        f"kept: {counted(done.kept, 'blob')}",
     ]
     for what, found in (
         ("expired leases", done.leases),
@@ -84,15 +84,15 @@ def _seconds(text: str) -> float:
 
 def _sum(items: Iterable[Item]) -> str:
     found = list(items)
-    return f"{len(found)} blobs, {size_text(sum(item.size for item in found))}"
+    return f"{counted(len(found), 'blob')}, {size_text(sum(item.size for item in found))}"
 
 
 def _fsck(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     witness = _witness(registry)
     report = fsck.check(registry.store, cache=registry.cache.root, repair=options.repair, witness=witness)
     value = {**asdict(report), "left": len(report.left)}
-    counts = f"{report.models} models, {report.entries} log entries, {report.versions} versions, "
-    counts += f"{report.blobs} blobs ({size_text(report.size)}, {report.unreferenced} unreferenced)"
+    counts = f"{counted(report.models, 'model')}, {counted(report.entries, 'log entry', 'log entries')}, "
+    counts += f"{counted(report.versions, 'version')}, {counted(report.blobs, 'blob')} ({size_text(report.size)}, {report.unreferenced} unreferenced)"
     rows = [_row(damage) for damage in report.damage]
     text = counts
     if rows:
@@ -100,7 +100,7 @@ def _fsck(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     if report.left:
         remedy = "publish the same files again, or" if options.repair else "run it with --repair, publish again, or"
         error = CorruptError(
-            f"{registry.store.url}: {len(report.left)} of {len(report.damage)} damages are left, the first is "
+            f"{registry.store.url}: left of {counted(len(report.damage), 'damage')}: {len(report.left)}, the first is "
             f"{report.left[0].key}; {remedy} restore the keys from a copy"
         )
         error.report = (value, text)

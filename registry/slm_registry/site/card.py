@@ -24,6 +24,7 @@ def render(text: str) -> tuple[str, str]:
     tokens = markdown.parse(_body(visible(text.replace("\r\n", "\n"))))
     for token in tokens:
         _tame(token)
+    _drop_empty_heads(tokens)
     return markdown.renderer.render(tokens, markdown.options, {}), _summary(tokens)
 
 
@@ -32,11 +33,17 @@ def _parser() -> MarkdownIt:
 
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     rules: dict[str, Any] = markdown.renderer.rules  # type: ignore[attr-defined]
-    rules["table_open"] = lambda *_: (
-        '<div class="scroll" role="region" aria-label="Table of the card" tabindex="0"><table>\n'
-    )
+    # What may be wider than the page scrolls, and whoever has no mouse must get into it to scroll it.
+    rules["table_open"] = lambda *_: '<div class="scroll" role="group" aria-label="Table" tabindex="0"><table>\n'
     rules["table_close"] = lambda *_: "</table></div>\n"
+    rules["fence"] = rules["code_block"] = _code
     return markdown
+
+
+def _code(tokens: Sequence[Token], at: int, *_: object) -> str:
+    from markdown_it.common.utils import escapeHtml
+
+    return f'<pre tabindex="0" role="group" aria-label="Code"><code>{escapeHtml(tokens[at].content)}</code></pre>\n'
 
 
 def _body(text: str) -> str:
@@ -54,12 +61,18 @@ def _tame(token: Token) -> None:
         token.attrs = {"scope": "col"}
     elif token.type == "td_open":
         token.attrs = {}
-    elif token.type == "fence":
-        token.info = ""
     for child in token.children or ():
         _tame_inline(child)
     if token.children:
         _drop_foreign_links(token.children)
+
+
+def _drop_empty_heads(tokens: Sequence[Token]) -> None:
+    """Make a plain cell of a header cell that says nothing: it heads no column for whoever hears the table."""
+    for at, token in enumerate(tokens):
+        if token.type == "th_open" and not tokens[at + 1].content.strip():
+            token.tag = tokens[at + 2].tag = "td"
+            token.attrs = {}
 
 
 def _tame_inline(token: Token) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,9 @@ _MAX_NAME = 40
 _MAX_KNOWN = 1e15
 # Beyond these the steps of an axis leave a float's range, or its precision.
 _SMALLEST, _LARGEST = 1e-250, 1e300
+_BYTES = ("kB", "MB", "GB", "TB")
+# From here on an axis has no room for a number written in full.
+_PLAIN, _MAX_DIGITS = 1e15, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,29 @@ def written(kind: Kind, value: float) -> str:
         return size_text(round(value))
     number = _digits(value)
     return f"{number} ms" if kind == "ms" else number
+
+
+def with_interval(measure: Measure, numbers: Mapping[str, float]) -> str:
+    """A measure's value, with its interval in brackets where both bounds are known; "" where it was not measured."""
+    if measure.key not in numbers:
+        return ""
+    text = written(measure.kind, numbers[measure.key])
+    bounds = [numbers[measure.key + end] for end in _BOUNDS if measure.key + end in numbers]
+    return f"{text} ({' to '.join(written(measure.kind, bound) for bound in bounds)})" if len(bounds) == 2 else text
+
+
+def on_axis(kind: Kind, values: Sequence[float]) -> tuple[str, ...]:
+    """The round values of an axis, with no digit too many and none too few: 2.05 kB and 2.1 kB, not 2.1 kB twice."""
+    largest = max((abs(value) for value in values), default=0.0)
+    factor, unit = {"share": (100.0, " %"), "ms": (1.0, " ms"), "number": (1.0, ""), "bytes": (1.0, " B")}[kind]
+    if kind == "bytes" and largest >= 1000:
+        step = min(int(math.log10(largest) / 3), len(_BYTES))
+        factor, unit = 1000.0**-step, f" {_BYTES[step - 1]}"
+    shown = [value * factor for value in values]
+    for digits in range(_MAX_DIGITS):
+        if largest < _PLAIN and all(math.isclose(round(at, digits), at, rel_tol=1e-9, abs_tol=1e-12) for at in shown):
+            return tuple(f"{at:,.{digits}f}{unit}" for at in shown)
+    return tuple(written(kind, value) for value in values)
 
 
 def _digits(value: float) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from slm_registry.commands.tables import size_text
+from slm_registry.commands.tables import counted, size_text
 from slm_registry.site import card, measures, plots, words
 from slm_registry.site.collect import MAX_FILES, Model, Release
 from slm_registry.site.measures import Measure
@@ -47,6 +47,7 @@ class Pages:
             plots=_plots(model, found),
             tiles=_tiles(model.current, measures.quality(found)),
             columns=_columns(found),
+            measures=found,
             selector=_selector(model),
             address=self._address,
             max_files=MAX_FILES,
@@ -163,7 +164,8 @@ def _environment() -> Environment:
         # Nothing that people wrote may hide or reorder what stands around it.
         finalize=lambda value: words.visible(value) if type(value) is str else value,
     )
-    environment.filters |= {"size": size_text, "day": words.day, "written": measures.written}
+    environment.filters |= {"size": size_text, "counted": counted, "day": words.day}
+    environment.filters |= {"written": measures.written, "with_interval": measures.with_interval}
     parts = {name: _asset(name) for name in ("style.css", "theme.js", "page.js")}
     environment.globals |= {
         "style": Markup(parts["style.css"]),

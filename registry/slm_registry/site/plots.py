@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slm_registry.site.measures import Kind, Measure, written
+from slm_registry.site.measures import Kind, Measure, on_axis, written
 
 WIDTH, HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 16, 34
@@ -108,12 +108,17 @@ def over_versions(measure: Measure, values: Sequence[Value], teacher: float | No
         WIDTH - _RIGHT,
         HEIGHT - _BOTTOM,
         _version_ticks(values, places),
-        tuple(Tick(y(at), written(measure.kind, at)) for at in ticks(low, high)),
+        _value_ticks(measure.kind, y),
         marks,
         _path([(mark.x, mark.y) for mark in marks]),
         _path([*tops, *reversed(floors)]) + "Z" if len(tops) == len(floors) == len(values) > 1 else "",
         Tick(y(teacher), "base model") if shown and teacher is not None else None,
     )
+
+
+def _value_ticks(kind: Kind, y: Scale) -> tuple[Tick, ...]:
+    values = ticks(y.low, y.high)
+    return tuple(Tick(y(at), text) for at, text in zip(values, on_axis(kind, values), strict=True))
 
 
 def _mark(kind: Kind, value: Value, x: float, y: float) -> Mark:
@@ -177,8 +182,8 @@ def scatter(measure: Measure, points: Sequence[Candidate]) -> Plot:
         left,
         right,
         bottom,
-        tuple(Tick(x(at), written("bytes", at)) for at in _log_ticks(x.low, x.high)),
-        tuple(Tick(y(at), written(measure.kind, at)) for at in ticks(low, high)),
+        tuple(Tick(x(at), *on_axis("bytes", (at,))) for at in _log_ticks(x.low, x.high)),
+        _value_ticks(measure.kind, y),
         tuple(placed),
         x_title="download size, logarithmic",
         y_title=measure.label,

@@ -143,7 +143,9 @@ def fill(store: Path) -> Registry:
         numbers=numbers,
         reason="from the command line",
     )
+    registry.yank("support-intents", "1.2.0", reason="labels of two intents swapped")
     release(registry, "language-guess", "0.1.0", card="", record={}, numbers=None)
+    registry.deprecate("language-guess", "0.1.0", reason="no successor yet")
     evil = Registry(store, cache=store.parent / "cache", actor=EVIL)
     record = {
         "git_commit": EVIL,

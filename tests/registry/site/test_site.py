@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slm_registry import Registry, errors
 from slm_registry.cli import main
+from slm_registry.commands.tables import counted
 from slm_registry.site import words, writing
 from slm_registry.site.collect import Model, Release
 from slm_registry.site.lineage import story
-from slm_registry.site.measures import side, written
+from slm_registry.site.measures import on_axis, side, written
 from slm_registry.site.pages import Pages, summary
 from slm_registry.site.writing import write_site
 
@@ -159,7 +160,7 @@ def test_the_command(
     assert "Registry(&#34;s3://models/a&#34;)" in page
     # Other options make other pages.
     assert main(arguments) == 0
-    assert "1 pages written" in capsys.readouterr().out
+    assert "1 model: 1 page written, 0 unchanged" in capsys.readouterr().out
     assert main(["site", str(bundle), "--store", str(tmp_path / "store")]) == 2
     assert "holds other files" in capsys.readouterr().err
 
@@ -199,6 +200,28 @@ def test_numbers_that_cannot_be_true_are_left_out() -> None:
         "1.57 ms",
         "1,234",
     ]
+    assert [written("bytes", value) for value in (999, 1000, 2.5e9, 1e16)] == [
+        "999 B",
+        "1.0 kB",
+        "2.5 GB",
+        "10000.0 TB",
+    ]
+
+
+def test_the_values_of_an_axis_can_be_told_apart() -> None:
+    assert on_axis("bytes", (2050.0, 2100.0)) == ("2.05 kB", "2.10 kB")
+    assert on_axis("bytes", (0.0, 500.0)) == ("0 B", "500 B")
+    assert on_axis("bytes", (10e6, 15e6)) == ("10 MB", "15 MB")
+    assert on_axis("share", (0.8, 0.825)) == ("80.0 %", "82.5 %")
+    assert on_axis("ms", (1.5, 2.0)) == ("1.5 ms", "2.0 ms")
+    assert on_axis("number", (-1e300, 1e300)) == ("-1e+300", "1e+300")
+    assert on_axis("number", ()) == ()
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 log entries"), (1, "1 log entry"), (2, "2 log entries")])
+def test_a_count_agrees_with_its_noun(number: int, said: str) -> None:
+    assert counted(number, "log entry", "log entries") == said
+    assert counted(1, "model") + counted(2, "model") == "1 model2 models"
 
 
 FIGURES = (

@@ -24,6 +24,7 @@
   if (search) {
     var rows = Array.prototype.slice.call(document.querySelectorAll("tr[data-search]"));
     var none = document.getElementById("none");
+    var table = document.querySelector("table.models");
     var count = document.getElementById("count");
     var texts = rows.map(function (row) { return row.dataset.search + " " + row.textContent.toLowerCase(); });
     var filter = function () {
@@ -33,15 +34,13 @@
         row.hidden = !words.every(function (word) { return texts[at].indexOf(word) >= 0; });
         left += row.hidden ? 0 : 1;
       });
-      none.hidden = left > 0 || rows.length === 0;
+      none.hidden = left > 0 || !table;
+      if (table) table.hidden = left === 0;
       count.textContent = left + (left === 1 ? " model" : " models");
     };
     search.addEventListener("input", filter);
     search.addEventListener("keydown", function (event) {
       if (event.key === "Escape") { search.value = ""; filter(); }
-    });
-    document.addEventListener("keydown", function (event) {
-      if (event.key === "/" && document.activeElement === document.body) { event.preventDefault(); search.focus(); }
     });
     var asked = new URLSearchParams(location.search).get("q");
     if (asked) search.value = asked;
