@@ -23,9 +23,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from slm_registry import RefusedError, UsageError, onnxfile
-from slm_registry.bundle import _code_inside, check_bundle, read_bundle
-from slm_registry.hashing import digest_of
+from slm_registry import RefusedError, UsageError
+from slm_registry.bundles import onnxfile
+from slm_registry.bundles.contents import _code_inside, check_bundle, read_bundle
+from slm_registry.plumbing.hashing import digest_of
 
 
 class Exploit:
@@ -239,7 +240,7 @@ def test_weights_beside_the_model(bundle: Path) -> None:
 
 
 def test_the_reader_of_external_weights_agrees_with_onnx(bundle: Path) -> None:
-    from slm_registry.onnxfile import external_locations
+    from slm_registry.bundles.onnxfile import external_locations
 
     model = onnx.load(str(bundle / "model.onnx"))
     onnx.save(model, str(bundle / "model.onnx"), save_as_external_data=True, location="weights.data", size_threshold=0)
@@ -273,7 +274,7 @@ def test_an_onnx_file_of_nothing_but_tiny_fields_costs_little(bundle: Path, monk
 
 @given(st.binary(max_size=200), st.integers(0, 2))
 def test_any_onnx_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes, cut: int) -> None:
-    from slm_registry.onnxfile import external_locations
+    from slm_registry.bundles.onnxfile import external_locations
 
     path = tmp_path_factory.getbasetemp() / "fuzzed.onnx"
     path.write_bytes(external_model("x")[: -cut or None] + data)

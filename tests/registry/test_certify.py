@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from slm_registry import Registry, StoreError, open_store
-from slm_registry.certify import Report, certify
 from slm_registry.cli import main
-from slm_registry.folder import FolderStore
-from slm_registry.s3 import S3Store
-from slm_registry.stores import Store
+from slm_registry.stores.base import Store
+from slm_registry.stores.certify import Report, certify
+from slm_registry.stores.folder import FolderStore
+from slm_registry.stores.s3 import S3Store
 
 from tests.registry.conftest import NewBucket
 

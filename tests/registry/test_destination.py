@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from slm_registry import Registry, UsageError, oci
+from slm_registry import Registry, UsageError
+from slm_registry.upkeep import oci
 
 from tests.registry.helpers import make_bundle
 

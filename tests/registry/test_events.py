@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from slm_registry import ConflictError, CorruptError, NotFoundError, Registry, UnreachableError, UsageError
 from slm_registry.cli import main
-from slm_registry.entries import entry_key
-from slm_registry.events import Feed, Position, StateFile
+from slm_registry.log.entries import entry_key
+from slm_registry.watching.events import Feed, Position, StateFile
 
 from tests.registry.helpers import REPOSITORY
 from tests.registry.receiver import SECRET, Receiver, receiving
@@ -265,7 +265,7 @@ def test_a_store_that_is_away_for_a_while(published: Registry, monkeypatch: Any,
         return get(key, limit)
 
     monkeypatch.setattr(published.store, "get", shaky)
-    monkeypatch.setattr("slm_registry.events.time.sleep", waits.append)
+    monkeypatch.setattr("slm_registry.watching.events.time.sleep", waits.append)
     events = feed.follow(0.5)
     published_entry = make_entry(published, monkeypatch, get, shaky)
     assert next(events).digest == published_entry

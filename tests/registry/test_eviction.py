@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from slm_registry import Registry, UsageError
+from slm_registry.caching.eviction import Evictor, fetching, parse_size
 from slm_registry.cli import main
-from slm_registry.eviction import Evictor, fetching, parse_size
 
 from tests.registry.helpers import REPOSITORY, make_bundle
 

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slm_registry import Registry, UnreachableError, fsck
-from slm_registry.blobs import blob_key
+from slm_registry import Registry, UnreachableError
 from slm_registry.cli import main
-from slm_registry.files import os_errors
-from slm_registry.folder import FolderStore
-from slm_registry.hashing import digest_of
-from slm_registry.memory import Witness
-from slm_registry.s3 import S3Store
-from slm_registry.signatures import signature_folder
-from slm_registry.stores import Store
+from slm_registry.plumbing.files import os_errors
+from slm_registry.plumbing.hashing import digest_of
+from slm_registry.stores.base import Store
+from slm_registry.stores.folder import FolderStore
+from slm_registry.stores.s3 import S3Store
+from slm_registry.transfer.blobs import blob_key
+from slm_registry.trust.memory import Witness
+from slm_registry.trust.signatures import signature_folder
+from slm_registry.upkeep import fsck
 
 from tests.registry.trusting import make_pair
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from slm_registry import CorruptError, NotFoundError, PolicyError, Registry, UnreachableError, UsageError
-from slm_registry.folder import FolderStore
-from slm_registry.gate import Gate
-from slm_registry.history import History, Operation
-from slm_registry.keys import PrivateKey
-from slm_registry.policy import parse_policy, read_policy
-from slm_registry.signatures import Subject, encode_signature, put_signature, signature_key
-from slm_registry.stores import Store
+from slm_registry.log.history import History, Operation
+from slm_registry.stores.base import Store
+from slm_registry.stores.folder import FolderStore
+from slm_registry.trust.gate import Gate
+from slm_registry.trust.keys import PrivateKey
+from slm_registry.trust.policy import parse_policy, read_policy
+from slm_registry.trust.signatures import Subject, encode_signature, put_signature, signature_key
 
 from tests.registry.recording import RecordingStore
 from tests.registry.trusting import Pair, make_pair, write_policy

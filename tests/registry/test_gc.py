@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slm_registry import ConflictError, CorruptError, Registry, UsageError, gc, leases, publish, references
-from slm_registry.blobs import blob_key
-from slm_registry.entries import Entry
-from slm_registry.hashing import digest_of
-from slm_registry.memory import Witness
-from slm_registry.s3 import S3Store
-from slm_registry.signatures import Subject, put_signature, signature_folder
-from slm_registry.stores import Store
+from slm_registry import ConflictError, CorruptError, Registry, UsageError
+from slm_registry.changes import leases, publish
+from slm_registry.log.entries import Entry
+from slm_registry.plumbing.hashing import digest_of
+from slm_registry.stores.base import Store
+from slm_registry.stores.s3 import S3Store
+from slm_registry.transfer.blobs import blob_key
+from slm_registry.trust.memory import Witness
+from slm_registry.trust.signatures import Subject, put_signature, signature_folder
+from slm_registry.upkeep import gc, references
 
 from tests.registry.helpers import REPOSITORY
 from tests.registry.trusting import make_pair

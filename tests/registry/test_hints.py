@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from slm_registry import CorruptError, NotFoundError, Registry
-from slm_registry.entries import encode_entry, entry_key
-from slm_registry.hashing import digest_of
-from slm_registry.hints import encode_head, encode_index, parse_head, parse_index
-from slm_registry.history import History, Operation
-from slm_registry.jsonio import canonical
-from slm_registry.log import ModelState, fold, next_state, state_digest
-from slm_registry.stores import Store
+from slm_registry.log.entries import encode_entry, entry_key
+from slm_registry.log.hints import encode_head, encode_index, parse_head, parse_index
+from slm_registry.log.history import History, Operation
+from slm_registry.log.state import ModelState, fold, next_state, state_digest
+from slm_registry.plumbing.hashing import digest_of
+from slm_registry.plumbing.jsonio import canonical
+from slm_registry.stores.base import Store
 
 from tests.registry.recording import RecordingStore
 

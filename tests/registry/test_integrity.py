@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slm_registry import CorruptError, RefusedError, Registry, fsck
-from slm_registry.folder import FolderStore
-from slm_registry.hashing import digest_of
-from slm_registry.jsonio import canonical
+from slm_registry import CorruptError, RefusedError, Registry
+from slm_registry.plumbing.hashing import digest_of
+from slm_registry.plumbing.jsonio import canonical
+from slm_registry.stores.folder import FolderStore
+from slm_registry.upkeep import fsck
 
 from tests.registry.helpers import make_bundle
 from tests.registry.recording import RecordingStore
@@ -267,7 +268,7 @@ def forge(setup: Setup, path: str, data: bytes, chunks: str | None = None) -> st
     value["annotations"]["org.opencontainers.image.version"] = "6.6.6"
     manifest = canonical(value)
     store.put(f"blobs/sha256/{digest_of(manifest)[7:]}", manifest)
-    from slm_registry.history import History, Operation
+    from slm_registry.log.history import History, Operation
 
     operation = Operation("publish", {"version": "6.6.6", "manifest": digest_of(manifest), "size": 1, "facts": {}})
     History(store, "m").append(lambda state: operation, actor="mallory", reason="")

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
-from slm_registry import UsageError, keys
-from slm_registry.keys import new_key, parse_public, read_private, read_public
+from slm_registry import UsageError
+from slm_registry.trust import keys
+from slm_registry.trust.keys import new_key, parse_public, read_private, read_public
 
 PRIME = 2**255 - 19
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from slm_registry import ConflictError, CorruptError, NotFoundError, PolicyError, Registry, UsageError
-from slm_registry.blobs import blob_key
-from slm_registry.hashing import digest_of
-from slm_registry.stores import Store
+from slm_registry.plumbing.hashing import digest_of
+from slm_registry.stores.base import Store
+from slm_registry.transfer.blobs import blob_key
 
 from tests.registry.command_line import Cli
 from tests.registry.recording import RecordingStore

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slm_registry import CorruptError
-from slm_registry.entries import Entry, encode_entry, parse_entry
-from slm_registry.hashing import digest_of
-from slm_registry.hints import complete, encode_head, encode_index, parse_head, parse_index
-from slm_registry.jsonio import canonical
-from slm_registry.log import MAX_TRAIL, ModelState, fold, next_state, state_digest
-from slm_registry.manifest import MAX_SIZE
+from slm_registry.bundles.manifest import MAX_SIZE
+from slm_registry.log.entries import Entry, encode_entry, parse_entry
+from slm_registry.log.hints import complete, encode_head, encode_index, parse_head, parse_index
+from slm_registry.log.state import MAX_TRAIL, ModelState, fold, next_state, state_digest
+from slm_registry.plumbing.hashing import digest_of
+from slm_registry.plumbing.jsonio import canonical
 
 DIGEST = "sha256:" + "ab" * 32
 STAMP = {"actor": "alice", "at": "2026-01-01T00:00:00+00:00", "reason": ""}

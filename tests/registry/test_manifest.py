@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from slm_registry import BundleFile, CorruptError, UsageError
-from slm_registry.hashing import digest_of
-from slm_registry.jsonio import canonical
-from slm_registry.manifest import encode_config, encode_manifest, parse_lineage, parse_manifest
+from slm_registry.bundles.manifest import encode_config, encode_manifest, parse_lineage, parse_manifest
+from slm_registry.plumbing.hashing import digest_of
+from slm_registry.plumbing.jsonio import canonical
 
 CHUNK = 8
 

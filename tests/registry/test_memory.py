@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slm_registry import CorruptError, NotFoundError, Registry
-from slm_registry.folder import FolderStore
-from slm_registry.history import History, Operation
-from slm_registry.log import ModelState
-from slm_registry.memory import Witness
-from slm_registry.s3 import S3Store
-from slm_registry.stores import Store
+from slm_registry.log.history import History, Operation
+from slm_registry.log.state import ModelState
+from slm_registry.stores.base import Store
+from slm_registry.stores.folder import FolderStore
+from slm_registry.stores.s3 import S3Store
+from slm_registry.trust.memory import Witness
 
 from tests.registry.helpers import REPOSITORY
 from tests.registry.recording import RecordingStore
@@ -179,8 +179,8 @@ def test_a_log_that_grows_while_it_is_read_is_no_alarm(store: Store, tmp_path: P
 READER = """
 import sys
 from pathlib import Path
-from slm_registry.folder import FolderStore
-from slm_registry.memory import Witness
+from slm_registry.stores.folder import FolderStore
+from slm_registry.trust.memory import Witness
 memory = Witness(Path(sys.argv[2]), FolderStore(Path(sys.argv[1])))
 last = 0
 while last < 20:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from slm_registry import Model, Registry, TextClassifier, UsageError
-from slm_registry.runtime import load_folder
+from slm_registry.runtime.loading import load_folder
 
 from tests.registry.helpers import REPOSITORY, make_bundle
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slm_registry import CorruptError, NotFoundError, RefusedError, Registry, RegistryError, UsageError, oci
+from slm_registry import CorruptError, NotFoundError, RefusedError, Registry, RegistryError, UsageError
+from slm_registry.caching.eviction import Evictor
 from slm_registry.cli import main
-from slm_registry.eviction import Evictor
-from slm_registry.jsonio import canonical
+from slm_registry.plumbing.jsonio import canonical
+from slm_registry.upkeep import oci
 
 REF_NAME = re.compile(r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*(?:/[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*)*")
 MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from slm_registry import CorruptError, NotFoundError, PolicyError, Registry, UnreachableError, fsck, gc, open_store
+from slm_registry import CorruptError, NotFoundError, PolicyError, Registry, UnreachableError, open_store
 from slm_registry.cli import main
-from slm_registry.s3 import S3Store
-from slm_registry.stores import Store
+from slm_registry.stores.base import Store
+from slm_registry.stores.s3 import S3Store
+from slm_registry.upkeep import fsck, gc
 
 from tests.registry.helpers import make_bundle
 from tests.registry.recording import RecordingStore

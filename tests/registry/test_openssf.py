@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from slm_registry import PolicyError, Registry, UsageError
 from slm_registry.cli import main
-from slm_registry.openssf import check_bundle_of, put_bundle
+from slm_registry.trust.openssf import check_bundle_of, put_bundle
 
 from tests.registry.trusting import make_pair
 

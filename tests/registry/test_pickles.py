@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from slm_registry import RefusedError
-from slm_registry.bundle import _code_inside, check_bundle
-from slm_registry.pickles import MAX_OPCODES, calls_something
+from slm_registry.bundles.contents import _code_inside, check_bundle
+from slm_registry.bundles.pickles import MAX_OPCODES, calls_something
 
 LOUD = b"c" + __name__.encode() + b"\nrun\n"
 CALL = LOUD + b"(S'x'\ntR"

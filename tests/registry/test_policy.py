@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from slm_registry import UsageError
-from slm_registry.policy import MAX_ITEMS, MAX_POLICY, default_policy, demanding, parse_policy, read_policy
+from slm_registry.trust.policy import MAX_ITEMS, MAX_POLICY, default_policy, demanding, parse_policy, read_policy
 
 from tests.registry.helpers import REPOSITORY
 from tests.registry.trusting import Pair, make_pair, write_policy
@@ -25,7 +25,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
 
 
 def test_the_example_in_its_docstring(tmp_path: Path, pairs: list[Pair]) -> None:
-    from slm_registry import policy
+    from slm_registry.trust import policy
 
     text = str(policy.__doc__).split(":\n\n")[1].split("\n\nEvery")[0]
     for pair in pairs:

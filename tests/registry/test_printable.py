@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from slm_registry.printable import address, clean, clean_lines
+from slm_registry.plumbing.printable import address, clean, clean_lines
 
 
 @given(st.text())

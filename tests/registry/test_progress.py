@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from slm_registry import Registry
-from slm_registry.progress import TextProgress
+from slm_registry.plumbing.progress import TextProgress
 
 
 class Terminal(io.StringIO):

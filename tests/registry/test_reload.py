@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import pytest
 from slm_registry import Prediction, Registry, UnreachableError, UsageError
-from slm_registry.eviction import Evictor
-from slm_registry.livemodel import LiveModel
-from slm_registry.runner import OverloadedError, Runner
+from slm_registry.caching.eviction import Evictor
+from slm_registry.serving.livemodel import LiveModel
+from slm_registry.serving.runner import OverloadedError, Runner
 
 from tests.registry.helpers import make_bundle, make_tokenizer_panic
 from tests.registry.serverprocess import Client, ServerProcess, until
@@ -366,7 +366,7 @@ def test_what_the_policy_refuses_later_is_told(
     permitting = policy.read_text()
     registry = Registry(tmp_path / "store", cache=tmp_path / "served", policy=policy)
     now = [0.0]
-    monkeypatch.setattr("slm_registry.livemodel.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("slm_registry.serving.livemodel.time", SimpleNamespace(monotonic=lambda: now[0]))
 
     async def scenario() -> None:
         live = LiveModel(registry, "m@production", load=registry.load, make_runner=Runner, poll=1)

@@ -11,7 +11,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slm_registry import BundleFile, Details
-from slm_registry.sbom import bill_of_materials
+from slm_registry.trust.sbom import bill_of_materials
 
 VALIDATOR = JsonStrictValidator(SchemaVersion.V1_6)
 HEX = "ab" * 32

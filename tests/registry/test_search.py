@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from slm_registry import NotFoundError, RefusedError, Registry, UsageError
-from slm_registry.facts import MAX_LABELS, MAX_METRICS, check_facts, read_facts
-from slm_registry.search import make_query
+from slm_registry.bundles.facts import MAX_LABELS, MAX_METRICS, check_facts, read_facts
+from slm_registry.finding.search import make_query
 
 from tests.registry.command_line import Cli
 from tests.registry.helpers import LABELS

@@ -21,8 +21,8 @@ import uvicorn
 from openapi_spec_validator import validate
 from slm_registry import Registry, UsageError, __version__
 from slm_registry.cli import main
-from slm_registry.server import Options, serve
-from slm_registry.servermetrics import Metrics
+from slm_registry.serving.metrics import Metrics
+from slm_registry.serving.server import Options, serve
 
 from tests.registry.helpers import REPOSITORY, make_bundle
 from tests.registry.serverprocess import Client, ServerProcess, until
@@ -260,7 +260,7 @@ def test_too_much_waits(tmp_path: Path) -> None:
     publish(tmp_path)
     code = (
         "import sys; from slm_registry import Registry\n"
-        "from slm_registry.server import Options, Service, serve\n"
+        "from slm_registry.serving.server import Options, Service, serve\n"
         "service = Service.start(Registry(sys.argv[1]), 'm', Options(waiting=4, texts=4, characters=200_000))\n"
         "serve(service, '127.0.0.1', 0, lambda url: print(url, flush=True))\n"
     )

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from slm_registry import ConflictError, CorruptError, UsageError
-from slm_registry.jsonio import canonical
-from slm_registry.keys import PrivateKey, PublicKey
-from slm_registry.signatures import (
+from slm_registry.plumbing.jsonio import canonical
+from slm_registry.stores.base import Store
+from slm_registry.trust.keys import PrivateKey, PublicKey
+from slm_registry.trust.signatures import (
     MAX_SIGNATURE,
     Subject,
     encode_signature,
@@ -23,7 +24,6 @@ from slm_registry.signatures import (
     put_signature,
     signature_key,
 )
-from slm_registry.stores import Store
 
 from tests.registry.recording import RecordingStore
 from tests.registry.trusting import make_pair

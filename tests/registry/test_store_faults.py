@@ -22,7 +22,7 @@ from slm_registry import (
     UsageError,
     open_store,
 )
-from slm_registry.s3 import S3Store
+from slm_registry.stores.s3 import S3Store
 
 KEY = "models/m/log/000000000001.json"
 Act = Callable[[Callable[[], Any]], Any]
@@ -30,7 +30,7 @@ Act = Callable[[Callable[[], Any]], Any]
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slm_registry.s3._pause", lambda attempt: None)
+    monkeypatch.setattr("slm_registry.stores.s3._pause", lambda attempt: None)
 
 
 class Faulty:

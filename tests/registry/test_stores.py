@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from slm_registry import CorruptError, UsageError, open_store
-from slm_registry.folder import FolderStore
-from slm_registry.s3 import S3Store
-from slm_registry.stores import Store
+from slm_registry.stores.base import Store
+from slm_registry.stores.folder import FolderStore
+from slm_registry.stores.s3 import S3Store
 
 KEY = "models/m/log/000000000001.json"
 
@@ -76,7 +76,7 @@ def test_blobs_are_read_whole_and_in_part(store: Store, tmp_path: Path, data: by
 
 def test_a_large_blob_goes_in_parts(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # moto, like S3, wants 5 MiB a part; what counts is that the multipart path is taken.
-    monkeypatch.setattr("slm_registry.s3.SINGLE_PUT", 6 << 20)
+    monkeypatch.setattr("slm_registry.stores.s3.SINGLE_PUT", 6 << 20)
     data = bytes(range(256)) * (40 << 10)
     key, digest = blob_of(tmp_path / "file", data)
     store.put_blob(key, tmp_path / "file", digest)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slm_registry import CorruptError, InputTypeError, Prediction, RegistryError, TextClassifier, UsageError
-from slm_registry.runtime import load_folder
+from slm_registry.runtime.loading import load_folder
 
 from tests.registry.helpers import EVIDENCE, LABELS, make_bundle, make_tokenizer_panic
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from slm_registry import CorruptError, Registry, RegistryError, UnreachableError, open_store
-from slm_registry.folder import FolderStore
-from slm_registry.hashing import FileDigests, digest_file
-from slm_registry.multipart import is_checked, parts_of
-from slm_registry.s3 import S3Store
-from slm_registry.stores import Store
+from slm_registry.plumbing.hashing import FileDigests, digest_file
+from slm_registry.stores.base import Store
+from slm_registry.stores.folder import FolderStore
+from slm_registry.stores.multipart import is_checked, parts_of
+from slm_registry.stores.s3 import S3Store
 
 from tests.registry.recording import RecordingStore
 
@@ -24,8 +24,8 @@ DATA = b"".join(bytes([number]) * MIB for number in range(21))
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of five parts: S3, and moto as well, want 5 MiB a part but the last."""
-    monkeypatch.setattr("slm_registry.s3.PART", 5 * MIB)
-    monkeypatch.setattr("slm_registry.s3.SINGLE_PUT", 5 * MIB)
+    monkeypatch.setattr("slm_registry.stores.s3.PART", 5 * MIB)
+    monkeypatch.setattr("slm_registry.stores.s3.SINGLE_PUT", 5 * MIB)
     path = tmp_path / "large"
     path.write_bytes(DATA)
     return path
@@ -128,7 +128,7 @@ def test_a_broken_upload_into_a_folder_goes_on(tmp_path: Path, large: Path, monk
     partial.write_bytes(DATA[: 5 * MIB] + b"?" * 5 * MIB)
     written: list[int] = []
     monkeypatch.setattr(
-        "slm_registry.folder.write_at", lambda _, data, start: written.append(start) or real(_, data, start)
+        "slm_registry.stores.folder.write_at", lambda _, data, start: written.append(start) or real(_, data, start)
     )
     assert store.put_blob(key_of(digests), large, digests.digest[7:], digests)
     assert min(written) == 5 * MIB
@@ -239,7 +239,7 @@ def test_a_folder_is_published_in_one_pass_and_left_clean(
     (bundle / "twin.md").write_bytes((bundle / "README.md").read_bytes())
     registry = Registry(tmp_path / "store", cache=tmp_path / "cache")
     with monkeypatch.context() as patch:
-        patch.setattr("slm_registry.folder._fill", None)
+        patch.setattr("slm_registry.stores.folder._fill", None)
         registry.publish(bundle, "m", lineage={})
         assert list((tmp_path / "store" / ".tmp").iterdir()) == []
         assert (registry.pull("m") / "twin.md").read_bytes() == (bundle / "README.md").read_bytes()

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from slm_registry import InputTypeError, PolicyError, Registry, UnreachableError, UsageError, verify_webhook
-from slm_registry.entries import Entry
-from slm_registry.webhooks import DELIVERY, SIGNATURE, Webhook, sign
+from slm_registry.log.entries import Entry
+from slm_registry.watching.webhooks import DELIVERY, SIGNATURE, Webhook, sign
 
 from tests.registry.receiver import SECRET, receiving
 
@@ -157,7 +157,7 @@ def test_each_attempt_is_signed_anew(entry: Entry, monkeypatch: Any) -> None:
         def getresponse(self) -> Any:
             return type("Answer", (), {"status": 500 if len(sent) == 1 else 200})
 
-    monkeypatch.setattr("slm_registry.webhooks.http.client.HTTPConnection", Connection)
+    monkeypatch.setattr("slm_registry.watching.webhooks.http.client.HTTPConnection", Connection)
     Webhook("http://receiver.test/", SECRET, sleep=lambda _: None, clock=lambda: next(clock)).deliver(entry)
     first, second = sent
     assert first[DELIVERY] == second[DELIVERY] == json.loads(first["body"])["digest"]

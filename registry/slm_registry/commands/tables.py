@@ -1,22 +1,11 @@
-"""How the command line prints sizes and tables."""
+"""How the command line prints tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slm_registry.printable import clean
-from slm_registry.records import Row
-
-
-def size_text(size: int) -> str:
-    """A size in bytes, as people read it."""
-    if size < 1000:
-        return f"{size} B"
-    number, units = float(size), iter(("kB", "MB", "GB", "TB"))
-    unit = "B"
-    while number >= 1000 and (unit := next(units, "")):
-        number /= 1000
-    return f"{number:.1f} {unit}"
+from slm_registry.finding.records import Row
+from slm_registry.plumbing.printable import clean, size_text
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
