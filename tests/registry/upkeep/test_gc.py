@@ -392,7 +392,7 @@ def test_a_grace_period_that_is_none(store: Store, grace: float) -> None:
 
 
 def drive(root: Path, rounds: int, how: str = "") -> dict[str, int]:
-    driver = Path(__file__).with_name("gc_driver.py")
+    driver = REPOSITORY / "tests" / "registry" / "gc_driver.py"
     run = subprocess.run(
         [sys.executable, str(driver), str(root), str(rounds), "7", *([how] if how else [])],
         capture_output=True,
