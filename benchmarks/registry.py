@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from slm_registry import Registry
-from slm_registry.eviction import parse_size
+from slm_registry.caching.eviction import parse_size
 
 LANES = 8
 PART = 16 << 20

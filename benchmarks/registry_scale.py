@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from slm_registry import Registry
-from slm_registry.entries import encode_entry, entry_key
-from slm_registry.hashing import digest_of
-from slm_registry.hints import encode_head, encode_index
-from slm_registry.log import ModelState, next_state, state_digest
+from slm_registry.log.entries import encode_entry, entry_key
+from slm_registry.log.hints import encode_head, encode_index
+from slm_registry.log.state import ModelState, next_state, state_digest
+from slm_registry.plumbing.hashing import digest_of
 
 MODEL = "support-intents"
 STAMP = {"actor": "builder@ci", "at": "2026-01-01T00:00:00+00:00", "reason": "nightly build"}

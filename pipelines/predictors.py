@@ -35,7 +35,7 @@ def teacher_predictor(folder: Path, threads: int) -> Predictor:
 
 def exported_predictor(folder: Path, threads: int) -> Predictor:
     """Class probabilities of an exported bundle through slm_registry, as a downstream team calls it."""
-    from slm_registry.runtime import TextClassifier
+    from slm_registry.runtime.text_classification import TextClassifier
 
     classifier: Any = TextClassifier.from_folder(folder, threads=threads)
     probabilities: Predictor = classifier.predict_proba

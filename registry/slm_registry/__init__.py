@@ -12,10 +12,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slm_registry.aliases import UNSET, Moved
+    from slm_registry.bundles.manifest import BundleFile
+    from slm_registry.changes.aliases import UNSET, Moved
+    from slm_registry.changes.publish import Published
     from slm_registry.client import Registry
-    from slm_registry.compare import Comparison
-    from slm_registry.entries import Entry
     from slm_registry.errors import (
         AccessError,
         AddressError,
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
         UnreachableError,
         UsageError,
     )
-    from slm_registry.manifest import BundleFile
-    from slm_registry.publish import Published
-    from slm_registry.records import Details, Resolved, Row
-    from slm_registry.runtime import Model, Prediction, TextClassifier
-    from slm_registry.stores import Store, open_store
-    from slm_registry.webhooks import verify_webhook
+    from slm_registry.finding.compare import Comparison
+    from slm_registry.finding.records import Details, Resolved, Row
+    from slm_registry.log.entries import Entry
+    from slm_registry.runtime.model import Model
+    from slm_registry.runtime.text_classification import Prediction, TextClassifier
+    from slm_registry.stores.address import open_store
+    from slm_registry.stores.base import Store
+    from slm_registry.watching.webhooks import verify_webhook
 
 __version__ = "0.1.0"
 
@@ -45,34 +47,34 @@ __version__ = "0.1.0"
 _HOMES = {
     "AccessError": "errors",
     "AddressError": "errors",
-    "BundleFile": "manifest",
-    "Comparison": "compare",
+    "BundleFile": "bundles.manifest",
+    "Comparison": "finding.compare",
     "ConflictError": "errors",
     "CorruptError": "errors",
-    "Details": "records",
-    "Entry": "entries",
+    "Details": "finding.records",
+    "Entry": "log.entries",
     "InputTypeError": "errors",
-    "Model": "runtime",
-    "Moved": "aliases",
+    "Model": "runtime.model",
+    "Moved": "changes.aliases",
     "NoSpaceError": "errors",
     "NotFoundError": "errors",
     "PolicyError": "errors",
-    "Prediction": "runtime",
-    "Published": "publish",
+    "Prediction": "runtime.text_classification",
+    "Published": "changes.publish",
     "ReadOnlyError": "errors",
     "RefusedError": "errors",
     "Registry": "client",
     "RegistryError": "errors",
-    "Resolved": "records",
-    "Row": "records",
-    "Store": "stores",
+    "Resolved": "finding.records",
+    "Row": "finding.records",
+    "Store": "stores.base",
     "StoreError": "errors",
-    "TextClassifier": "runtime",
-    "UNSET": "aliases",
+    "TextClassifier": "runtime.text_classification",
+    "UNSET": "changes.aliases",
     "UnreachableError": "errors",
     "UsageError": "errors",
-    "open_store": "stores",
-    "verify_webhook": "webhooks",
+    "open_store": "stores.address",
+    "verify_webhook": "watching.webhooks",
 }
 
 

@@ -25,8 +25,8 @@ from slm_registry.commands import (
     upkeep,
 )
 from slm_registry.errors import RegistryError, UsageError
-from slm_registry.printable import clean, clean_lines
-from slm_registry.progress import TextProgress
+from slm_registry.plumbing.printable import clean, clean_lines
+from slm_registry.plumbing.progress import TextProgress
 
 _EPILOG = """\
 exit codes: 0 done, 2 bad name or option, 3 not found, 4 conflict, 5 corrupt, 6 refused content,

@@ -12,32 +12,35 @@ from pathlib import Path
 from typing import Any
 
 from slm_registry import names
-from slm_registry.actor import default_actor
-from slm_registry.aliases import UNSET, Expected, Moved, Mover
-from slm_registry.blobs import read_json_blob, read_manifest
-from slm_registry.cache import Cache, default_cache
-from slm_registry.compare import Comparison, Side, compare
-from slm_registry.entries import Entry
+from slm_registry.bundles.manifest import MAX_CONFIG, Manifest, parse_lineage
+from slm_registry.caching.cache import Cache, default_cache
+from slm_registry.caching.offline import Answers, Known, Unasked
+from slm_registry.changes.aliases import UNSET, Expected, Moved, Mover
+from slm_registry.changes.marks import Marker, caution
+from slm_registry.changes.publish import Published, Publisher
 from slm_registry.errors import NotFoundError, PolicyError, UsageError, near
-from slm_registry.gate import Gate
-from slm_registry.hashing import CHUNK, digest_of
-from slm_registry.history import History
-from slm_registry.keys import PublicKey, default_key, read_private, read_public
-from slm_registry.log import ModelState
-from slm_registry.manifest import MAX_CONFIG, Manifest, parse_lineage
-from slm_registry.marks import Marker, caution
-from slm_registry.memory import Witness
-from slm_registry.offline import Answers, Known, Unasked
-from slm_registry.policy import Policy, demanding
-from slm_registry.progress import Progress
-from slm_registry.publish import Published, Publisher
-from slm_registry.records import Details, Resolved, Row, rows_of, status_of
-from slm_registry.runtime import DEFAULT_BATCH, TextClassifier, load_folder
-from slm_registry.sbom import bill_of_materials
-from slm_registry.search import Query, make_query
-from slm_registry.selection import alias_meant, is_exact, select
-from slm_registry.signatures import Subject, put_signature
-from slm_registry.stores import Store, open_store
+from slm_registry.finding.compare import Comparison, Side, compare
+from slm_registry.finding.records import Details, Resolved, Row, rows_of, status_of
+from slm_registry.finding.search import Query, make_query
+from slm_registry.finding.selection import alias_meant, is_exact, select
+from slm_registry.log.actor import default_actor
+from slm_registry.log.entries import Entry
+from slm_registry.log.history import History
+from slm_registry.log.state import ModelState
+from slm_registry.plumbing.hashing import CHUNK, digest_of
+from slm_registry.plumbing.progress import Progress
+from slm_registry.runtime.loading import load_folder
+from slm_registry.runtime.model import DEFAULT_BATCH
+from slm_registry.runtime.text_classification import TextClassifier
+from slm_registry.stores.address import open_store
+from slm_registry.stores.base import Store
+from slm_registry.transfer.blobs import read_json_blob, read_manifest
+from slm_registry.trust.gate import Gate
+from slm_registry.trust.keys import PublicKey, default_key, read_private, read_public
+from slm_registry.trust.memory import Witness
+from slm_registry.trust.policy import Policy, demanding
+from slm_registry.trust.sbom import bill_of_materials
+from slm_registry.trust.signatures import Subject, put_signature
 
 logger = logging.getLogger("slm_registry")
 

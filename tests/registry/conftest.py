@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slm_registry import Registry, s3
-from slm_registry.stores import Store, open_store
+from slm_registry import Registry
+from slm_registry.stores import s3
+from slm_registry.stores.address import open_store
+from slm_registry.stores.base import Store
 
 from tests.registry.command_line import Cli
 from tests.registry.helpers import make_bundle

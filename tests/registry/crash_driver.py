@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_registry import Registry
-from slm_registry.folder import FolderStore
+from slm_registry.stores.folder import FolderStore
 
 METHODS = ("get", "stream", "size", "create", "put_blob", "put", "delete", "listing")
 

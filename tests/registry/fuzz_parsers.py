@@ -14,10 +14,10 @@ import time
 def parse_anything(data: bytes) -> None:
     """Every parser on the same bytes. Whatever is not one of the package's own errors is a crash."""
     from slm_registry import names
-    from slm_registry.entries import parse_entry
+    from slm_registry.bundles.manifest import parse_lineage, parse_manifest
     from slm_registry.errors import RegistryError
-    from slm_registry.hints import parse_head, parse_index
-    from slm_registry.manifest import parse_lineage, parse_manifest
+    from slm_registry.log.entries import parse_entry
+    from slm_registry.log.hints import parse_head, parse_index
 
     text = data.decode("utf-8", "surrogateescape")
     attempts = (

@@ -20,14 +20,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from slm_registry import Registry, RegistryError, blobs, gc, leases
-from slm_registry.blobs import blob_key, intact, read_json_blob
-from slm_registry.folder import FolderStore
-from slm_registry.hashing import digest_of
-from slm_registry.history import History
-from slm_registry.items import Item
-from slm_registry.manifest import MAX_CONFIG, MAX_MANIFEST, parse_manifest
-from slm_registry.references import live_blobs
+from slm_registry import Registry, RegistryError
+from slm_registry.bundles.manifest import MAX_CONFIG, MAX_MANIFEST, parse_manifest
+from slm_registry.changes import leases
+from slm_registry.log.history import History
+from slm_registry.plumbing.hashing import digest_of
+from slm_registry.stores.folder import FolderStore
+from slm_registry.stores.items import Item
+from slm_registry.transfer import blobs
+from slm_registry.transfer.blobs import blob_key, intact, read_json_blob
+from slm_registry.upkeep import gc
+from slm_registry.upkeep.references import live_blobs
 
 CONTENT = {"config.json": b"{}", "a.md": b"a", "b.md": b"b", "c.md": b"c", "d.md": b"d"}
 BUNDLES = (("config.json", "a.md", "b.md"), ("config.json", "b.md", "c.md"), ("config.json", "d.md"))

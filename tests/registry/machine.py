@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from slm_registry import UNSET, ConflictError, NotFoundError, Registry, RegistryError
 from slm_registry.names import next_patch, version_key
-from slm_registry.stores import Store
+from slm_registry.stores.base import Store
 
 VERSIONS = st.sampled_from(["1.0.0", "1.0.1", "1.1.0", "2.0.0"])
 ALIASES = st.sampled_from(["candidate", "production"])

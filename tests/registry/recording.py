@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from slm_registry.hashing import FileDigests
-from slm_registry.items import Item
-from slm_registry.progress import Moved, ignore
-from slm_registry.stores import Store
+from slm_registry.plumbing.hashing import FileDigests
+from slm_registry.plumbing.progress import Moved, ignore
+from slm_registry.stores.base import Store
+from slm_registry.stores.items import Item
 
 
 class RecordingStore:

@@ -27,8 +27,9 @@ from typing import Any
 import hypothesis
 from hypothesis import HealthCheck
 from hypothesis.stateful import run_state_machine_as_test
-from slm_registry import ConflictError, Registry, open_store, s3
-from slm_registry.certify import certify
+from slm_registry import ConflictError, Registry, open_store
+from slm_registry.stores import s3
+from slm_registry.stores.certify import certify
 
 from tests.registry.fault_proxy import Plans, fault_proxy
 from tests.registry.helpers import REPOSITORY

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from slm_registry import Registry, open_store
-from slm_registry.blobs import intact
-from slm_registry.folder import FolderStore
-from slm_registry.stores import Store
+from slm_registry.stores.base import Store
+from slm_registry.stores.folder import FolderStore
+from slm_registry.transfer.blobs import intact
 
 from tests.registry.helpers import REPOSITORY
 from tests.registry.machine import make_contents

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slm_registry import Registry, RegistryError
 
+from tests.registry.log.test_log import JSON
 from tests.registry.machine import make_contents
-from tests.registry.test_log import JSON
 
 CHUNK = 100
 

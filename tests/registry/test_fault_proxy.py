@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from slm_registry import Registry, StoreError, UnreachableError, open_store
-from slm_registry.s3 import S3Store
+from slm_registry.stores.s3 import S3Store
 
 from tests.registry.conftest import store_address
 from tests.registry.fault_proxy import FAULTS, FaultProxy, Plans, fault_proxy
@@ -40,7 +40,7 @@ def lines(
     server = straight.partition("endpoint_url=")[2]
     # No waiting before a request is tried again.
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
-    monkeypatch.setattr("slm_registry.s3._pause", lambda attempt: None)
+    monkeypatch.setattr("slm_registry.stores.s3._pause", lambda attempt: None)
     with fault_proxy(server, PATIENCE) as proxy:
         yield straight, impatient_store(straight.replace(server, proxy.url), monkeypatch), proxy
 

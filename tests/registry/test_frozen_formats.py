@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from slm_registry import CorruptError, Registry
-from slm_registry.entries import entry_key
-from slm_registry.history import History
-from slm_registry.stores import Store
+from slm_registry.log.entries import entry_key
+from slm_registry.log.history import History
+from slm_registry.stores.base import Store
 
 FROZEN = Path(__file__).with_name("frozen")
 LINES = (FROZEN / "format1.jsonl").read_bytes().splitlines()

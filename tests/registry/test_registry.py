@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from slm_registry import ConflictError, NotFoundError, RefusedError, Registry, UsageError
-from slm_registry.stores import Store
+from slm_registry.stores.base import Store
 
 from tests.registry.helpers import LABELS, make_bundle
 from tests.registry.recording import RecordingStore

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slm_registry.keys import PrivateKey, PublicKey, new_key, read_private
+from slm_registry.trust.keys import PrivateKey, PublicKey, new_key, read_private
 
 
 @dataclass(frozen=True)

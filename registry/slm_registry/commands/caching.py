@@ -6,10 +6,11 @@ import argparse
 import datetime
 from typing import Any
 
-from slm_registry.cache import default_cache
-from slm_registry.commands.tables import size_text, table
+from slm_registry.caching.cache import default_cache
+from slm_registry.caching.eviction import Evictor, Kept, parse_size, size_limit
+from slm_registry.commands.tables import table
 from slm_registry.errors import UsageError
-from slm_registry.eviction import Evictor, Kept, parse_size, size_limit
+from slm_registry.plumbing.printable import size_text
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:

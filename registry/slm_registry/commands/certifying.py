@@ -6,10 +6,10 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from slm_registry.certify import certify
 from slm_registry.commands.tables import table
 from slm_registry.errors import StoreError, UsageError
-from slm_registry.stores import open_store
+from slm_registry.stores.address import open_store
+from slm_registry.stores.certify import certify
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:

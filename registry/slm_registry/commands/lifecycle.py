@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from slm_registry import names
-from slm_registry.aliases import MAX_POLICY, UNSET, Expected, Moved
+from slm_registry.changes.aliases import MAX_POLICY, UNSET, Expected, Moved
 from slm_registry.client import Registry
 from slm_registry.commands.tables import table
-from slm_registry.entries import Entry
 from slm_registry.errors import UsageError
-from slm_registry.files import open_regular, os_errors
+from slm_registry.log.entries import Entry
+from slm_registry.plumbing.files import open_regular, os_errors
 
 _MARKS = {
     "yank": "take a version out of use: no alias, range or bare name chooses it",

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slm_registry.aliases import UNSET
+from slm_registry.bundles.manifest import MAX_CONFIG
+from slm_registry.changes.aliases import UNSET
 from slm_registry.client import Registry
 from slm_registry.errors import CorruptError, UsageError
-from slm_registry.jsonio import parse_object
-from slm_registry.manifest import MAX_CONFIG
+from slm_registry.plumbing.jsonio import parse_object
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 from slm_registry.client import Registry
-from slm_registry.commands.tables import rows_text, size_text, table
+from slm_registry.commands.tables import rows_text, table
 from slm_registry.errors import UsageError
-from slm_registry.printable import clean
+from slm_registry.plumbing.printable import clean, size_text
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:

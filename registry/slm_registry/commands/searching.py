@@ -8,9 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from slm_registry.client import Registry
-from slm_registry.commands.tables import rows_text, size_text, table
-from slm_registry.compare import Comparison, Difference
-from slm_registry.search import make_query
+from slm_registry.commands.tables import rows_text, table
+from slm_registry.finding.compare import Comparison, Difference
+from slm_registry.finding.search import make_query
+from slm_registry.plumbing.printable import size_text
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from slm_registry.client import Registry
-from slm_registry.entries import Entry
 from slm_registry.errors import UsageError
-from slm_registry.events import Feed, StateFile
-from slm_registry.files import expanded
-from slm_registry.printable import clean
-from slm_registry.webhooks import Webhook
+from slm_registry.log.entries import Entry
+from slm_registry.plumbing.files import expanded
+from slm_registry.plumbing.printable import clean
+from slm_registry.watching.events import Feed, StateFile
+from slm_registry.watching.webhooks import Webhook
 
 _SECRET = "SLM_REGISTRY_WEBHOOK_SECRET"
 
@@ -64,7 +64,7 @@ def _serve(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"serve needs {', '.join(missing)}; install slm-registry[serve]")
-    from slm_registry.server import Options, Service, serve
+    from slm_registry.serving.server import Options, Service, serve
 
     if options.log_texts and not options.log:
         raise UsageError("--log-texts says how to log, but nothing is logged; add --log FILE")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from slm_registry.client import Registry
-from slm_registry.commands.tables import counted
 from slm_registry.errors import UsageError
+from slm_registry.plumbing.printable import counted
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:

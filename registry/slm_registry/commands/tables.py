@@ -1,27 +1,11 @@
-"""How the command line prints sizes and tables."""
+"""How the command line prints tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slm_registry.printable import clean
-from slm_registry.records import Row
-
-
-def size_text(size: int) -> str:
-    """A size in bytes, as people read it."""
-    if size < 1000:
-        return f"{size} B"
-    number, unit = float(size), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if number >= 1000:
-            number, unit = number / 1000, larger
-    return f"{number:.1f} {unit}"
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun: 1 model, 2 models; `plural` where an s does not make it."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+from slm_registry.finding.records import Row
+from slm_registry.plumbing.printable import clean, size_text
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

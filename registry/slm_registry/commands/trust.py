@@ -10,8 +10,8 @@ from typing import Any
 
 from slm_registry.client import Registry
 from slm_registry.errors import UsageError
-from slm_registry.files import os_errors
-from slm_registry.keys import PublicKey, default_key, new_key, read_private, read_public
+from slm_registry.plumbing.files import os_errors
+from slm_registry.trust.keys import PublicKey, default_key, new_key, read_private, read_public
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -73,7 +73,7 @@ def _sign(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _sign_openssf(registry: Registry, options: argparse.Namespace, key: Path) -> tuple[Any, str]:
-    from slm_registry.openssf import put_bundle
+    from slm_registry.trust.openssf import put_bundle
 
     if options.expires:
         raise UsageError("--expires: a model-signing bundle has no such field; leave it out")
@@ -94,7 +94,7 @@ def _verify(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _verify_openssf(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
-    from slm_registry.openssf import check_bundle_of
+    from slm_registry.trust.openssf import check_bundle_of
 
     if len(options.public) != 1:
         raise UsageError("--model-signing: give one --public FILE, the signer's public key in PEM form")

@@ -9,14 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slm_registry import fsck, gc, oci
 from slm_registry.client import Registry
-from slm_registry.commands.tables import counted, size_text, table
+from slm_registry.commands.tables import table
 from slm_registry.errors import AddressError, CorruptError, UsageError
-from slm_registry.folder import FolderStore
-from slm_registry.items import Item
-from slm_registry.keys import default_key
-from slm_registry.memory import Witness
+from slm_registry.plumbing.printable import counted, size_text
+from slm_registry.stores.folder import FolderStore
+from slm_registry.stores.items import Item
+from slm_registry.trust.keys import default_key
+from slm_registry.trust.memory import Witness
+from slm_registry.upkeep import fsck, gc, oci
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

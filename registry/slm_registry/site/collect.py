@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from slm_registry import names
-from slm_registry.blobs import read_json_blob
+from slm_registry.bundles.manifest import BundleFile
 from slm_registry.client import Registry
 from slm_registry.errors import CorruptError
-from slm_registry.jsonio import MAX_BYTES, parse_object
-from slm_registry.manifest import BundleFile
-from slm_registry.records import Details, Row
+from slm_registry.finding.records import Details, Row
+from slm_registry.plumbing.jsonio import MAX_BYTES, parse_object
 from slm_registry.site import measures
 from slm_registry.site.lineage import Story, story
 from slm_registry.site.words import Event, event, marks
+from slm_registry.transfer.blobs import read_json_blob
 
 logger = logging.getLogger("slm_registry")
 # Of a model with more versions the newest, and those with an alias, are shown in full; of a longer log its end.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slm_registry.commands.tables import size_text
+from slm_registry.plumbing.printable import size_text
 
 Kind = Literal["share", "bytes", "ms", "number"]
 Side = Literal["model", "teacher"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from slm_registry.commands.tables import counted, size_text
+from slm_registry.plumbing.printable import counted, size_text
 from slm_registry.site import card, measures, plots, words
 from slm_registry.site.collect import MAX_FILES, Model, Release
 from slm_registry.site.measures import Measure

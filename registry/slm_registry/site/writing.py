@@ -25,7 +25,7 @@ from typing import Any
 
 from slm_registry.client import Registry
 from slm_registry.errors import UsageError
-from slm_registry.files import make_folders, os_errors
+from slm_registry.plumbing.files import make_folders, os_errors
 from slm_registry.site.collect import read_log, read_model
 from slm_registry.site.pages import Pages, summary
 

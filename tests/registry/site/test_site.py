@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slm_registry import Registry, errors
 from slm_registry.cli import main
-from slm_registry.commands.tables import counted
+from slm_registry.plumbing.printable import counted
 from slm_registry.site import words, writing
 from slm_registry.site.collect import Model, Release
 from slm_registry.site.lineage import story

@@ -1,0 +1,1 @@
+"""The local copies that loading works from, bounded in size, and of use with the store gone."""

@@ -1,0 +1,1 @@
+"""What every room stands on, and what knows of no model: files, digests, JSON, threads, and what may be printed."""

@@ -1,0 +1,1 @@
+"""Running a bundle: what all kinds of models share, and a module a kind."""

@@ -1,0 +1,1 @@
+"""The prediction server: HTTP around a model that follows its alias."""

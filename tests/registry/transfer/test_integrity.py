@@ -1,0 +1,301 @@
+"""A bit flipped anywhere is found, never loaded, and only the bad chunk is fetched again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from slm_registry import CorruptError, RefusedError, Registry
+from slm_registry.plumbing.hashing import digest_of
+from slm_registry.plumbing.jsonio import canonical
+from slm_registry.stores.folder import FolderStore
+from slm_registry.upkeep import fsck
+
+from tests.registry.helpers import make_bundle
+from tests.registry.recording import RecordingStore
+
+Flip = Callable[[Path, int], None]
+CHUNK = 100
+
+
+class Setup:
+    """A published model with a file of many chunks, in a recorded folder store."""
+
+    def __init__(self, root: Path, bundle: Path) -> None:
+        (bundle / "weights.safetensors").write_bytes(bytes(range(250)) * 4)
+        self.store = RecordingStore(FolderStore(root / "store"))
+        self.registry = Registry(self.store, cache=root / "cache", chunk_size=CHUNK)
+        self.published = self.registry.publish(bundle, "m", lineage={"a": 1})
+        self.hex = digest_of((bundle / "weights.safetensors").read_bytes())[7:]
+        self.blob = root / "store" / "blobs" / "sha256" / self.hex
+        self.cached = root / "cache" / "blobs" / self.hex
+        self.cache = root / "cache"
+
+    def fetched(self) -> list[tuple[object, ...]]:
+        """The spans of the large file that were asked of the store."""
+        return [(start, end) for key, start, end in self.store.named("stream") if str(key).endswith(self.hex)]
+
+
+@pytest.fixture
+def setup(tmp_path: Path, bundle: Path) -> Setup:
+    made = Setup(tmp_path, bundle)
+    made.store.calls.clear()
+    return made
+
+
+def test_each_chunk_is_fetched_once(setup: Setup) -> None:
+    setup.registry.load("m")
+    assert sorted(setup.fetched()) == [(start, start + CHUNK) for start in range(0, 1000, CHUNK)]
+
+
+def test_a_bad_chunk_in_the_store(setup: Setup, flip: Flip) -> None:
+    flip(setup.blob, 512)
+    with pytest.raises(CorruptError, match=r"weights\.safetensors: chunk 5 \(bytes 500 to 599\)"):
+        setup.registry.load("m")
+    assert setup.fetched().count((500, 600)) == 2
+    assert not setup.cached.exists()
+    assert list((setup.cache / "models").rglob("*.*")) == []
+    # Repaired in the store, only what was wrong is fetched.
+    flip(setup.blob, 512)
+    setup.store.calls.clear()
+    setup.registry.load("m")
+    assert setup.fetched() == [(500, 600)]
+
+
+def test_a_chunk_that_arrives_bad_once(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = setup.store.inner.stream
+    spoiled: list[str] = []
+
+    def stream(key: str, start: int, end: int) -> Iterator[bytes]:
+        data = b"".join(sound(key, start, end))
+        if key.endswith(setup.hex) and start == 300 and not spoiled:
+            spoiled.append(key)
+            data = data[:-1]
+        yield data
+
+    monkeypatch.setattr(setup.store.inner, "stream", stream)
+    setup.registry.load("m")
+    assert spoiled
+    assert [span for span in setup.fetched() if span == (300, 400)] == [(300, 400)] * 2
+    assert len(setup.fetched()) == 11
+
+
+def test_a_flipped_bit_in_the_cache_costs_one_chunk(setup: Setup, flip: Flip) -> None:
+    folder = setup.registry.pull("m")
+    flip(folder / "weights.safetensors", 730)
+    setup.store.calls.clear()
+    setup.registry.load("m")
+    assert setup.fetched() == [(700, 800)]
+    assert digest_of((folder / "weights.safetensors").read_bytes())[7:] == setup.hex
+
+
+def test_a_file_cut_short_grown_or_gone_in_the_cache(setup: Setup) -> None:
+    folder = setup.registry.pull("m")
+    path = folder / "weights.safetensors"
+    data = path.read_bytes()
+    for broken in (data[:650], data + b"more", None):
+        path.unlink()
+        if broken is not None:
+            path.write_bytes(broken)
+        setup.registry.load("m")
+        assert path.read_bytes() == data
+    setup.store.calls.clear()
+    setup.cached.chmod(0o644)
+    setup.cached.write_bytes(data[:650])
+    path.unlink()
+    setup.registry.load("m")
+    assert sorted(setup.fetched()) == [(start, start + CHUNK) for start in range(600, 1000, CHUNK)]
+    assert path.read_bytes() == data
+
+
+def test_a_broken_download_resumes(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = setup.store.inner.stream
+
+    def stream(key: str, start: int, end: int) -> Iterator[bytes]:
+        if key.endswith(setup.hex) and start == 400:
+            raise KeyboardInterrupt
+        yield from sound(key, start, end)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(setup.store.inner, "stream", stream)
+        with pytest.raises(KeyboardInterrupt):
+            setup.registry.pull("m")
+    begun = setup.fetched()
+    partial = setup.cached.with_name(setup.hex + ".partial").read_bytes()
+    whole = setup.blob.read_bytes()
+    landed = {
+        start for start in range(0, 1000, CHUNK) if partial[start : start + CHUNK] == whole[start : start + CHUNK]
+    }
+    assert landed >= {0, 100, 200, 300}
+    assert landed <= {start for start, _ in begun} - {400}
+    setup.store.calls.clear()
+    setup.registry.pull("m")
+    assert {start for start, _ in setup.fetched()} == set(range(0, 1000, CHUNK)) - landed
+    assert not setup.cached.with_name(setup.hex + ".partial").exists()
+
+
+def test_a_download_killed_at_its_last_calls_goes_on(unprivileged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup(unprivileged, make_bundle(unprivileged / "bundle"))
+    partial = setup.cached.with_name(setup.hex + ".partial")
+    replace = Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if path == partial:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            setup.registry.pull("m")
+    assert partial.stat().st_mode & 0o200
+    # As earlier releases left it.
+    partial.chmod(0o444)
+    assert (setup.registry.pull("m") / "weights.safetensors").read_bytes() == setup.blob.read_bytes()
+    assert not partial.exists()
+
+
+def test_a_flipped_bit_in_the_manifest_or_the_lineage(setup: Setup, flip: Flip) -> None:
+    blobs = setup.blob.parent
+    details = setup.registry.show("m")
+    manifest = blobs / setup.published.digest[7:]
+    flip(manifest, 30)
+    with pytest.raises(CorruptError, match="manifest of m@"):
+        setup.registry.load("m")
+    flip(manifest, 30)
+    config = blobs / json.loads(manifest.read_bytes())["config"]["digest"][7:]
+    flip(config, 30)
+    with pytest.raises(CorruptError, match="lineage of m@"):
+        setup.registry.show("m")
+    flip(config, 30)
+    assert setup.registry.show("m") == details
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_every_bit_of_an_entry_counts(setup: Setup, bundle: Path, tmp_path: Path, flip: Flip, number: int) -> None:
+    setup.registry.alias("m", "candidate", "1.0.0")
+    setup.registry.alias("m", "production", "1.0.0")
+    log = tmp_path / "store" / "models" / "m" / "log"
+    path = log / f"{number:012d}.json"
+    for position in range(0, path.stat().st_size, 7):
+        flip(path, position)
+        with pytest.raises(CorruptError):
+            setup.registry.log("m")
+        flip(path, position)
+    assert len(setup.registry.log("m")) == 3
+
+
+def test_publishing_again_repairs_the_store(setup: Setup, bundle: Path, flip: Flip) -> None:
+    flip(setup.blob, 512)
+    done = setup.registry.publish(bundle, "m", lineage={}, repair=True)
+    assert not done.created
+    assert digest_of(setup.blob.read_bytes())[7:] == setup.hex
+    setup.registry.load("m@1.0.0")
+    # What is missing or of another size is found without being asked.
+    for spoil in (setup.blob.unlink, lambda: setup.blob.write_bytes(b"short")):
+        spoil()
+        setup.registry.publish(bundle, "m", version=f"2.0.{setup.blob.exists():d}", lineage={})
+        assert digest_of(setup.blob.read_bytes())[7:] == setup.hex
+
+
+@pytest.mark.parametrize("options", [{}, {"version": "1.0.0"}, {"version": "1.0.0", "repair": True}])
+@pytest.mark.parametrize("what", ["file", "manifest", "lineage"])
+@pytest.mark.parametrize("content", [None, b"", b"x" * 5000])
+def test_a_publish_that_finds_its_version_there_brings_what_is_missing(
+    setup: Setup, bundle: Path, options: dict[str, Any], what: str, content: bytes | None
+) -> None:
+    manifest = setup.blob.parent / setup.published.digest[7:]
+    lineage = setup.blob.parent / json.loads(manifest.read_bytes())["config"]["digest"][7:]
+    blob = {"file": setup.blob, "manifest": manifest, "lineage": lineage}[what]
+    sound = blob.read_bytes()
+    if content is None:
+        blob.unlink()
+    else:
+        blob.write_bytes(content)
+    assert not setup.registry.publish(bundle, "m", lineage={"a": 1}, **options).created
+    assert blob.read_bytes() == sound
+    assert fsck.check(setup.store).damage == ()
+
+
+def test_an_intact_version_with_another_lineage_has_its_files_brought(setup: Setup, bundle: Path) -> None:
+    setup.blob.unlink()
+    assert not setup.registry.publish(bundle, "m", lineage={"a": 2}).created
+    assert setup.blob.exists()
+    (setup.blob.parent / setup.published.digest[7:]).unlink()
+    with pytest.raises(CorruptError, match=r"manifest of m@1\.0\.0: .* is missing"):
+        setup.registry.publish(bundle, "m", lineage={"a": 2})
+
+
+def test_a_stranger_in_a_snapshot_is_named(setup: Setup, tmp_path: Path) -> None:
+    folder = setup.registry.pull("m")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(CorruptError, match=r"adapter_config\.json: not a file of m@1\.0\.0"):
+        setup.registry.load("m")
+    (folder / "adapter_config.json").unlink()
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to(tmp_path / "bundle" / "README.md")
+    with pytest.raises(CorruptError, match=r"README\.md: a plain file was expected"):
+        setup.registry.load("m")
+
+
+def test_a_snapshot_holds_no_links(setup: Setup) -> None:
+    folder = setup.registry.pull("m")
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+    assert (folder / "weights.safetensors").stat().st_ino == setup.cached.stat().st_ino
+
+
+def test_a_missing_blob_is_named(setup: Setup) -> None:
+    setup.blob.unlink()
+    with pytest.raises(CorruptError, match=r"weights\.safetensors: chunk 0 .* missing or altered"):
+        setup.registry.load("m")
+
+
+def forge(setup: Setup, path: str, data: bytes, chunks: str | None = None) -> str:
+    """What a publisher without scruples would write: a manifest with one more file, in a log entry of its own."""
+    store = setup.store.inner
+    value = json.loads(store.get(f"blobs/sha256/{setup.published.digest[7:]}", 1 << 20) or b"")
+    digest = digest_of(data)
+    store.put(f"blobs/sha256/{digest[7:]}", data)
+    annotations = {
+        "org.cncf.model.filepath": path,
+        "io.slm-registry.chunks.sha256": chunks or f"{CHUNK}:{digest[7:]}",
+    }
+    layer = {"mediaType": "application/vnd.cncf.model.doc.v1.raw", "digest": digest, "size": len(data)}
+    value["layers"].append({**layer, "annotations": annotations})
+    value["annotations"]["org.opencontainers.image.version"] = "6.6.6"
+    manifest = canonical(value)
+    store.put(f"blobs/sha256/{digest_of(manifest)[7:]}", manifest)
+    from slm_registry.log.history import History, Operation
+
+    operation = Operation("publish", {"version": "6.6.6", "manifest": digest_of(manifest), "size": 1, "facts": {}})
+    History(store, "m").append(lambda state: operation, actor="mallory", reason="")
+    return "m@6.6.6"
+
+
+def test_a_forged_version_with_forbidden_content_is_not_made_visible(setup: Setup) -> None:
+    ref = forge(setup, "weights.pkl", b"\x80\x04K\x01.")
+    with pytest.raises(RefusedError, match=r"weights\.pkl"):
+        setup.registry.pull(ref)
+    assert list((setup.cache / "models").rglob("*.pkl")) == []
+
+
+@pytest.mark.parametrize("path", ["../../../evil", "/tmp/evil", "a\\..\\evil", "CONFIG.json", "config.json/x"])
+def test_a_forged_path_is_never_written(setup: Setup, tmp_path: Path, path: str) -> None:
+    ref = forge(setup, path, b"evil")
+    with pytest.raises(CorruptError, match="file path"):
+        setup.registry.pull(ref)
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_chunks_that_do_not_make_the_whole(setup: Setup) -> None:
+    halves = [b"a" * CHUNK, b"b" * CHUNK]
+    chunks = f"{CHUNK}:" + ",".join(digest_of(half)[7:] for half in reversed(halves))
+    ref = forge(setup, "notes.md", b"".join(halves), chunks)
+    # Under the digest of one file lies another, and the chunks are those of the other.
+    setup.store.inner.put(f"blobs/sha256/{digest_of(b''.join(halves))[7:]}", b"".join(reversed(halves)))
+    with pytest.raises(CorruptError, match=r"notes\.md: .* a false manifest"):
+        setup.registry.pull(ref)
+    assert not list((setup.cache / "models").rglob("notes.md"))
