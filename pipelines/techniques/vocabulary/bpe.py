@@ -43,7 +43,7 @@ class Bpe:
         everything = self._vocabulary.keys()
         singles = {token for token in everything if len(self._bare(token)) == 1}
         unknown = {token for token in everything if token == self._entry.get("unk_token")}
-        stay = wanted | singles | unknown | (BYTES & everything)
+        stay = set(wanted) | singles | unknown | (BYTES & everything)
         if not spelled_by_bytes(self._entry, everything):
             stay |= beyond_spelling(everything - BYTES, {self._bare(token) for token in singles} | set(self._affixes()))
         for token in sorted(stay & everything):

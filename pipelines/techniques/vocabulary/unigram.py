@@ -26,7 +26,7 @@ class Unigram:
         """
         everything = self._scores.keys()
         singles = {token for token in everything if len(token) == 1}
-        stay = wanted | singles | (BYTES & everything) | {min(self._scores, key=self._scores.__getitem__)}
+        stay = set(wanted) | singles | (BYTES & everything) | {min(self._scores, key=self._scores.__getitem__)}
         if self._entry.get("unk_id") is not None:
             stay.add(self._entry["vocab"][self._entry["unk_id"]][0])
         if not spelled_by_bytes(self._entry, everything):

@@ -21,7 +21,7 @@ class WordPiece:
         vocabulary: dict[str, int] = self._entry["vocab"]
         prefix = self._entry["continuing_subword_prefix"]
         singles = {token for token in vocabulary if len(token.removeprefix(prefix)) == 1}
-        return wanted | singles | ({self._entry["unk_token"]} & vocabulary.keys())
+        return set(wanted) | singles | ({self._entry["unk_token"]} & vocabulary.keys())
 
     def cut(self, renumbered: Mapping[int, int]) -> dict[str, Any]:
         """The entry with the renumbered tokens alone."""
