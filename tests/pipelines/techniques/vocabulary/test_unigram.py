@@ -37,11 +37,11 @@ def test_any_tokens_may_stay(drawn: tuple[Any, list[str]], texts: list[str]) -> 
 
 
 def test_the_cost_of_the_unknown_stays() -> None:
-    # Without "dd" an unknown character would cost 11, less than "bé", and leave that token aside.
-    core = unigram({"b": -1.0, "bé": -14.0, "dd": -30.0, "d": -2.0, "a": -1.0})
-    smaller, kept = cut(core, {"bé"})
-    assert core.encode("bé").tokens == ["bé"]
-    assert agrees(core, smaller, kept, "bé")
+    # Without "dd" an unknown character would cost 20 instead of 110, and <unk> abcd less than the three tokens.
+    core = unigram({"éa": -10.0, "bc": -10.0, "abcd": -1.0, "dd": -100.0} | dict.fromkeys("abcd", -10.0))
+    smaller, kept = cut(core, {"bc", "abcd"})
+    assert core.encode("éabcd").tokens == ["éa", "bc", "d"]
+    assert agrees(core, smaller, kept, "éabcd")
 
 
 def test_a_token_whose_characters_have_no_token_stays_unless_bytes_spell_it() -> None:
