@@ -21,7 +21,7 @@ from pipelines.stages import Output
 from pipelines.techniques.distilling import Lesson, batch_loss, learn, lesson_from, read_lesson
 from pipelines.techniques.pruning import CalibrationLosses, prune_to, shape_of, targets
 from pipelines.techniques.training import EpochRecord
-from pipelines.techniques.vocabulary import check_vocabulary, kept_tokens, prune_vocabulary
+from pipelines.techniques.vocabulary import check_vocabulary, ids_in_use, kept_tokens, prune_vocabulary
 
 
 def prune(
@@ -60,7 +60,8 @@ def _prune_tables(family: Family, bundle: Bundle, lesson: Lesson, task: Task, wa
     # Synthetic text has typos; its odd pieces are no reason to keep a token.
     synthetic = set(lesson.signals.synthetic)
     written = [text for text in lesson.texts if text not in synthetic]
-    kept = kept_tokens(before, family.encode(before, written, task.max_length), wanted.vocabulary)
+    encoded = family.encode(before, written, task.max_length)
+    kept = kept_tokens(before, encoded, wanted.vocabulary, ids_in_use(bundle.model))
     bundle.tokenizer = prune_vocabulary(bundle.model, before, kept)
     check_vocabulary(before, bundle.tokenizer, kept, lesson.texts)
 
