@@ -18,7 +18,7 @@ from pipelines import config
 from pipelines.__main__ import options_of, sections_of, stage_function
 from pipelines.documentation import pages
 from pipelines.environment import ROOT
-from pipelines.stages import STAGES, Output
+from pipelines.stages import STAGES, Output, Resumable
 
 GRAPH: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 OURS = [*sorted((ROOT / "pipelines").rglob("*.py")), *sorted((ROOT / "flows").rglob("*.py"))]
@@ -48,7 +48,7 @@ def test_what_is_read_is_a_dependency_and_what_is_written_an_output(stage: str) 
     block, given = GRAPH[stage]["do"], options(stage)
     outs = paths([*block.get("outs", []), *block.get("metrics", []), *block.get("plots", [])])
     for name, annotation in options_of(stage_function(stage)).items():
-        declared = outs if annotation == Output else block["deps"]
+        declared = outs if annotation in (Output, Resumable) else block["deps"]
         inside = [path for path in declared if path == given[name] or path.startswith(f"{given[name]}/")]
         assert inside, f"{stage}: --{name} {given[name]} is not among {declared}"
 

@@ -17,7 +17,7 @@ from pipelines.errors import DataError, ModelError
 from pipelines.families.base import TokenIds
 from pipelines.families.fresh import fresh_model, resized_model, train_tokenizer
 from pipelines.families.loading import Trusted, load_model, load_tokenizer, require_model
-from pipelines.families.probing import PROBE_TOKENS, check_head, head_of
+from pipelines.families.output import PROBE_TOKENS, check_head, head_of
 from pipelines.families.sequences import Batch, Example, Rows
 
 #: Prompts that are continued side by side.

@@ -16,7 +16,7 @@ from pipelines.families.base import TokenIds
 from pipelines.families.causal import WRITE_BATCH, batch_of
 from pipelines.families.fresh import fresh_model, resized_model, train_tokenizer
 from pipelines.families.loading import Trusted, load_model, load_tokenizer, require_model
-from pipelines.families.probing import PROBE_TOKENS, check_head, head_of
+from pipelines.families.output import PROBE_TOKENS, check_head, head_of
 from pipelines.families.sequences import Batch, Example, Rows
 
 

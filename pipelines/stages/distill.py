@@ -4,45 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.bundle import extend_lineage
-from pipelines.config import Distill, StudentPretrained, Task
+from pipelines.bundle import Bundle, extend_lineage
+from pipelines.config import Distill, FreshStudent, OtherStudent, StudentPretrained, Task, TokenDistill, TokenLabel
 from pipelines.curves import write_curve
-from pipelines.data.clean import load_clean
-from pipelines.families import family_of
+from pipelines.data.clean import CleanData, load_clean
+from pipelines.families import family_of, sequence_family_of
+from pipelines.families.loading import save_bundle
+from pipelines.families.sequences import SequenceFamily
+from pipelines.labelling import read_labels
 from pipelines.reproducible import fix_randomness
 from pipelines.signals import read_signals
 from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output
+from pipelines.techniques.across_tokenizers import vocabularies_agree
 from pipelines.techniques.distilling import learn, lesson_from
+from pipelines.techniques.slicing import first_layers
+from pipelines.techniques.token_learning import TRUE_CLASSES, TokenLesson, learn_tokens
+from pipelines.techniques.training import EpochRecord
 
-
-def distill(
-    clean: Path, signals: Path, teacher: Path, student: Output, curve: Output, task: Task, distill: Distill
-) -> None:
-    """Write the student's bundle and its loss curve.
-
-    Raises ModelError where student and signals do not fit, DataError where the signals are damaged.
-    """
-    fix_randomness(task)
-    family, data = family_of(task), load_clean(clean)
-    lesson = lesson_from(data, read_signals(signals))
-    choice, taught = distill.student, family.load(teacher)
-    if isinstance(choice, StudentPretrained):
-        bundle = family.adopt(taught, choice, fetch_pretrained(choice.source, choice.sha256))
-    else:
-        bundle = family.student(taught, choice)
-    records = learn(
-        family,
-        bundle,
-        lesson,
-        data.validation,
-        distill.losses,
-        distill.training,
-        max_length=task.max_length,
-        seed=task.seed,
-        phase="distill",
-        epochs=distill.training.epochs,
-    )
-    bundle.lineage = extend_lineage(bundle.lineage, "distill", {"params": distill.model_dump()})
-    family.save(bundle, student)
-    write_curve(curve, records)
+#: The same student without a teacher, inside the student's folder.
+CONTROL = "control"
