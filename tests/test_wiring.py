@@ -61,13 +61,15 @@ def test_the_sections_read_are_the_params_watched(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_own_code_is_a_dependency(stage: str) -> None:
-    """The modules of techniques/ and families/ that a stage imports, directly, stand among its dependencies."""
+    """The modules and rooms of pipelines/ that a stage imports, directly, stand among its dependencies."""
     source = (ROOT / "pipelines" / "stages" / f"{stage}.py").read_text(encoding="utf-8")
     imported = set(
-        re.findall(r"from pipelines\.(techniques\.\w+|families|signals|reporting|evaluation|predictors)", source)
+        re.findall(
+            r"from pipelines\.(techniques\.\w+|families|signals|token_signals|reporting|evaluation|predictors)", source
+        )
     )
     needed = {
-        f"pipelines/{name.replace('.', '/')}" + ("" if name in ("families", "reporting") else ".py")
+        f"pipelines/{name.replace('.', '/')}" + ("" if name in ("families", "reporting", "token_signals") else ".py")
         for name in imported
     }
     assert needed <= set(GRAPH[stage]["do"]["deps"])
