@@ -129,6 +129,9 @@ def test_an_index_that_is_none_is_named(tmp_path: Path) -> None:
         index.write_text(json.dumps(broken))
         with pytest.raises(DataError, match=r"index\.json: not the index of token signals"):
             read_token_signals(tmp_path)
+    index.write_text(json.dumps({**value, "format": 2}))
+    with pytest.raises(DataError, match=r"index\.json: of format 2, read is 1"):
+        read_token_signals(tmp_path)
     index.write_text(json.dumps(value)[:-5])
     with pytest.raises(ModelError, match=r"index\.json: not valid JSON"):
         read_token_signals(tmp_path)
