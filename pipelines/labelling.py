@@ -47,7 +47,7 @@ def write_labels(
     """
     _begin(folder, facts)
     written = _written(folder, family, teacher, examples, wanted.texts, seed)
-    everything = _chosen(examples, written, wanted.texts)
+    everything = _chosen(examples, written, wanted.texts is not None and wanted.texts.replace)
     classes = _classes(family, teacher, everything[:1])
     k = wanted.signals.k if isinstance(wanted.signals, SampledSignals) else min(wanted.signals.k, classes - 1)
     vocabulary = max(classes, len(teacher.tokenizer))
@@ -134,11 +134,14 @@ def _written(
     return [Example(*one) for one in read_json(path)]
 
 
-def _chosen(examples: Sequence[Example], written: Sequence[Example], wanted: TeacherTexts | None) -> list[Example]:
-    return list(written) if wanted is not None and wanted.replace else [*examples, *written]
+def _chosen(examples: Sequence[Example], written: Sequence[Example], replace: bool) -> list[Example]:
+    return list(written) if replace else [*examples, *written]
 
 
-def read_labels(folder: Path, examples: Sequence[Example], wanted: TeacherTexts | None) -> Labelled:
+def read_labels(folder: Path, examples: Sequence[Example]) -> Labelled:
     """The examples and signals that `write_labels` left, given the data's examples; DataError where they are damaged."""
     written = [Example(*one) for one in read_json(folder / WRITTEN)] if (folder / WRITTEN).exists() else []
-    return Labelled(_chosen(examples, written, wanted), read_token_signals(folder / STORE))
+    texts = read_json(folder / FACTS)["label"]["texts"]
+    return Labelled(
+        _chosen(examples, written, texts is not None and texts["replace"]), read_token_signals(folder / STORE)
+    )

@@ -5,7 +5,7 @@ How the parts are found stands in axes.py (shapes) and probing.py (proof); the c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from pipelines.techniques.axes import GROUPS, HEADS, Parts, stacks_of
 from pipelines.techniques.cutting import Kept, cut
 from pipelines.techniques.probing import check_depth, probed
 
-__all__ = ["CUTTABLE", "DEPTHS", "Kept", "Shape", "possible", "shape_of", "sliced", "with_heads"]
+__all__ = ["CUTTABLE", "DEPTHS", "Kept", "Shape", "possible", "shape_of", "sliced", "with_heads", "with_layers_alone"]
 
 DEPTHS = ("num_hidden_layers", "num_encoder_layers")
 CUTTABLE = ("intermediate_size", HEADS, "hidden_size", "num_experts")
@@ -88,3 +88,8 @@ def sliced(model: Any, keep: Kept) -> Any:
             raise ModelError(f"{width} is not a width that can be cut; choose from {', '.join(CUTTABLE)}")
         parts[width] = probed(model, width, stacks)
     return cut(model, keep, parts, stacks)
+
+
+def with_layers_alone(model: Any, layers: Sequence[int]) -> Any:
+    """A new model with these layers alone, of an encoder-decoder in both stacks. Raises ModelError for a layer that is not there."""
+    return sliced(model, Kept(layers=dict.fromkeys(depths_of(model.config), layers)))
