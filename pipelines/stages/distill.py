@@ -16,8 +16,7 @@ from pipelines.config import (
 )
 from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, load_clean
-from pipelines.families import family_of, sequence_family_of
-from pipelines.families.loading import save_bundle
+from pipelines.families import family_of, save_bundle_of, sequence_family_of
 from pipelines.families.sequences import SequenceFamily
 from pipelines.labelling import read_labels
 from pipelines.reproducible import fix_randomness
@@ -56,13 +55,10 @@ def distill(
         control = None
     facts = {"params": distill.model_dump()}
     bundle.lineage = extend_lineage(bundle.lineage, "distill", facts)
-    if isinstance(distill, Distill):
-        family_of(task).save(bundle, student)
-    else:
-        save_bundle(bundle, student)
+    save_bundle_of(task, bundle, student)
     if control is not None:
         control.lineage = extend_lineage(control.lineage, "control", facts)
-        save_bundle(control, student / CONTROL)
+        save_bundle_of(task, control, student / CONTROL)
     write_curve(curve, records)
 
 

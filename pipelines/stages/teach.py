@@ -12,9 +12,8 @@ from pipelines.bundle import Bundle
 from pipelines.config import FreshTeacher, ReadyTeacher, Task, Teach, TunedTeacher
 from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, load_clean
-from pipelines.families import family_of, sequence_family_of
+from pipelines.families import family_of, save_bundle_of, sequence_family_of
 from pipelines.families.base import Family
-from pipelines.families.loading import save_bundle
 from pipelines.reproducible import fix_randomness
 from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output
@@ -47,10 +46,7 @@ def teach(
         "task": task.model_dump(),
         "stages": [{"stage": "teach", "params": teach.model_dump()}],
     }
-    if isinstance(teach, Teach):
-        family_of(task).save(bundle, teacher)
-    else:
-        save_bundle(bundle, teacher)
+    save_bundle_of(task, bundle, teacher)
     write_curve(curve, records)
 
 
