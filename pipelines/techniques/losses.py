@@ -11,26 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipelines.techniques import divergences
+
 #: Label of a text that has none.
 NO_LABEL = -1
 
 
 def kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) of softened probabilities, mean over rows, times T^2 (Hinton et al. 2015)."""
-    return (
-        _divergence(F.log_softmax(teacher / temperature, -1), F.log_softmax(student / temperature, -1)) * temperature**2
-    )
+    """`divergences.kl` of two sides' logits."""
+    return divergences.kl(student, divergences.Dense(teacher), temperature)
 
 
 def reverse_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(student || teacher) of softened probabilities, mean over rows, times T^2 (Gu et al. 2024)."""
-    return (
-        _divergence(F.log_softmax(student / temperature, -1), F.log_softmax(teacher / temperature, -1)) * temperature**2
-    )
-
-
-def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+    """`divergences.reverse_kl` of two sides' logits."""
+    return divergences.reverse_kl(student, divergences.Dense(teacher), temperature)
 
 
 def cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
@@ -38,6 +32,11 @@ def cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
     if not bool((labels != NO_LABEL).any()):
         return student.sum() * 0
     return F.cross_entropy(student, labels, ignore_index=NO_LABEL)
+
+
+def cross_entropy_by_row(student: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each row, [N], zero where it has no label; what a chunk sums."""
+    return F.cross_entropy(student, labels, ignore_index=NO_LABEL, reduction="none")
 
 
 def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
