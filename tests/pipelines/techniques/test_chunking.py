@@ -159,6 +159,23 @@ def test_a_second_backward_pass_is_refused_not_wrong() -> None:
         total.backward()
 
 
+def test_weights_computed_inside_the_head_learn_and_outside_are_refused() -> None:
+    torch.manual_seed(5)
+    base, low, high = torch.randn(7, 4), torch.randn(7, 2, requires_grad=True), torch.randn(2, 4, requires_grad=True)
+    features = torch.randn(5, 4, requires_grad=True)
+
+    def rows_loss(logits: Tensor, where: Where) -> Tensor:
+        return logits.square().sum()
+
+    inside = chunked(features, lambda rows: rows @ (base + low @ high).T, rows_loss, 2)
+    plain = rows_loss(features @ (base + low @ high).T, slice(None))
+    for ours, theirs in zip(*(torch.autograd.grad(loss, [low, high]) for loss in (inside, plain)), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-5)
+    outside = base + low @ high
+    with pytest.raises(RuntimeError, match="second time"):
+        chunked(features, lambda rows: rows @ outside.T, rows_loss, 2)
+
+
 def test_autocast_runs_the_head_in_bfloat16_and_the_loss_in_float32() -> None:
     torch.manual_seed(4)
     model, seen = Tiny(64, tied=True), []
