@@ -105,7 +105,11 @@ def sequence_recipe(task: str, **changes: Any) -> SequenceRecipe:
 
 def sequence_rows() -> list[dict[str, str]]:
     """60 short texts, each with an answer and a tag for each word."""
-    subjects, verbs, things = ("the cat", "a dog", "Tom", "my friend", "Anna"), ("sees", "reads", "finds"), ("a book", "the moon", "Berlin", "two maps")
+    subjects, verbs, things = (
+        ("the cat", "a dog", "Tom", "my friend", "Anna"),
+        ("sees", "reads", "finds"),
+        ("a book", "the moon", "Berlin", "two maps"),
+    )
     rows = []
     for subject in subjects:
         for verb in verbs:
