@@ -66,7 +66,8 @@ def read_bundle(
         return BundleFile(path, found.size, found.digest, found.chunks, found.checksums)
 
     # The largest first: the last core at work is then soon done.
-    paths = sorted(check_bundle(folder), key=lambda path: -(folder / path).lstat().st_size)
+    with os_errors("read", folder):
+        paths = sorted(check_bundle(folder), key=lambda path: -(folder / path).lstat().st_size)
     return tuple(sorted(each(read, paths, os.cpu_count() or 1), key=lambda file: file.path))
 
 
