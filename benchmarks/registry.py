@@ -298,12 +298,12 @@ def file_system(folder: Path) -> str:
     return found.stdout.strip()
 
 
-def table(rows: Sequence[Row], notes: Sequence[str]) -> str:
+def table(rows: Sequence[Row], settings: str, notes: Sequence[str]) -> str:
     """The rows as Markdown, and what they were measured on."""
     lines = [
         "# The registry against its raw store",
         "",
-        "Written by `make bench-registry`. Raw: a plain parallel copy and a SHA-256 of every file. Ratio: ours / raw, the "
+        f"Written by `make bench-registry {settings}`. Raw: a plain parallel copy and a SHA-256 of every file. Ratio: ours / raw, the "
         "median of the rounds, in which both sides took turns, and the least and the most.",
         "",
         f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}. "
@@ -355,7 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         notes = [f"Bundle, folder store and cache on {file_system(work)}.", f"Load average at the start: {load:.2f}."]
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    text = table(rows, notes)
+    text = table(rows, f"SIZE={options.size} ROUNDS={options.rounds}", notes)
     print(text)
     if options.table:
         options.table.write_text(text)

@@ -269,3 +269,43 @@ def test_a_folder_is_published_in_one_pass_and_left_clean(
     registry.publish(bundle, "m", lineage={})
     assert (registry.pull("m") / "new.md").read_bytes() == (bundle / "new.md").read_bytes()
     assert list((tmp_path / "store" / ".tmp").iterdir()) == []
+
+
+def test_an_upload_of_an_earlier_release_is_not_gone_on_with(
+    bucket: S3Store, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parts were announced with another checksum, and a store takes no others into it."""
+    digests = digests_of(large)
+    first = parts_sent(bucket, fail=4)
+    with pytest.raises(UnreachableError):
+        bucket.put_blob(key_of(digests), large, digests.digest[7:], digests)
+    assert first
+    bucket._client.meta.events.unregister("provide-client-params.s3.UploadPart", unique_id="watch")
+    listed = bucket._client.list_multipart_uploads
+
+    def older(**where: str) -> dict[str, Any]:
+        answer: dict[str, Any] = listed(**where)
+        assert answer["Uploads"]
+        for upload in answer["Uploads"]:
+            upload["ChecksumAlgorithm"] = "SHA256"
+        return answer
+
+    monkeypatch.setattr(bucket._client, "list_multipart_uploads", older)
+    second = parts_sent(bucket)
+    assert bucket.put_blob(key_of(digests), large, digests.digest[7:], digests)
+    assert sorted(second) == [1, 2, 3, 4, 5]
+
+
+def test_a_bundle_for_a_bucket_is_digested_once(
+    bucket: S3Store, large: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checksums of its parts come from the pass that names its files; several large files share the lanes."""
+    monkeypatch.setattr("slm_registry.stores.s3.digest_file", None)
+    (bundle / "weights.safetensors").write_bytes(DATA)
+    (bundle / "more.safetensors").write_bytes(DATA[::-1])
+    registry = Registry(bucket, cache=tmp_path / "cache", chunk_size=5 * MIB)
+    sent = parts_sent(bucket)
+    registry.publish(bundle, "m", lineage={})
+    assert sorted(sent) == sorted([1, 2, 3, 4, 5] * 2)
+    pulled = registry.pull("m")
+    assert (pulled / "more.safetensors").read_bytes() == DATA[::-1]
