@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -366,3 +367,24 @@ def test_the_same_files_on_a_version_of_the_other_form(setup: Setup, bundle: Pat
     (bundle / "README.md").write_text("# Another")
     with pytest.raises(ConflictError):
         setup.registry.publish(bundle, "m", version="1.0.0", lineage={"a": 1})
+
+
+def test_behind_a_chunk_that_the_store_has_wrong_the_others_land(
+    setup: Setup, flip: Flip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even those that were not begun when it was found."""
+    sound = setup.store.inner.stream
+
+    def stream(key: str, start: int, end: int) -> Iterator[bytes]:
+        if start:
+            time.sleep(0.05)
+        yield from sound(key, start, end)
+
+    monkeypatch.setattr(setup.store.inner, "stream", stream)
+    flip(setup.blob, 12)
+    with pytest.raises(CorruptError, match="chunk 0 "):
+        setup.registry.pull("m")
+    flip(setup.blob, 12)
+    setup.store.calls.clear()
+    setup.registry.pull("m")
+    assert setup.fetched() == [(0, 100)]
