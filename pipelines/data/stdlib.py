@@ -73,7 +73,7 @@ def functions_of(text: str) -> Iterator[Function]:
 
 
 def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: Sequence[str]) -> Function:
-    own = lines[node.lineno - 1 : node.end_lineno]
+    own = list(lines[node.lineno - 1 : node.end_lineno])
     source = textwrap.dedent("".join(own)).strip("\n")
     described = ast.get_docstring(node)
     if described is None or len(node.body) < 2:

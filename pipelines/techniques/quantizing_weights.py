@@ -89,7 +89,7 @@ def input_moments(source: Path, batches: list[dict[str, np.ndarray]], threads: i
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     total: dict[str, np.ndarray] = {}
     for batch in batches:
-        mask = batch["attention_mask"].reshape(-1).astype(bool)
+        mask = batch.get("attention_mask", np.ones(0)).reshape(-1).astype(bool)
         for name, value in zip(names, session.run(names, batch), strict=True):
             rows = value.reshape(-1, value.shape[-1]).astype(np.float64)
             rows = rows[mask] if len(rows) == len(mask) else rows
