@@ -56,7 +56,7 @@ def scaled(model: Any, parts: Parts, layer: str, unit: int, factor: float) -> fl
     with torch.no_grad():
         for axis in parts.axes:
             if axis.tensor in weights and (layer == EVERYWHERE or layer_of(axis.tensor, stacks) == layer):
-                along = torch.ones(weights[axis.tensor].shape[axis.axis], dtype=torch.float64)
+                along = torch.ones(weights[axis.tensor].shape[axis.axis], dtype=torch.float32)
                 along[positions(axis, [unit], widths)] = factor
                 shape = [-1 if axis.axis == index else 1 for index in range(weights[axis.tensor].ndim)]
                 weights[axis.tensor].mul_(along.reshape(shape))
@@ -67,14 +67,14 @@ def scaled(model: Any, parts: Parts, layer: str, unit: int, factor: float) -> fl
 
 @pytest.mark.parametrize(("kind", "width"), CASES)
 def test_taylor_is_the_slope_of_the_loss_as_a_unit_shrinks(kind: str, width: str) -> None:
-    model = generator(kind).double()
+    model = generator(kind)
     parts = probed(model, width, stacks_of(model))
     scores = taylor(model, one_batch, [width])[width]
-    step = 1e-4
+    step = 1e-2  # the losses are float32: a smaller step drowns in rounding
     for layer, values in list(scores.items())[:2]:
         for unit in range(min(4, len(values))):
             high, low = (scaled(model, parts, layer, unit, 1 + sign * step) for sign in (1, -1))
-            assert float(values[unit]) == pytest.approx(abs(high - low) / (2 * step), rel=1e-3, abs=1e-4)
+            assert float(values[unit]) == pytest.approx(abs(high - low) / (2 * step), rel=0.03, abs=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["llama", "phi3", "gpt2"])
@@ -117,10 +117,10 @@ def test_the_absolute_variant_is_never_smaller_and_gradients_are_left_clean() ->
 def test_magnitude_is_the_norm_of_all_weights_of_a_unit() -> None:
     model = generator("phi3")
     scores = magnitude(model, ["intermediate_size", "num_attention_heads"])
-    fused, down = model.model.layers[1].mlp.gate_up_proj.weight, model.model.layers[1].mlp.down_proj.weight
+    fused, down = (getattr(model.model.layers[1].mlp, name).weight.detach() for name in ("gate_up_proj", "down_proj"))
     expected = torch.cat([fused[5], fused[WIDTH + 5], down[:, 5]]).norm()
     assert float(scores["intermediate_size"]["model.layers.1"][5]) == pytest.approx(float(expected))
-    queries, out = model.model.layers[1].self_attn.qkv_proj.weight, model.model.layers[1].self_attn.o_proj.weight
+    queries, out = (getattr(model.model.layers[1].self_attn, name).weight.detach() for name in ("qkv_proj", "o_proj"))
     own = queries[24:32].square().sum() + out[:, 24:32].square().sum()
     group = queries[40:48].square().sum() + queries[56:64].square().sum()
     last = scores["num_attention_heads"]["model.layers.1"][3]
@@ -161,11 +161,11 @@ def test_units_that_are_zero_are_the_first_to_go(kind: str) -> None:
     stacks = stacks_of(model)
     parts = {width: probed(model, width, stacks)}
     names = list(magnitude(model, [width])[width])
-    alive = {name: sorted({*range(WIDTH)} - {index, index + 9}) for index, name in enumerate(names)}
+    alive = {name: sorted({*range(WIDTH)} - {*range(index, index + 8)}) for index, name in enumerate(names)}
     silent = silenced(model, {width: alive}, parts, stacks)
     start = shape_of(silent)
     keep = kept(
-        replace(start, intermediate_size=WIDTH - 2), start, Importance({}, taylor(silent, calibration, [width]))
+        replace(start, intermediate_size=WIDTH - 8), start, Importance({}, taylor(silent, calibration, [width]))
     )
     assert keep == Kept({}, {width: alive})
     assert difference(silent, sliced(silent, keep)) < 1e-5

@@ -279,7 +279,7 @@ def test_illegal_choices_are_refused() -> None:
         sliced(model, every_layer(model, "intermediate_size", [[0, 1], [2]]))
     with pytest.raises(ModelError, match="num_hidden_layers: keep some of 0 to 2"):
         sliced(model, Kept(layers={"num_hidden_layers": [3]}))
-    with pytest.raises(ModelError, match="units must be named for model.layers.0"):
+    with pytest.raises(ModelError, match="units must be named for model"):
         sliced(model, Kept(units={"intermediate_size": {"model.layers.9": [0]}}))
     with pytest.raises(ModelError, match="has no num_encoder_layers"):
         sliced(model, Kept(layers={"num_encoder_layers": [0]}))
@@ -287,6 +287,12 @@ def test_illegal_choices_are_refused() -> None:
         sliced(model, Kept(units={"vocab_size": {"": [0]}}))
     with pytest.raises(ModelError, match="cannot say that there are fewer heads"):
         sliced(generator("gpt2"), Kept(units={"num_attention_heads": {"": [0]}}))
+
+
+def test_experts_that_their_kernel_cannot_run_are_refused() -> None:
+    model = generator("mixtral")
+    with pytest.raises(ModelError, match="intermediate_size 62 beside experts: it must be a multiple of 8"):
+        sliced(model, every_layer(model, "intermediate_size", [[*range(62)]]))
 
 
 def test_legal_numbers_of_heads() -> None:
