@@ -51,9 +51,9 @@ def widths_of(config: Any) -> dict[str, int]:
     heads, hidden = read["num_attention_heads"], read["hidden_size"]
     if read["head_dim"] is None and heads and hidden:
         read["head_dim"] = hidden // heads
-    if read["num_key_value_heads"] is None and _present(config, KEYS["num_key_value_heads"]):
+    if _unsaid(config, "num_key_value_heads"):
         read["num_key_value_heads"] = heads
-    if read["intermediate_size"] is None and hidden and _present(config, KEYS["intermediate_size"]):
+    if _unsaid(config, "intermediate_size") and hidden:
         read["intermediate_size"] = 4 * hidden
     return {name: value for name, value in read.items() if value is not None}
 
@@ -108,6 +108,12 @@ def with_vocabulary(config: Any, size: int) -> Any:
 def _present(config: Any, keys: Sequence[str]) -> list[str]:
     written = config.to_dict()
     return [key for key in keys if key in written]
+
+
+def _unsaid(config: Any, width: str) -> bool:
+    """Whether the config knows the width's name but leaves it null."""
+    values = [getattr(config, key) for key in _present(config, KEYS[width])]
+    return bool(values) and all(value is None for value in values)
 
 
 def _read(config: Any, keys: Sequence[str]) -> int | None:

@@ -15,6 +15,8 @@ from pipelines.errors import ModelError
 from pipelines.families.widths import depths_of, widths_of, with_layers, with_widths
 from pipelines.techniques.axes import EVERYWHERE, GROUPS, HEADS, Parts, groups_of, layer_of, layers_with, positions
 
+#: torch's grouped matrix product, by which experts run, wants rows of a multiple of 16 bytes: 8 numbers of 16 bits.
+_EXPERT_MATRICES, _EXPERT_STEP = ("intermediate_size", "hidden_size"), 8
 #: Layer ("model.layers.0", or EVERYWHERE) -> its units, by number.
 Units = Mapping[str, Sequence[int]]
 
@@ -51,6 +53,8 @@ def changed_config(model: Any, keep: Kept, parts: Mapping[str, Parts], stacks: M
         changes[width] = count
         if width == HEADS and GROUPS in widths:
             changes[GROUPS] = len(groups_of(next(iter(units.values())), widths))
+        if "num_experts" in widths and width in _EXPERT_MATRICES and count % _EXPERT_STEP:
+            raise ModelError(f"{width} {count} beside experts: it must be a multiple of {_EXPERT_STEP}")
         if width == "num_experts" and count < (least := widths.get("num_experts_per_tok", 1)):
             raise ModelError(f"{count} experts are too few: each token goes to {least}; keep at least {least}")
     config = with_widths(config, changes)

@@ -65,7 +65,7 @@ def taylor(model: Any, losses: CalibrationLosses, widths: Sequence[str], absolut
 def magnitude(model: Any, widths: Sequence[str]) -> dict[str, Scores]:
     """The Euclidean norm of all weights of a unit; needs no data."""
     stacks = stacks_of(model)
-    found = {}
+    found: dict[str, Scores] = {}
     for width in widths:
         scores = _scores(model, probed(model, width, stacks), stacks, lambda weight: weight.detach().float().square())
         found[width] = {layer: value.sqrt() for layer, value in scores.items()}
@@ -92,7 +92,8 @@ def kept(shape: Shape, start: Shape, importance: Importance) -> Kept:
     for name in Shape.__dataclass_fields__:
         before, after = getattr(start, name), getattr(shape, name)
         if after > before or (before and after < 1):
-            raise ModelError(f"{name} cannot become {after}: there are {before}; choose 1 to {before}")
+            remedy = f"choose 1 to {before}" if before else "leave it at 0"
+            raise ModelError(f"{name} cannot become {after}: there are {before}; {remedy}")
     layers = {
         depth: _best(_measured(importance.layers, depth), getattr(shape, depth))
         for depth in DEPTHS
