@@ -26,7 +26,7 @@ class Blocks:
         """[N, ceil(blocks * bits / 8)] bytes, or None."""
         if self.zeros is None or self.bits == 8:
             return self.zeros
-        even = np.pad(self.zeros, ((0, 0), (0, self.zeros.shape[1] % 2)))
+        even = np.pad(self.zeros, ((0, 0), (0, self.zeros.shape[1] % 2)), constant_values=8)
         return (even[:, ::2] | (even[:, 1::2] << 4)).astype(np.uint8)
 
     def restored(self, length: int) -> np.ndarray:
@@ -69,7 +69,9 @@ def round_to_nearest(weight: np.ndarray, bits: int, block: int, symmetric: bool)
     return Blocks(codes.reshape(rows.shape), scales, zeros, bits, block)
 
 
-def compensated(weight: np.ndarray, moments: np.ndarray, bits: int, block: int, symmetric: bool, damping: float) -> Blocks:
+def compensated(
+    weight: np.ndarray, moments: np.ndarray, bits: int, block: int, symmetric: bool, damping: float
+) -> Blocks:
     """GPTQ (Frantar et al. 2023): inputs are rounded one by one, and each one's error is made good by those still to come.
 
     `moments` [K, K] is the sum of x xT over calibration inputs; `damping` is the share of its mean diagonal added to it.

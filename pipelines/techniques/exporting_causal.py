@@ -138,4 +138,3 @@ def _keep_last_logits(model: Any) -> None:
     rest = list(graph.node)
     graph.ClearField("node")
     graph.node.extend([*nodes, *rest])
-    onnx.checker.check_model(model)

@@ -36,45 +36,71 @@ def expected_products(model: Any) -> int:
 
 
 def normalise_products(model: Any) -> None:
-    """Gemm with a constant matrix becomes MatMul and Add, a transposed constant a constant of its own. Changes the graph in place."""
-    import onnx
-    from onnx import helper, numpy_helper
+    """Gemm with a constant matrix becomes MatMul and Add; a transposed constant, or an expert's slice of one, a constant of its own.
 
-    graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    makers = {output: node for node in graph.node for output in node.output}
-    turned: dict[str, str] = {}
+    Changes the graph in place. Raises ModelError where a Gemm scales its product, which nothing here knows how to keep.
+    """
+    from onnx import helper
 
-    def transposed(name: str) -> str:
-        if name not in turned:
-            turned[name] = f"{name}_transposed"
-            array = np.ascontiguousarray(numpy_helper.to_array(constants[name]).T)
-            constants[turned[name]] = numpy_helper.from_array(array, turned[name])
-            graph.initializer.append(constants[turned[name]])
-        return turned[name]
-
+    constants = _Constants(model.graph)
     nodes = []
-    for node in graph.node:
-        maker = makers.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
-        if maker is not None and maker.op_type == "Transpose" and maker.input[0] in constants:
-            if len(constants[maker.input[0]].dims) == 2:
-                node.input[1] = transposed(maker.input[0])
-        if node.op_type != "Gemm" or node.input[1] not in constants:
+    for node in model.graph.node:
+        weight = constants.matrix(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
+        if weight is None:
             nodes.append(node)
             continue
         attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
         if attributes.get("transA") or attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
             raise ModelError(f"exported graph: Gemm {node.name!r} with {sorted(attributes)} cannot be quantized")
-        weight = transposed(node.input[1]) if attributes.get("transB") else node.input[1]
+        weight = constants.transposed(weight) if attributes.get("transB") else weight
         biased = len(node.input) > 2 and bool(node.input[2])
         product = f"{node.output[0]}_product" if biased else node.output[0]
-        nodes.append(helper.make_node("MatMul", [node.input[0], weight], [product], name=f"{node.name}_matmul"))
+        nodes.append(helper.make_node("MatMul", [node.input[0], weight], [product], name=node.name))
         if biased:
-            nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}_add"))
-    graph.ClearField("node")
-    graph.node.extend(nodes)
+            nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}_bias"))
+    model.graph.ClearField("node")
+    model.graph.node.extend(nodes)
     drop_unused(model)
-    onnx.checker.check_model(model)
+
+
+class _Constants:
+    """The constant matrices of a graph by name, those that are made by transposing or choosing one of several included."""
+
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self._makers = {output: node for node in graph.node for output in node.output}
+
+    def matrix(self, name: str) -> str | None:
+        """Name of a constant of two axes with this value, or None where it is no such thing."""
+        if name in self._tensors:
+            return name if len(self._tensors[name].dims) == 2 else None
+        maker = self._makers.get(name)
+        if maker is None:
+            return None
+        if maker.op_type == "Transpose":
+            inner = self.matrix(maker.input[0])
+            return None if inner is None else self.transposed(inner)
+        stack, place = (self._tensors.get(item) for item in (*maker.input, "", "")[:2])
+        if maker.op_type != "Gather" or stack is None or place is None or len(stack.dims) != 3 or len(place.dims):
+            return None
+        from onnx import numpy_helper
+
+        return self._keep(f"{name}_constant", numpy_helper.to_array(stack)[int(numpy_helper.to_array(place))])
+
+    def transposed(self, name: str) -> str:
+        """Name of the same constant with its axes swapped."""
+        from onnx import numpy_helper
+
+        return self._keep(f"{name}_transposed", numpy_helper.to_array(self._tensors[name]).T)
+
+    def _keep(self, name: str, array: np.ndarray) -> str:
+        from onnx import numpy_helper
+
+        if name not in self._tensors:
+            self._tensors[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self._graph.initializer.append(self._tensors[name])
+        return name
 
 
 def products_of(model: Any) -> list[Product]:
