@@ -17,7 +17,6 @@ from pipelines.techniques.exporting_seq2seq import export_seq2seq
 from pipelines.techniques.generation_parity import check_seq2seq_parity
 from tests.tiny_generators import LINES, SEQ2SEQ, tiny_seq2seq, unigram_tokenizer
 
-#: The tiny T5 has wild weights: torch itself is 0.012 of 29 away from its own float64.
 TOLERANCE = 1e-3
 
 
@@ -28,6 +27,10 @@ def exported(kind: str) -> tuple[Any, Path]:
 
     folder = tiny_seq2seq(Path(mkdtemp()) / kind, kind)
     model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    with torch.no_grad():  # T5 does not scale its scores: from these wide weights torch is 0.012 off its own float64
+        for name, weight in model.named_parameters():
+            if name.endswith(("Attention.q.weight", "Attention.k.weight")):
+                weight.mul_(0.5)
     export_seq2seq(model, folder, 64)
     return model, folder
 
