@@ -12,6 +12,7 @@ from pipelines.config import BlockwiseTokens, FloatTokens, Int8Tokens, Task
 from pipelines.data.clean import CleanData
 from pipelines.families.sequences import Example, SequenceFamily
 from pipelines.techniques.quantizing_weights import blockwise_weights, dynamic_int8_products, input_moments
+from pipelines.techniques.weightmatrices import expected_products, require_count
 
 #: Folder of the float32 files, which do not stay.
 WHOLE = "float32"
@@ -35,6 +36,8 @@ def export_sequences(
     names = family.export(bundle, whole, task.max_length)
     parity = family.check_export(bundle, whole, examples, wanted.parity)
     converted = {name: _shrink(family, bundle, whole, name, out, examples, task, wanted) for name in names}
+    if not isinstance(wanted, FloatTokens):
+        require_count(out, sum(converted.values()), expected_products(bundle.model))
     for left in whole.iterdir():
         left.unlink()
     whole.rmdir()

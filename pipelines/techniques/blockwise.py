@@ -27,7 +27,8 @@ class Blocks:
         if self.zeros is None or self.bits == 8:
             return self.zeros
         even = np.pad(self.zeros, ((0, 0), (0, self.zeros.shape[1] % 2)), constant_values=8)
-        return (even[:, ::2] | (even[:, 1::2] << 4)).astype(np.uint8)
+        packed: np.ndarray = (even[:, ::2] | (even[:, 1::2] << 4)).astype(np.uint8)
+        return packed
 
     def restored(self, length: int) -> np.ndarray:
         """The matrix [K, N] that a reader computes with."""

@@ -92,4 +92,4 @@ def sliced(model: Any, keep: Kept) -> Any:
 
 def with_layers_alone(model: Any, layers: Sequence[int]) -> Any:
     """A new model with these layers alone, of an encoder-decoder in both stacks. Raises ModelError for a layer that is not there."""
-    return sliced(model, Kept(layers={depth: layers for depth in depths_of(model.config)}))
+    return sliced(model, Kept(layers=dict.fromkeys(depths_of(model.config), layers)))
