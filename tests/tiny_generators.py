@@ -176,7 +176,7 @@ def seq2seq_config(kind: str) -> Any:
     ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
     if name == "BartConfig":
         ids |= {"bos_token_id": 1, "forced_eos_token_id": None}
-    wide = {"init_std": 0.3} if name == "BartConfig" else {"initializer_factor": 1.0}
+    wide = {"init_std": 0.3} if name == "BartConfig" else {"initializer_factor": 2.0}
     return getattr(hf, name)(**sizes, **ids, **wide, vocab_size=len(tokenizer))
 
 
