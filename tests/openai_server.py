@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -126,10 +127,8 @@ def openai_server(port: int = 0) -> Iterator[OpenAIServer]:
             pass
 
         def handle(self) -> None:
-            try:
+            with contextlib.suppress(OSError):  # the client left, or was killed
                 super().handle()
-            except OSError:
-                pass  # the client left, or was killed
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
