@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Literal
 
 from pipelines.config import ApiTeacher
 from pipelines.errors import FactoryError, ModelError, TransientError
@@ -14,7 +15,7 @@ from pipelines.remote_teacher.endpoint import Endpoint, check_served
 from pipelines.remote_teacher.key import Key
 from pipelines.remote_teacher.patience import Clock, Failure, GivenUp, Pace, Stopped, persist
 from pipelines.remote_teacher.questions import Question
-from pipelines.remote_teacher.replies import Reply, flaw_of
+from pipelines.remote_teacher.replies import Flaw, Reply, flaw_of
 from pipelines.remote_teacher.store import Answer, AnswerStore
 
 
@@ -160,9 +161,14 @@ def check_answer(teacher: ApiTeacher, question: Question, answer: Answer) -> Non
     """Raise ModelError where the recipe fails on such an answer."""
     check_served(teacher, answer.served)
     flaw = flaw_of(answer.text, answer.finish)
-    if flaw is not None and getattr(teacher, flaw) == "fail":
+    if flaw is not None and policy_on(flaw, teacher) == "fail":
         because = f" (finish_reason {answer.finish!r})" if answer.finish else ""
         raise ModelError(
             f"teach.{flaw} is fail, and answer {question.number} to training row {question.row} is {flaw}{because}; "
             f"mend the prompt or teach.sampling.max_tokens, or set teach.{flaw} to drop"
         )
+
+
+def policy_on(flaw: Flaw, teacher: ApiTeacher) -> Literal["drop", "keep", "fail"]:
+    """What the recipe says of answers with this flaw."""
+    return teacher.empty if flaw == "empty" else teacher.cut

@@ -12,10 +12,10 @@ from pipelines.bundle import read_json, write_json
 from pipelines.config import ApiTeacher
 from pipelines.data.clean import Split
 from pipelines.errors import DataError, ModelError, RecipeError
-from pipelines.remote_teacher.collecting import collect
+from pipelines.remote_teacher.collecting import collect, policy_on
 from pipelines.remote_teacher.patience import Clock
 from pipelines.remote_teacher.questions import Question, identity_of, questions, read_prompt, sha256_of_text
-from pipelines.remote_teacher.replies import flaw_of
+from pipelines.remote_teacher.replies import Flaw, flaw_of
 from pipelines.remote_teacher.store import Answer, AnswerStore
 
 ANSWERS = "answers.json"
@@ -26,7 +26,7 @@ RECORD = "remote.json"
 class _Chosen:
     question: Question
     answer: Answer
-    flaw: str | None
+    flaw: Flaw | None
 
 
 def ask_teacher(teacher: ApiTeacher, split: Split, root: Path, out: Path, clock: Clock | None = None) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def ask_teacher(teacher: ApiTeacher, split: Split, root: Path, out: Path, clock:
         collect(teacher, asked, store, Clock() if clock is None else clock)
         found = [(question, store.get(question.key)) for question in asked]
     chosen = [_Chosen(one, answer, flaw_of(answer.text, answer.finish)) for one, answer in found if answer is not None]
-    kept = [one for one in chosen if one.flaw is None or getattr(teacher, one.flaw) == "keep"]
+    kept = [one for one in chosen if one.flaw is None or policy_on(one.flaw, teacher) == "keep"]
     if not kept:
         raise ModelError(
             f"{teacher.url}: of {len(chosen)} answers none is left ({_tally(one.flaw for one in chosen if one.flaw)}); mend the prompt or teach.sampling"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines.config import ApiTeacher, load_params
+from pipelines.environment import ROOT
 from pipelines.errors import RecipeError
 from tests.pipelines.remote_teacher.conftest import settings
+from tests.recipes import RECIPE
+from tests.sequence_recipes import TOKEN_LOSSES, sequence_recipe
 
 
 @pytest.mark.parametrize(
@@ -72,3 +76,53 @@ def test_a_key_in_the_recipe_is_refused_and_not_repeated(tmp_path: Path, change:
     with pytest.raises(RecipeError, match=rf"teach\.(api\.)?{next(iter(change))}: .*not shown") as caught:
         load_params(path)
     assert "sk-secret" not in str(caught.value)
+
+
+def test_the_recipe_in_the_documents_is_valid() -> None:
+    page = (ROOT / "docs" / "teachers.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    assert set(yaml.safe_load(block)["teach"]) == set(ApiTeacher.model_fields)
+    ApiTeacher.model_validate(yaml.safe_load(block)["teach"])
+
+
+#: A recipe that learns from answers alone.
+ANSWERS_ALONE: dict[str, Any] = {
+    "teach": settings(),
+    "distill__student": {"kind": "pretrained", "source": "models/tiny", "sha256": "0" * 64, "trust_remote_code": None},
+    "distill__losses": TOKEN_LOSSES | {"weight": 0.0, "cross_entropy": 1.0},
+    "prune__losses": TOKEN_LOSSES | {"weight": 0.0, "cross_entropy": 1.0},
+}
+TEXTS = {"rows": 1, "prompt_tokens": 1, "max_new_tokens": 1, "temperature": 0, "replace": True}
+ON_POLICY = {"share": 0.5, "prompt_tokens": 1, "max_new_tokens": 1, "temperature": 1}
+
+
+@pytest.mark.parametrize("task", ["text-generation", "text-to-text"])
+def test_a_recipe_may_learn_from_answers(task: str) -> None:
+    assert isinstance(sequence_recipe(task, **ANSWERS_ALONE).teach, ApiTeacher)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"distill__student": {"kind": "layers", "layers": [0]}}, "distill.student.kind is layers, .* use kind: pretr"),
+        ({"distill__losses": TOKEN_LOSSES}, "distill.losses.weight is 1, but teach.mode is api"),
+        ({"prune__losses": TOKEN_LOSSES}, "prune.losses.weight is 1, but teach.mode is api"),
+        ({"distill__on_policy": ON_POLICY}, "distill.on_policy is set, but"),
+        ({"label__texts": TEXTS}, "label.texts is set, but"),
+    ],
+)
+def test_what_wants_weights_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        sequence_recipe("text-generation", **ANSWERS_ALONE | change)
+
+
+def test_tags_are_no_texts() -> None:
+    with pytest.raises(ValidationError, match=r"teach\.mode is api, whose answers are texts; tags need one of"):
+        sequence_recipe("token-classification", **ANSWERS_ALONE)
+
+
+def test_labels_are_no_texts(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"models": {"m": RECIPE | {"teach": settings()}}}), encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"teach\.mode: 'api': Input should be '"):
+        load_params(path)

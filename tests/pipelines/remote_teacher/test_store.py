@@ -14,6 +14,7 @@ import pytest
 
 from pipelines.environment import ROOT
 from pipelines.errors import DataError, ResourceError
+from pipelines.remote_teacher.questions import sha256_of_text
 from pipelines.remote_teacher.store import Answer, AnswerStore
 from tests.openai_server import OpenAIServer
 from tests.pipelines.remote_teacher.conftest import settings
@@ -112,6 +113,7 @@ def test_a_killed_run_asks_only_for_what_is_missing(web: OpenAIServer, root: Pat
     command = [sys.executable, "-c", CHILD, str(root), json.dumps(settings(url=web.url, parallel=4))]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'registry'}"}
     kept: set[str] = set()
+    asked_when_kept: dict[str, int] = {}
     for goal in (10, 30):
         child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         while sum(web.answered.values()) < goal:
@@ -123,8 +125,10 @@ def test_a_killed_run_asks_only_for_what_is_missing(web: OpenAIServer, root: Pat
         now = _stored(root)
         assert kept <= now and len(now) >= goal - 8
         kept = now
+        asked_when_kept = {text: web.asked[text] for text in web.asked if sha256_of_text(text) in kept}
     subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
     assert len(_stored(root)) == len(web.asked) == 60
+    assert asked_when_kept == {text: web.asked[text] for text in asked_when_kept} and len(asked_when_kept) >= 22
     # Twice killed, with at most 4 requests under way each time; each of those at most once more.
     assert sum(web.asked.values()) <= 60 + 2 * 4
     assert len(json.loads((root / "out" / "answers.json").read_text())) == 60
@@ -133,4 +137,4 @@ def test_a_killed_run_asks_only_for_what_is_missing(web: OpenAIServer, root: Pat
 def _stored(root: Path) -> set[str]:
     (path,) = (root / "answers").glob("*.jsonl")
     whole = path.read_bytes().rpartition(b"\n")[0].splitlines()
-    return {line["key"] for line in map(json.loads, whole) if line["kind"] == "answer"}
+    return {line["text_sha256"] for line in map(json.loads, whole) if line["kind"] == "answer"}
