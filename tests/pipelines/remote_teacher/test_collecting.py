@@ -115,7 +115,7 @@ def test_a_slow_endpoint_is_timed_out(web: OpenAIServer, root: Path, trouble: st
     from pipelines.remote_teacher.patience import Clock
 
     web.script = [trouble]
-    settings = teacher(web, timeout_seconds=0.3, retries={"tries": 2})
+    settings = teacher(web, timeout_seconds=1.0, retries={"tries": 2})
     record = ask_teacher(settings, Split(["alpha"], targets=["x"]), root, root / "out", Clock())
     assert record["answers"] == 1 and web.asked["alpha"] == 2 and len(stored(root, "lost")) == 1
 
