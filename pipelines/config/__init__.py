@@ -40,6 +40,7 @@ from pipelines.config.data import (
     TextData,
 )
 from pipelines.config.recipe import RECIPES, SECTIONS, Params, Recipe, load_params, load_recipe
+from pipelines.config.remote import ApiTeacher, Price, Retries, Sampling
 from pipelines.config.sequences import (
     BlockwiseTokens,
     Divergence,
@@ -77,6 +78,7 @@ __all__ = [
     "RECIPES",
     "SECTIONS",
     "Action",
+    "ApiTeacher",
     "BlockwiseTokens",
     "Checks",
     "ClassCount",
@@ -110,9 +112,12 @@ __all__ = [
     "OnPolicy",
     "OtherStudent",
     "Params",
+    "Price",
     "ReadyTeacher",
     "Recipe",
+    "Retries",
     "SampledSignals",
+    "Sampling",
     "Section",
     "SequenceRecipe",
     "ShapePruning",

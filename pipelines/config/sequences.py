@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from pipelines.config.base import NAME_PATTERN, NoTechnique, Section, Weight
 from pipelines.config.classification import StudentLayers, Vocabulary
 from pipelines.config.data import TaggedData, TargetData, TextData
+from pipelines.config.remote import ApiTeacher
 from pipelines.config.task import Task, TextToTextTask
 from pipelines.config.training import Training
 
@@ -79,7 +81,7 @@ class ReadyTeacher(Section):
     trust_remote_code: TrustedCode | None = Field(description="As for `finetune`.")
 
 
-Teacher = FreshTeacher | TunedTeacher | ReadyTeacher
+Teacher = FreshTeacher | TunedTeacher | ReadyTeacher | ApiTeacher
 
 
 class TopKSignals(Section):
@@ -290,7 +292,9 @@ class SequenceRecipe(Section):
 
     task: Task = Field(description="What the model is for, and what every stage shares.")
     data: TextData = Field(description="Where the rows come from and what they must satisfy.")
-    teach: FreshTeacher | TunedTeacher | ReadyTeacher = Field(discriminator="mode", description="The teacher.")
+    teach: FreshTeacher | TunedTeacher | ReadyTeacher | ApiTeacher = Field(
+        discriminator="mode", description="The teacher."
+    )
     label: TokenLabel = Field(description="The signals that the teacher leaves.")
     distill: TokenDistill = Field(description="The student.")
     prune: NoTechnique | ShapePruning = Field(discriminator="technique", description="Structured pruning.")
@@ -317,6 +321,26 @@ class SequenceRecipe(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _answers_have_no_logits(self) -> SequenceRecipe:
+        if isinstance(self.teach, ApiTeacher):
+            for key, problem in self._needs_weights():
+                raise ValueError(f"{key}, but teach.mode is api: the teacher has answers and no weights; {problem}")
+        return self
+
+    def _needs_weights(self) -> Iterator[tuple[str, str]]:
+        """Keys that want a teacher's weights or logits, each with what to write instead."""
+        if self.distill.student.kind != "pretrained":
+            yield f"distill.student.kind is {self.distill.student.kind}", "use kind: pretrained"
+        if self.distill.losses.weight:
+            yield f"distill.losses.weight is {self.distill.losses.weight:g}", "set it to 0, and cross_entropy above 0"
+        if self.distill.on_policy is not None:
+            yield "distill.on_policy is set", "set it to null"
+        if self.label.texts is not None:
+            yield "label.texts is set", "set it to null"
+        if isinstance(self.prune, ShapePruning) and self.prune.losses.weight:
+            yield f"prune.losses.weight is {self.prune.losses.weight:g}", "set it to 0, and cross_entropy above 0"
+
 
 class TextToTextRecipe(SequenceRecipe):
     """An encoder-decoder that answers a text with a text."""
@@ -329,3 +353,9 @@ class TokenClassificationRecipe(SequenceRecipe):
     """An encoder that tags words."""
 
     data: TaggedData = Field(description="Where the rows come from and what they must satisfy.")
+
+    @model_validator(mode="after")
+    def _tags_are_no_texts(self) -> TokenClassificationRecipe:
+        if isinstance(self.teach, ApiTeacher):
+            raise ValueError("teach.mode is api, whose answers are texts; tags need one of scratch, finetune, ready")
+        return self
