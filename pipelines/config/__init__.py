@@ -47,18 +47,14 @@ from pipelines.config.sequences import (
     ExactExport,
     FloatTokens,
     FreshStudent,
-    FreshTeacher,
-    FreshTokenizer,
     Int8Tokens,
     MetricBound,
     MetricGate,
     OnPolicy,
     OtherStudent,
-    ReadyTeacher,
     SampledSignals,
     SequenceRecipe,
     ShapePruning,
-    Teacher,
     TeacherTexts,
     TextToTextRecipe,
     TokenClassificationRecipe,
@@ -67,10 +63,9 @@ from pipelines.config.sequences import (
     TokenLabel,
     TokenLosses,
     TopKSignals,
-    TrustedCode,
-    TunedTeacher,
 )
 from pipelines.config.task import Task, TextToTextTask, task_of
+from pipelines.config.teachers import FreshTeacher, FreshTokenizer, ReadyTeacher, TrustedCode, TunedTeacher
 from pipelines.config.training import Training
 
 __all__ = [
@@ -132,7 +127,6 @@ __all__ = [
     "TargetData",
     "Task",
     "Teach",
-    "Teacher",
     "TeacherTexts",
     "TextChecks",
     "TextData",

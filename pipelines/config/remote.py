@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from pipelines.config.base import Section
+from pipelines.config.teachers import FreshTeacher, TunedTeacher
 
 #: What takes the row's place in a prompt file.
 PLACEHOLDER = "{text}"
@@ -50,7 +51,7 @@ class Retries(Section):
 
 
 class ApiTeacher(Section):
-    """A model behind an OpenAI-compatible endpoint. Its answers are what the student learns; it has no weights here."""
+    """A model behind an OpenAI-compatible endpoint. It has no weights here: a learner takes its answers in, and stands in for it."""
 
     mode: Literal["api"] = Field(description="Ask an OpenAI-compatible endpoint (text-generation, text-to-text).")
     url: str = Field(description="The endpoint's base, `https://host/v1`; without credentials or a query.")
@@ -85,6 +86,10 @@ class ApiTeacher(Section):
     key_variable: str | None = Field(
         pattern="^[A-Z_][A-Z0-9_]*$",
         description="NAME of the environment variable that holds the key; null: the endpoint wants none.",
+    )
+    learner: FreshTeacher | TunedTeacher = Field(
+        discriminator="mode",
+        description="The local model that learns its answers, and whose logits the student then learns from.",
     )
     store: str = Field(
         min_length=1,
