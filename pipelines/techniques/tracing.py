@@ -51,6 +51,7 @@ def grouped_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
+    position_bias: Tensor | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
     """Attention of queries [B, H, T, D] over keys and values [B, G, S, D], H a multiple of G: [B, T, H, D].
@@ -67,6 +68,8 @@ def grouped_attention(
         scores = torch.tanh(scores / softcap) * softcap
     if heads != groups:
         scores = scores.reshape(batch, heads, length, -1)
+    if position_bias is not None:
+        scores = scores + position_bias
     if attention_mask is not None:
         scores = scores + attention_mask
     weights = scores.softmax(dim=-1)
