@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def export_onnx(family: Family, bundle: Bundle, max_length: int, out: Path) -> N
     encoded = family.encode(bundle.tokenizer, family.export_texts(), max_length)
     sample = family.collate(bundle.tokenizer, encoded)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=max_length)}
-    with warnings.catch_warnings(), _quiet("torch.onnx"):
+    with warnings.catch_warnings(), quiet("torch.onnx"):
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecated internals
         program = torch.onnx.export(
             family.export_module(bundle.model).eval(),
@@ -113,15 +114,13 @@ def check_parity(
     return worst
 
 
-class _quiet:
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
     """Silence one logger below errors while a noisy library works."""
-
-    def __init__(self, name: str) -> None:
-        self._logger = logging.getLogger(name)
-
-    def __enter__(self) -> None:
-        self._level = self._logger.level
-        self._logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.setLevel(self._level)
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
