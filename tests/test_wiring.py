@@ -65,11 +65,12 @@ def test_a_stages_own_code_is_a_dependency(stage: str) -> None:
     source = (ROOT / "pipelines" / "stages" / f"{stage}.py").read_text(encoding="utf-8")
     imported = set(
         re.findall(
-            r"from pipelines\.(techniques\.\w+|families|signals|token_signals|reporting|evaluation|predictors)", source
+            r"from pipelines\.(techniques\.\w+|families|signals|token_signals|reporting|evaluation|predictors|sequence_\w+)",
+            source,
         )
     )
     needed = {
-        f"pipelines/{name.replace('.', '/')}" + ("" if name in ("families", "reporting", "token_signals") else ".py")
+        f"pipelines/{name.replace('.', '/')}" + ("" if (ROOT / "pipelines" / name).is_dir() else ".py")
         for name in imported
     }
     assert needed <= set(GRAPH[stage]["do"]["deps"])

@@ -18,7 +18,7 @@ from pipelines.families.base import TokenIds
 from pipelines.families.fresh import fresh_model, resized_model, train_tokenizer
 from pipelines.families.loading import Trusted, load_model, load_tokenizer, require_model
 from pipelines.families.probing import PROBE_TOKENS, check_head, head_of
-from pipelines.families.sequences import Batch, Example, Rows
+from pipelines.families.sequences import Batch, Example, Rows, token_names
 
 #: Prompts that are continued side by side.
 WRITE_BATCH = 32
@@ -82,6 +82,13 @@ class CausalModel:
                 if answer
             ]
         return written
+
+    def row_lengths(self, bundle: Bundle, split: Split, examples: Sequence[Example]) -> list[int]:
+        lengths = [len(document) for document in _documents(bundle.tokenizer, split.texts)]
+        return [lengths[0] - 1, *lengths[1:]] if lengths else []
+
+    def class_names(self, bundle: Bundle) -> list[str]:
+        return token_names(bundle)
 
     def text_bytes(self, split: Split) -> int:
         return sum(len(text.encode("utf-8")) + 1 for text in split.texts)

@@ -17,7 +17,7 @@ from pipelines.families.causal import WRITE_BATCH, batch_of
 from pipelines.families.fresh import fresh_model, resized_model, train_tokenizer
 from pipelines.families.loading import Trusted, load_model, load_tokenizer, require_model
 from pipelines.families.probing import PROBE_TOKENS, check_head, head_of
-from pipelines.families.sequences import Batch, Example, Rows
+from pipelines.families.sequences import Batch, Example, Rows, token_names
 
 
 class TextToText:
@@ -76,6 +76,12 @@ class TextToText:
                 if answer:
                     written.append(Example(example.ids, range(len(answer)), answer))
         return written
+
+    def row_lengths(self, bundle: Bundle, split: Split, examples: Sequence[Example]) -> list[int]:
+        return [len(example.classes) for example in examples]
+
+    def class_names(self, bundle: Bundle) -> list[str]:
+        return token_names(bundle)
 
     def text_bytes(self, split: Split) -> int:
         return sum(len(text.encode("utf-8")) + 1 for text in split.targets)

@@ -87,6 +87,12 @@ class Tagger:
     ) -> list[Example]:
         return []
 
+    def row_lengths(self, bundle: Bundle, split: Split, examples: Sequence[Example]) -> list[int]:
+        return [len(example.classes) for example in examples]
+
+    def class_names(self, bundle: Bundle) -> list[str]:
+        return tags_of(bundle.model)
+
     def text_bytes(self, split: Split) -> int:
         return sum(len(target.split()) for target in split.targets)
 

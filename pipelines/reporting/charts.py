@@ -11,6 +11,7 @@ import numpy as np
 from pipelines.techniques.metrics import ReliabilityBin
 
 TEACHER, MODEL, GREY = "#7a869a", "#0b6e4f", "#d0d5dd"
+CONTROL, STUDENT = "#c98a2b", "#6bb39a"
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
@@ -75,17 +76,17 @@ def reliability_diagram(bins: Mapping[str, Sequence[ReliabilityBin]]) -> str:
     return _svg(figure)
 
 
-def loss_curves(curves: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
-    """Validation accuracy over the epochs of every training stage, end to end."""
+def loss_curves(curves: Mapping[str, Sequence[Mapping[str, str]]], measure: str = "validation_accuracy") -> str:
+    """A measure on validation data over the epochs of every training stage, end to end."""
     figure, axes = _figure(6.4, 2.8)
     start = 0
     for stage, rows in curves.items():
         if not rows:
             continue
         places = [start + at + 1 for at in range(len(rows))]
-        axes.plot(places, [float(row["validation_accuracy"]) for row in rows], marker=".", label=stage)
+        axes.plot(places, [float(row[measure]) for row in rows], marker=".", label=stage)
         start += len(rows)
-    axes.set(xlabel="epoch", ylabel="validation accuracy")
+    axes.set(xlabel="epoch", ylabel=measure.replace("_", " "))
     if start:
         axes.legend(frameon=False)
     return _svg(figure)
