@@ -153,8 +153,8 @@ def _whole_rows(task: Task, found: Mapping[str, Predictions]) -> list[int]:
 def _difference(
     measured: Mapping[str, MeasuredSide], ours: str, theirs: str, task: Task, settings: TokenEvaluate
 ) -> Interval:
-    counts = [measured[name].quality.counts for name in (ours, theirs)]
-    return paired_bootstrap(*counts, MAIN[task.type].value, settings.bootstrap_samples, task.seed)
+    one, other = (measured[name].quality.counts for name in (ours, theirs))
+    return paired_bootstrap(one, other, MAIN[task.type].value, settings.bootstrap_samples, task.seed)
 
 
 def _speeds(

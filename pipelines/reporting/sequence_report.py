@@ -74,16 +74,14 @@ def render_sequence_report(out: Path, result: SequenceEvaluation, lineage: Linea
 
 def _charts(metrics: dict[str, Any], main: MainMetric) -> list[tuple[str, str]]:
     """(SVG, caption) of each measure that is worth a look beside its teacher's."""
-    megabytes, wanted = (
-        1e-6,
-        (
-            (main.key, "", 1.0, f"{main.words}, {'more' if main.more_is_better else 'less'} is better"),
-            ("bytes", "MB", megabytes, "Download"),
-            ("peak_memory_bytes", "MB", megabytes, "Peak memory of a process"),
-            ("first_token_ms", "ms", 1.0, "First token, median"),
-            ("tokens_per_s", "tokens/s", 1.0, "Tokens a second after it, median"),
-            ("p50_ms", "ms", 1.0, "Median latency"),
-        ),
+    megabyte = 1e-6
+    wanted = (
+        (main.key, "", 1.0, f"{main.words}, {'more' if main.more_is_better else 'less'} is better"),
+        ("bytes", "MB", megabyte, "Download"),
+        ("peak_memory_bytes", "MB", megabyte, "Peak memory of a process"),
+        ("first_token_ms", "ms", 1.0, "First token, median"),
+        ("tokens_per_s", "tokens/s", 1.0, "Tokens a second after it, median"),
+        ("p50_ms", "ms", 1.0, "Median latency"),
     )
     found = []
     for key, unit, factor, caption in wanted:

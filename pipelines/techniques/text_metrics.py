@@ -64,7 +64,7 @@ def chrf_counts(written: Sequence[str], references: Sequence[str]) -> np.ndarray
 
 def chrf(counts: np.ndarray) -> float:
     """chrF2 between 0 and 100 (Popović 2015) of counts [18]."""
-    return float(_chrf()._compute_f_score([int(round(one)) for one in counts]))
+    return float(_chrf()._compute_f_score([round(one) for one in counts]))
 
 
 def _chrf() -> Any:

@@ -72,7 +72,9 @@ class TextGenerator(Generator):
         pieces.sort(key=lambda piece: len(piece[1]))
         for start in range(0, len(pieces), batch_size):
             batch = pieces[start : start + batch_size]
-            for (place, _), total in zip(batch, _log_probabilities(parts.session, [ids for _, ids in batch]), strict=True):
+            for (place, _), total in zip(
+                batch, _log_probabilities(parts.session, [ids for _, ids in batch]), strict=True
+            ):
                 sums[place] += float(total)
         return [Score(float(np.float64(total)), count) for total, count in zip(sums, counts, strict=True)]
 

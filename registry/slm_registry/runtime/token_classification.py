@@ -138,9 +138,7 @@ def _bounds(sizes: Sequence[int], room: int) -> list[tuple[int, int, int, int]]:
         start, first = half, last
 
 
-def _spans(
-    text: str, places: Sequence[tuple[int, int]], tags: Sequence[Prediction | None]
-) -> list[Span]:
+def _spans(text: str, places: Sequence[tuple[int, int]], tags: Sequence[Prediction | None]) -> list[Span]:
     """Neighbouring words of one kind, put together."""
     groups: list[tuple[str, list[int]]] = []
     open_kind = None

@@ -5,8 +5,8 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 
 from pipelines.techniques.span_metrics import by_type, span_counts, span_f1, span_score
 
-TRUTH = ["B-PER I-PER O B-LOC".split(), "O B-ORG I-ORG".split(), "O O".split()]
-GUESS = ["B-PER O O B-LOC".split(), "O B-LOC I-LOC".split(), "O B-PER".split()]
+TRUTH = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "B-ORG", "I-ORG"], ["O", "O"]]
+GUESS = [["B-PER", "O", "O", "B-LOC"], ["O", "B-LOC", "I-LOC"], ["O", "B-PER"]]
 
 
 def test_a_span_counts_where_type_and_both_ends_are_right() -> None:
