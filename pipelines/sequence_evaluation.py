@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from pipelines.config import Task, TextToTextTask, TokenEvaluate
 from pipelines.data.clean import CleanData
 from pipelines.evaluation import download_bytes, write_plots
 from pipelines.progress import Progress
+from pipelines.sequence_clients import WriterLoader, answering, exported_writer, torch_writer
 from pipelines.sequence_prompts import asked_of
 from pipelines.sequence_quality import MAIN, Ground, Quality, agreement, quality_of
 from pipelines.sequence_sides import SequenceSide, SideLoader, exported_side, torch_side
@@ -34,8 +35,8 @@ LOADERS: dict[str, SideLoader] = {
     "student": torch_side,
     "model": exported_side,
 }
-#: Sides that a user may run, and whose costs are measured.
-TIMED = ("teacher", "model")
+#: The sides whose costs are measured, and what answers in a process of its own while its memory is.
+TIMED: dict[str, WriterLoader] = {"teacher": torch_writer, "model": exported_writer}
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ def evaluate_sequences(
             progress.advance()
         costs = _speeds({name: sides[name] for name in TIMED}, asked.prompts, task, settings)
         progress.advance()
-        for name in TIMED:
-            costs[name] |= _weights(folders[name], LOADERS[name], asked.prompts[:1], task, settings)
+        for name, load in TIMED.items():
+            costs[name] |= _weights(folders[name], load, asked.prompts[:1], task, settings)
             progress.advance()
     ground = Ground(task, data.test, asked, _whole_rows(task, found))
     measured = {
@@ -173,19 +174,13 @@ def _speeds(
 
 
 def _weights(
-    folder: Path, load: SideLoader, prompts: list[str], task: Task, settings: TokenEvaluate
+    folder: Path, load: WriterLoader, prompts: list[str], task: Task, settings: TokenEvaluate
 ) -> dict[str, float]:
-    answering = partial(_answering, load=load, task=task, new_tokens=settings.new_tokens)
+    answers = partial(answering, load=load, task=task, new_tokens=settings.new_tokens)
     return {
         "bytes": download_bytes(folder),
-        "peak_memory_bytes": peak_memory(answering, folder, settings.threads, prompts),
+        "peak_memory_bytes": peak_memory(answers, folder, settings.threads, prompts),
     }
-
-
-def _answering(
-    folder: Path, threads: int, *, load: SideLoader, task: Task, new_tokens: int
-) -> Callable[[list[str]], object]:
-    return partial(load(folder, threads, task).write, new_tokens=new_tokens)
 
 
 def plot_sequence_data(result: SequenceEvaluation, folder: Path) -> None:

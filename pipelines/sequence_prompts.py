@@ -11,7 +11,7 @@ import numpy as np
 from pipelines.config import Task, TokenEvaluate
 from pipelines.data.clean import Split
 from pipelines.errors import DataError
-from pipelines.sequence_sides.spans import told_spans
+from pipelines.techniques.span_metrics import told_spans
 
 
 @dataclass(frozen=True)

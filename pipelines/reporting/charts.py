@@ -34,15 +34,15 @@ def _svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def bars(values: Mapping[str, float], unit: str, colors: Mapping[str, str]) -> str:
+def bars(values: Mapping[str, float], unit: str, colors: Mapping[str, str], form: str = "%.3g") -> str:
     """Horizontal bars, the number beside each."""
     figure, axes = _figure(4.2, 0.5 + 0.42 * len(values))
     names = list(values)[::-1]
     numbers = [values[name] for name in names]
     axes.barh(names, numbers, color=[colors.get(name, GREY) for name in names], height=0.6)
     for at, number in enumerate(numbers):
-        axes.text(number, at, f" {number:.3g} {unit}", va="center")
-    axes.set_xlim(0, max(numbers) * 1.35)
+        axes.text(number, at, f" {form % number} {unit}", va="center")
+    axes.set_xlim(0, max(numbers) * 1.35 or 1)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     return _svg(figure)

@@ -91,7 +91,8 @@ def _charts(metrics: dict[str, Any], main: MainMetric) -> list[tuple[str, str]]:
             if metrics[side].get(key) is not None
         }
         if values:
-            found.append((charts.bars(values, unit, COLORS), caption))
+            form = "%.0f" if max(values.values()) >= 1000 else "%.3g"
+            found.append((charts.bars(values, unit, COLORS, form), caption))
     return found
 
 

@@ -23,7 +23,7 @@ MEASURES = (
     ("span_f1", "span F1", "%.4f"),
     ("span_precision", "span precision", "%.4f"),
     ("span_recall", "span recall", "%.4f"),
-    ("agreement", "likeliest token is the teacher's", "%.4f"),
+    ("agreement", "likeliest is the teacher's", "%.4f"),
     ("ece", "calibration error (ECE)", "%.4f"),
     ("exact_match", "written exactly", "%.4f"),
     ("first_line_match", "first line exactly", "%.4f"),

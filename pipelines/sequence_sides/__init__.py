@@ -39,11 +39,6 @@ def torch_side(folder: Path, threads: int, task: Task) -> SequenceSide:
 
 def exported_side(folder: Path, threads: int, task: Task) -> SequenceSide:
     """An exported bundle: predictions from its graphs, texts through slm_registry, as a downstream team calls it."""
-    from pipelines.sequence_sides.exported import ExportedAnswerer, ExportedGenerator, ExportedTagger
+    from pipelines.sequence_sides.exported import Exported
 
-    sides: dict[str, SideLoader] = {
-        "text-generation": ExportedGenerator,
-        "text-to-text": ExportedAnswerer,
-        "token-classification": ExportedTagger,
-    }
-    return sides[task.type](folder, threads, task)
+    return Exported(folder, threads, task)

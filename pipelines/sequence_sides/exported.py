@@ -3,6 +3,7 @@ texts and not what each token cost."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,104 +18,76 @@ from pipelines.data.clean import Split
 from pipelines.families import sequence_family_of
 from pipelines.families.loading import load_tokenizer
 from pipelines.families.sequences import Batch, Rows
+from pipelines.sequence_clients import exported_writer
 from pipelines.sequence_sides.predicting import Predictions, predictions
-from pipelines.sequence_sides.spans import told
 from pipelines.techniques.cached_decoding import CausalSession, Seq2SeqSession
 from pipelines.techniques.exporting import open_session
-from pipelines.techniques.writing_speed import Written
+from pipelines.techniques.writing_speed import Writer
 
 MODEL_FILE = "model.onnx"
 
+#: A batch's inputs by name -> logits [B, T, C] of every position.
+Logits = Callable[[dict[str, np.ndarray]], np.ndarray]
 
-class _Exported:
-    """What the exported sides share: settings and tokenizer of the folder, and predictions from its logits."""
+
+class Exported:
+    """A folder's settings, tokenizer, graphs, and the client that a user has."""
 
     def __init__(self, folder: Path, threads: int, task: Task) -> None:
         from transformers import AutoConfig
 
-        self._family, self._task, self._threads = sequence_family_of(task), task, threads
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        self._family, self._task = sequence_family_of(task), task
+        self._folder, self._threads = folder, threads
         self.tokenizer: Any = load_tokenizer(folder)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
         self._bundle = Bundle(SimpleNamespace(config=config), self.tokenizer, {})
-        self._folder = folder
+        #: As SequenceSide has it.
+        self.write: Writer = exported_writer(folder, threads, task)
 
     def predict(self, split: Split) -> Predictions:
-        """As SequenceSide has it."""
-        return predictions(self._family, self._bundle, split, self._task.max_length, self._rows)
+        """As SequenceSide has it; the graphs are in memory only meanwhile."""
+        graphs: dict[str, Callable[[Path, int], Logits]] = {
+            "text-generation": causal_logits,
+            "text-to-text": seq2seq_logits,
+            "token-classification": tag_logits,
+        }
+        logits_of = graphs[self._task.type](self._folder, self._threads)
 
-    def _rows(self, batch: Batch) -> Rows:
-        inputs = {name: tensor.numpy() for name, tensor in batch.inputs.items()}
-        logits = torch.from_numpy(self._logits(inputs))
-        return Rows(logits[batch.rows, batch.places], nn.Identity())
+        def rows_of(batch: Batch) -> Rows:
+            logits = torch.from_numpy(logits_of({name: tensor.numpy() for name, tensor in batch.inputs.items()}))
+            return Rows(logits[batch.rows, batch.places], nn.Identity())
 
-    def _logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        raise NotImplementedError
+        return predictions(self._family, self._bundle, split, self._task.max_length, rows_of)
 
 
-class ExportedGenerator(_Exported):
-    """A causal language model."""
+def causal_logits(folder: Path, threads: int) -> Logits:
+    """Of texts padded on the right, read at once."""
+    session = CausalSession(folder / MODEL_FILE, threads)
 
-    def __init__(self, folder: Path, threads: int, task: Task) -> None:
-        from slm_registry.runtime.text_generation import TextGenerator
-
-        super().__init__(folder, threads, task)
-        self._client: Any = TextGenerator.from_folder(folder, threads=threads)
-        self._session: CausalSession | None = None
-
-    def write(self, texts: list[str], new_tokens: int) -> list[Written]:
-        """As SequenceSide has it."""
-        return _written(self._client.generate(texts, max_new_tokens=new_tokens, truncate=True))
-
-    def _logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        self._session = self._session or CausalSession(self._folder / MODEL_FILE, self._threads)
+    def logits(inputs: dict[str, np.ndarray]) -> np.ndarray:
         ids = inputs["input_ids"]
-        return self._session.step(ids, inputs["attention_mask"], self._session.empty(len(ids)))[0]
+        return session.step(ids, inputs["attention_mask"], session.empty(len(ids)))[0]
+
+    return logits
 
 
-class ExportedAnswerer(_Exported):
-    """An encoder-decoder."""
+def seq2seq_logits(folder: Path, threads: int) -> Logits:
+    """Of answers, read at once after their texts."""
+    session = Seq2SeqSession(folder, threads)
 
-    def __init__(self, folder: Path, threads: int, task: Task) -> None:
-        from slm_registry.runtime.text_to_text import TextToText
-
-        super().__init__(folder, threads, task)
-        self._client: Any = TextToText.from_folder(folder, threads=threads, max_length=task.max_length)
-        self._session: Seq2SeqSession | None = None
-
-    def write(self, texts: list[str], new_tokens: int) -> list[Written]:
-        """As SequenceSide has it; a text that is too long is cut, as in training."""
-        return _written(self._client.generate(texts, max_new_tokens=new_tokens, truncate=True))
-
-    def _logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        self._session = self._session or Seq2SeqSession(self._folder, self._threads)
+    def logits(inputs: dict[str, np.ndarray]) -> np.ndarray:
         mask = inputs["attention_mask"]
-        return self._session.step(inputs["decoder_input_ids"], mask, self._session.encode(inputs["input_ids"], mask))[0]
+        return session.step(inputs["decoder_input_ids"], mask, session.encode(inputs["input_ids"], mask))[0]
+
+    return logits
 
 
-class ExportedTagger(_Exported):
-    """A tagger."""
+def tag_logits(folder: Path, threads: int) -> Logits:
+    """Of words' tokens."""
+    session = open_session(folder / MODEL_FILE, threads)
 
-    def __init__(self, folder: Path, threads: int, task: Task) -> None:
-        from slm_registry.runtime.token_classification import TokenClassifier
+    def logits(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        found: np.ndarray = session.run(["logits"], {item.name: inputs[item.name] for item in session.get_inputs()})[0]
+        return found
 
-        super().__init__(folder, threads, task)
-        self._client: Any = TokenClassifier.from_folder(folder, threads=threads, max_length=task.max_length)
-        self._session: Any = None
-
-    def write(self, texts: list[str], new_tokens: int) -> list[Written]:
-        """As SequenceSide has it."""
-        found = self._client.predict(texts)
-        return [
-            Written(told((span.label, " ".join(span.text.split())) for span in spans), len(text.split()))
-            for text, spans in zip(texts, found, strict=True)
-        ]
-
-    def _logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        self._session = self._session or open_session(self._folder / MODEL_FILE, self._threads)
-        logits: np.ndarray = self._session.run(["logits"], inputs)[0]
-        return logits
-
-
-def _written(answers: list[Any]) -> list[Written]:
-    """The client's answers; an end token is a step of work too, though it is not among the tokens."""
-    return [Written(one.text, len(one.token_ids) + (one.finish_reason == "end")) for one in answers]
+    return logits

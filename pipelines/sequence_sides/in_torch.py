@@ -13,7 +13,7 @@ from pipelines.data.clean import Split
 from pipelines.families import sequence_family_of
 from pipelines.families.sequences import Batch, Example, Rows
 from pipelines.sequence_sides.predicting import Predictions, predictions
-from pipelines.sequence_sides.spans import told_spans
+from pipelines.techniques.span_metrics import told_spans
 from pipelines.techniques.writing_speed import Written
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,3 +64,14 @@ def by_type(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) 
         wanted.update(kind for kind, _, _ in true)
     kinds = sorted(set(found) | set(wanted))
     return {kind: span_score(np.array([right[kind], found[kind], wanted[kind]], dtype=np.float64)) for kind in kinds}
+
+
+def told_spans(text: str, tags: Sequence[str]) -> str:
+    """The spans of a tagged text: `PER: Anna Meier; LOC: Bonn`. Words beyond the tags are in none."""
+    words = text.split()
+    return told((kind, " ".join(words[first : last + 1])) for kind, first, last in spans_of(tags))
+
+
+def told(spans: Iterable[tuple[str, str]]) -> str:
+    """Spans of (kind, text)."""
+    return "; ".join(f"{kind}: {text}" for kind, text in spans)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -20,8 +21,11 @@ class Written:
     tokens: int
 
 
-#: (prompts, longest answer in tokens) -> what is written after each.
-Writer = Callable[[list[str], int], list[Written]]
+class Writer(Protocol):
+    """What writes: texts, and the longest answer in tokens, to what is written after each."""
+
+    def __call__(self, texts: list[str], new_tokens: int) -> list[Written]:
+        """Answer the texts."""
 
 
 @dataclass(frozen=True)

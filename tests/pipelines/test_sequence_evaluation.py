@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from pipelines.config import MetricGate
 from pipelines.curves import COLUMNS
 from pipelines.data.clean import load_clean, write_clean
 from pipelines.data.rows import SPLITS, Row
+from pipelines.environment import ROOT
 from pipelines.errors import GateError
 from pipelines.sequence_evaluation import SequenceEvaluation, evaluate_sequences, folders_of
 from pipelines.sequence_quality import MAIN, agreement
@@ -28,7 +31,9 @@ from tests.sequence_bundles import SETTINGS, TASKS, clean_of, side_folders
 
 
 @pytest.fixture(scope="module", params=list(TASKS))
-def sides(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, dict[str, Path]]:
+def sides(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, dict[str, Path]]:
     folder = tmp_path_factory.mktemp("evaluation")
     return request.param, folder, side_folders(folder, TASKS[request.param], control=True)
 
@@ -218,3 +223,17 @@ def test_a_gate_can_be_set_on_any_of_it(outputs: tuple[str, Path], tmp_path: Pat
     tight = MetricGate.model_validate({"bounds": [{"metric": "model.bytes", "at_most": 10, "at_least": None}]})
     with pytest.raises(GateError, match=r"model\.bytes is .*, must be at most 10"):
         gate(folder / "evaluation", tmp_path / "second.json", tight)
+
+
+def test_the_measured_process_is_as_light_as_a_users(outputs: tuple[str, Path]) -> None:
+    """What answers on the exported side imports nothing of the factory's heavy libraries."""
+    program = (
+        "import pathlib, sys; from pipelines.config import task_of; from pipelines.sequence_clients import *;"
+        "answer = answering(pathlib.Path(sys.argv[1]), 1, load=exported_writer, task=task_of(eval(sys.argv[2])), new_tokens=3);"
+        "answer(['my parcel today']);"
+        "print(' '.join(name for name in ('torch', 'transformers', 'sklearn', 'pandas', 'nltk') if name in sys.modules))"
+    )
+    task, folder = TASKS[outputs[0]], outputs[1] / "bundle"
+    command = [sys.executable, "-c", program, str(folder), repr(task.model_dump())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == ""

@@ -4,13 +4,13 @@ import time
 
 import pytest
 
-from pipelines.techniques.writing_speed import Run, Written, speed, writing_runs
+from pipelines.techniques.writing_speed import Run, Writer, Written, speed, writing_runs
 
 
-def writer(name: str, calls: list[str], before: float, each: float, most: int) -> object:
+def writer(name: str, calls: list[str], before: float, each: float, most: int) -> Writer:
     """One that takes `before` seconds to begin and `each` a token, and never writes more than `most`."""
 
-    def write(prompts: list[str], new_tokens: int) -> list[Written]:
+    def write(texts: list[str], new_tokens: int) -> list[Written]:
         tokens = min(new_tokens, most)
         calls.append(f"{name}{new_tokens}")
         time.sleep(before + each * tokens)
