@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.config import Task
 from pipelines.data.clean import Split
-from pipelines.sequence_sides.predicting import Predictions
+from pipelines.families.sequences import Example
+from pipelines.sequence_sides.predicting import Looked, Predictions
 from pipelines.techniques.writing_speed import Written
 
 
@@ -20,6 +21,9 @@ class SequenceSide(Protocol):
 
     def predict(self, split: Split) -> Predictions:
         """Every prediction of a split's rows, with what truly stands before it given."""
+
+    def look(self, examples: Sequence[Example]) -> Looked:
+        """Every prediction of some examples in this side's own tokens."""
 
     def write(self, texts: list[str], new_tokens: int) -> list[Written]:
         """What it writes after each text, the likeliest token each time; a tagger tells the spans that it finds."""

@@ -3,7 +3,7 @@ texts and not what each token cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +17,9 @@ from pipelines.config import Task
 from pipelines.data.clean import Split
 from pipelines.families import sequence_family_of
 from pipelines.families.loading import load_tokenizer
-from pipelines.families.sequences import Batch, Rows
+from pipelines.families.sequences import Batch, Example, Rows
 from pipelines.sequence_clients import exported_writer
-from pipelines.sequence_sides.predicting import Predictions, predictions
+from pipelines.sequence_sides.predicting import Looked, Predictions, look, predictions
 from pipelines.techniques.cached_decoding import CausalSession, Seq2SeqSession
 from pipelines.techniques.exporting import open_session
 from pipelines.techniques.writing_speed import Writer
@@ -46,6 +46,13 @@ class Exported:
 
     def predict(self, split: Split) -> Predictions:
         """As SequenceSide has it; the graphs are in memory only meanwhile."""
+        return predictions(self._family, self._bundle, split, self._task.max_length, self._rows())
+
+    def look(self, examples: Sequence[Example]) -> Looked:
+        """As SequenceSide has it."""
+        return look(self._family, self._bundle, examples, self._rows())
+
+    def _rows(self) -> Callable[[Batch], Rows]:
         graphs: dict[str, Callable[[Path, int], Logits]] = {
             "text-generation": causal_logits,
             "text-to-text": seq2seq_logits,
@@ -57,7 +64,7 @@ class Exported:
             logits = torch.from_numpy(logits_of({name: tensor.numpy() for name, tensor in batch.inputs.items()}))
             return Rows(logits[batch.rows, batch.places], nn.Identity())
 
-        return predictions(self._family, self._bundle, split, self._task.max_length, rows_of)
+        return rows_of
 
 
 def causal_logits(folder: Path, threads: int) -> Logits:

@@ -12,7 +12,7 @@ from pipelines.config import Task, TeacherTexts
 from pipelines.data.clean import Split
 from pipelines.families import sequence_family_of
 from pipelines.families.sequences import Batch, Example, Rows
-from pipelines.sequence_sides.predicting import Predictions, predictions
+from pipelines.sequence_sides.predicting import Looked, Predictions, look, predictions
 from pipelines.techniques.span_metrics import told_spans
 from pipelines.techniques.writing_speed import Written
 
@@ -29,6 +29,10 @@ class TorchWriter:
     def predict(self, split: Split) -> Predictions:
         """As SequenceSide has it."""
         return predictions(self._family, self._bundle, split, self._task.max_length, self._rows)
+
+    def look(self, examples: Sequence[Example]) -> Looked:
+        """As SequenceSide has it."""
+        return look(self._family, self._bundle, examples, self._rows)
 
     def write(self, texts: list[str], new_tokens: int) -> list[Written]:
         """As SequenceSide has it; prompts of one length side by side."""

@@ -40,24 +40,41 @@ class Predictions:
         return [[self.names[at] for at in row] for row in self.by_row(classes)]
 
 
+@dataclass(frozen=True)
+class Looked:
+    """N predictions in the order of their examples; see Predictions."""
+
+    nats: np.ndarray
+    truth: np.ndarray
+    likeliest: np.ndarray
+    confidence: np.ndarray
+
+
 def predictions(
     family: SequenceFamily, bundle: Bundle, split: Split, max_length: int, rows_of: Callable[[Batch], Rows]
 ) -> Predictions:
     """All predictions of a split by the model behind `rows_of`. Raises ModelError where they are not as many as the rows have."""
     examples = family.examples(bundle, split, max_length)
     lengths = family.row_lengths(bundle, split, examples)
+    found = look(family, bundle, examples, rows_of)
+    if sum(lengths) != len(found.nats):
+        raise ModelError(f"the examples hold {len(found.nats)} predictions, their {len(lengths)} rows {sum(lengths)}")
+    return Predictions(found.nats, found.truth, found.likeliest, found.confidence, lengths, family.class_names(bundle))
+
+
+def look(
+    family: SequenceFamily, bundle: Bundle, examples: Sequence[Example], rows_of: Callable[[Batch], Rows]
+) -> Looked:
+    """Every prediction of the examples, made in batches of similar length."""
     starts = np.cumsum([0, *(len(example.classes) for example in examples)])
-    if sum(lengths) != starts[-1]:
-        raise ModelError(f"the examples hold {starts[-1]} predictions, their {len(lengths)} rows {sum(lengths)}")
-    nats, confidence = np.zeros(starts[-1]), np.zeros(starts[-1])
-    truth, likeliest = np.zeros(starts[-1], np.int64), np.zeros(starts[-1], np.int64)
+    kinds = (np.float64, np.int64, np.int64, np.float64)
+    arrays = [np.zeros(starts[-1], kind) for kind in kinds]
     for batch in _batches(examples):
         inputs = family.collate(bundle, [examples[at] for at in batch])
         places = np.concatenate([np.arange(starts[at], starts[at + 1]) for at in batch])
-        found = _looked_at(rows_of(inputs), inputs)
-        for array, values in zip((nats, truth, likeliest, confidence), found, strict=True):
+        for array, values in zip(arrays, _looked_at(rows_of(inputs), inputs), strict=True):
             array[places] = values
-    return Predictions(nats, truth, likeliest, confidence, lengths, family.class_names(bundle))
+    return Looked(*arrays)
 
 
 def _batches(examples: Sequence[Example]) -> list[list[int]]:
