@@ -14,6 +14,7 @@ SEED ?= 1
 SIZE ?= 1GB
 ROUNDS ?= 5
 S3 ?=
+WORK ?= build/bench-registry
 
 .PHONY: demo test install lint types unit soak bench bench-registry reproduce docs clean
 
@@ -49,8 +50,8 @@ soak: install  ## the registry's long tests: MINUTES=20 SEED=1; the parsers' fuz
 bench: install  ## the board: DATA="folder ..." OUT=rows.json
 	$(BIN)/python -m benchmarks --data $(DATA) --out $(OUT) --work build/bench --table benchmarks/RESULTS.md --picture docs/board.svg
 
-bench-registry: install  ## publish and pull against the raw store: SIZE=1GB ROUNDS=5 S3=s3://bucket?endpoint_url=... (default: moto)
-	PYTHONPATH=.:registry $(BIN)/python -m benchmarks.registry --size $(SIZE) --rounds $(ROUNDS) --table benchmarks/REGISTRY.md $(if $(S3),--s3 "$(S3)")
+bench-registry: install  ## publish and pull against the raw store: SIZE=1GB ROUNDS=5 WORK=/dev/shm/bench S3=s3://bucket?endpoint_url=... (default: moto, Ceph)
+	PYTHONPATH=.:registry $(BIN)/python -m benchmarks.registry --size $(SIZE) --rounds $(ROUNDS) --work $(WORK) --table benchmarks/REGISTRY.md $(if $(S3),--s3 "$(S3)")
 
 reproduce: install  ## build MODEL twice from scratch and compare the published files' digests
 	$(BIN)/python -m flows reproduce $(MODEL)

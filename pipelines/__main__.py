@@ -15,7 +15,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -23,7 +23,7 @@ from typing import Any, get_type_hints
 from pipelines.config import SECTIONS, load_recipe
 from pipelines.environment import disable_telemetry, quiet_libraries
 from pipelines.errors import FactoryError, ResourceError
-from pipelines.stages import STAGES, Output
+from pipelines.stages import STAGES, Output, Resumable
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -58,20 +58,24 @@ def _parser(stage: str) -> argparse.ArgumentParser:
 
 
 @contextmanager
-def _finished_whole(arguments: dict[str, Any], outputs: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Swap every output for a sibling `*.partial`; move them into place on success, drop them otherwise."""
+def _finished_whole(
+    arguments: dict[str, Any], outputs: Sequence[str], kept: Collection[str]
+) -> Iterator[dict[str, Any]]:
+    """Swap every output for a sibling `*.partial`; move them into place on success, drop them otherwise, but for the kept."""
     partial = {name: arguments[name].with_name(arguments[name].name + ".partial") for name in outputs}
     try:
-        for path in partial.values():
-            _remove(path)
+        for name, path in partial.items():
+            if name not in kept:
+                _remove(path)
             path.parent.mkdir(parents=True, exist_ok=True)
         yield arguments | partial
         for name, path in partial.items():
             _remove(arguments[name])
             path.replace(arguments[name])
     finally:
-        for path in partial.values():
-            _remove(path)
+        for name, path in partial.items():
+            if name not in kept:
+                _remove(path)
 
 
 def _remove(path: Path) -> None:
@@ -89,10 +93,11 @@ def run(stage: str, argv: Sequence[str]) -> None:
     sections = {name: getattr(recipe, name) for name in sections_of(function)}
     options = options_of(function)
     arguments = {name: given[name] for name in options}
-    outputs = [name for name, annotation in options.items() if annotation == Output]
+    outputs = [name for name, annotation in options.items() if annotation in (Output, Resumable)]
+    kept = [name for name in outputs if options[name] == Resumable]
     place = arguments[outputs[0]].parent
     try:
-        with _finished_whole(arguments, outputs) as arguments:
+        with _finished_whole(arguments, outputs, kept) as arguments:
             function(**arguments, **sections)
     except FactoryError:
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipelines.progress import Progress
 from pipelines.token_signals import SampledRows, TokenSignals, TokenSignalsWriter, TopKRows, read_token_signals
 from pipelines.token_signals.choosing import example_generator, sample_of, top_k_of
 
+FACTS = "facts.json"
 WRITTEN = "written.json"
 STORE = "store"
 
@@ -43,9 +45,9 @@ def write_labels(
 
     Raises ModelError where the teacher writes nothing although the recipe asks for its texts.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _begin(folder, facts)
     written = _written(folder, family, teacher, examples, wanted.texts, seed)
-    everything = _chosen(examples, written, wanted.texts)
+    everything = _chosen(examples, written, wanted.texts is not None and wanted.texts.replace)
     classes = _classes(family, teacher, everything[:1])
     k = wanted.signals.k if isinstance(wanted.signals, SampledSignals) else min(wanted.signals.k, classes - 1)
     vocabulary = max(classes, len(teacher.tokenizer))
@@ -55,7 +57,7 @@ def write_labels(
             kind=wanted.signals.kind,
             k=k,
             vocabulary=vocabulary,
-            facts=facts | {"examples": len(everything)},
+            facts={"examples": len(everything)},
         ) as store,
         Progress("label", len(everything)) as progress,
     ):
@@ -64,6 +66,15 @@ def write_labels(
             batch = everything[start : start + wanted.batch_size]
             _label_batch(store, family, teacher, batch, start, k, wanted, seed)
             progress.advance(len(batch))
+
+
+def _begin(folder: Path, facts: dict[str, Any]) -> None:
+    """Keep what a run of the same facts left, and remove what another one did."""
+    path = folder / FACTS
+    if not path.exists() or read_json(path) != facts:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_json(path, facts)
 
 
 def _label_batch(
@@ -123,11 +134,14 @@ def _written(
     return [Example(*one) for one in read_json(path)]
 
 
-def _chosen(examples: Sequence[Example], written: Sequence[Example], wanted: TeacherTexts | None) -> list[Example]:
-    return list(written) if wanted is not None and wanted.replace else [*examples, *written]
+def _chosen(examples: Sequence[Example], written: Sequence[Example], replace: bool) -> list[Example]:
+    return list(written) if replace else [*examples, *written]
 
 
-def read_labels(folder: Path, examples: Sequence[Example], wanted: TeacherTexts | None) -> Labelled:
+def read_labels(folder: Path, examples: Sequence[Example]) -> Labelled:
     """The examples and signals that `write_labels` left, given the data's examples; DataError where they are damaged."""
     written = [Example(*one) for one in read_json(folder / WRITTEN)] if (folder / WRITTEN).exists() else []
-    return Labelled(_chosen(examples, written, wanted), read_token_signals(folder / STORE))
+    texts = read_json(folder / FACTS)["label"]["texts"]
+    return Labelled(
+        _chosen(examples, written, texts is not None and texts["replace"]), read_token_signals(folder / STORE)
+    )

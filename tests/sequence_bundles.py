@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from pipelines.bundle import CONTROL, LINEAGE, Bundle, write_json
 from pipelines.config import Task, TextToTextTask, TokenEvaluate
 from pipelines.data.clean import CleanData, Split
 from pipelines.families import sequence_family_of
 from pipelines.families.loading import save_bundle
-from pipelines.techniques.exporting_causal import export_causal
-from pipelines.techniques.exporting_seq2seq import export_seq2seq
 from tests.tiny import tiny_config, tiny_tokenizer
 from tests.tiny_generators import LINES, tiny_causal, tiny_seq2seq
 
@@ -75,44 +72,16 @@ def _tagger(seed: int) -> Any:
     return BertForTokenClassification(config).eval()
 
 
-class _Tags(nn.Module):  # type: ignore[misc]
-    """A tagger's logits [B, T, C]."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits
-
-
 def exported_bundle(folder: Path, source: Path, task: Task) -> Path:
     """A torch bundle's float32 export with what stands beside it."""
-    bundle = sequence_family_of(task).load(source)
+    family = sequence_family_of(task)
+    bundle = family.load(source)
     folder.mkdir(parents=True)
-    if task.type == "text-generation":
-        export_causal(bundle.model, folder / "model.onnx", task.max_length)
-    elif task.type == "text-to-text":
-        export_seq2seq(bundle.model, folder, task.max_length)
-    else:
-        _export_tagger(bundle.model, folder / "model.onnx")
+    family.export(bundle, folder, task.max_length)
     bundle.model.config.save_pretrained(folder)
     bundle.tokenizer.save_pretrained(folder)
     write_json(folder / LINEAGE, bundle.lineage)
     return folder
-
-
-def _export_tagger(model: Any, out: Path) -> None:
-    ids = torch.arange(10).reshape(2, 5) + 2
-    mask = torch.ones_like(ids)
-    mask[1, 3:] = 0
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=32)}
-    names = ["input_ids", "attention_mask"]
-    torch.onnx.export(
-        _Tags(model).eval(), (ids, mask), str(out), input_names=names, output_names=["logits"],
-        dynamic_shapes=(axes, axes), dynamo=True, verbose=False,
-    )  # fmt: skip
 
 
 def side_folders(folder: Path, task: Task, control: bool) -> dict[str, Path]:

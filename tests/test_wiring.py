@@ -18,9 +18,11 @@ from pipelines import config
 from pipelines.__main__ import options_of, sections_of, stage_function
 from pipelines.documentation import pages
 from pipelines.environment import ROOT
-from pipelines.stages import STAGES, Output
+from pipelines.stages import STAGES, Output, Resumable
 
 GRAPH: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+#: Stages that make a data set and belong to no model.
+DATA_STAGES = ("stdlib",)
 OURS = [*sorted((ROOT / "pipelines").rglob("*.py")), *sorted((ROOT / "flows").rglob("*.py"))]
 
 
@@ -35,7 +37,7 @@ def options(stage: str) -> dict[str, str]:
 
 
 def test_the_graph_holds_the_stages_in_order() -> None:
-    assert tuple(GRAPH) == STAGES
+    assert tuple(GRAPH) == (*DATA_STAGES, *STAGES)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -48,7 +50,7 @@ def test_what_is_read_is_a_dependency_and_what_is_written_an_output(stage: str) 
     block, given = GRAPH[stage]["do"], options(stage)
     outs = paths([*block.get("outs", []), *block.get("metrics", []), *block.get("plots", [])])
     for name, annotation in options_of(stage_function(stage)).items():
-        declared = outs if annotation == Output else block["deps"]
+        declared = outs if annotation in (Output, Resumable) else block["deps"]
         inside = [path for path in declared if path == given[name] or path.startswith(f"{given[name]}/")]
         assert inside, f"{stage}: --{name} {given[name]} is not among {declared}"
 
@@ -59,20 +61,17 @@ def test_the_sections_read_are_the_params_watched(stage: str) -> None:
     assert watched == sections_of(stage_function(stage))
 
 
+#: What stages import that decides no result by itself: forms, names and errors.
+EVERYWHERE = {"bundle", "config", "curves", "data", "errors", "reproducible", "sources", "stages", "environment"}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_own_code_is_a_dependency(stage: str) -> None:
     """The modules and rooms of pipelines/ that a stage imports, directly, stand among its dependencies."""
     source = (ROOT / "pipelines" / "stages" / f"{stage}.py").read_text(encoding="utf-8")
-    imported = set(
-        re.findall(
-            r"from pipelines\.(techniques\.\w+|families|signals|token_signals|reporting|evaluation|predictors|sequence_\w+)",
-            source,
-        )
-    )
-    needed = {
-        f"pipelines/{name.replace('.', '/')}" + ("" if (ROOT / "pipelines" / name).is_dir() else ".py")
-        for name in imported
-    }
+    imported = set(re.findall(r"from pipelines\.((?:techniques\.)?\w+)", source))
+    modules = {ROOT / "pipelines" / name.replace(".", "/") for name in imported - EVERYWHERE}
+    needed = {str((path if path.is_dir() else path.with_suffix(".py")).relative_to(ROOT)) for path in modules}
     assert needed <= set(GRAPH[stage]["do"]["deps"])
 
 

@@ -114,6 +114,9 @@ _BART = {
     "max_position_embeddings": 64,
 }
 
+#: Rows of the embedding that no token has, as checkpoints pad theirs. (Qwen2's tokenizer adds a token of its own when it is loaded.)
+PADDED = {"qwen2": 8, "phi3": 5}
+
 #: Architecture -> (config class, its sizes). Wide random weights: from the usual 0.02 every logit is near zero.
 CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2Config", _old_names()),
@@ -156,7 +159,11 @@ def causal_config(kind: str) -> Any:
     tokenizer = bpe_tokenizer()
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     return getattr(hf, name)(
-        **sizes, **ids, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, initializer_range=0.3
+        **sizes,
+        **ids,
+        vocab_size=len(tokenizer) + PADDED.get(kind, 0),
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.3,
     )
 
 
@@ -169,7 +176,7 @@ def seq2seq_config(kind: str) -> Any:
     ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
     if name == "BartConfig":
         ids |= {"bos_token_id": 1, "forced_eos_token_id": None}
-    wide = {"init_std": 0.3} if name == "BartConfig" else {"initializer_factor": 3.0}
+    wide = {"init_std": 0.3} if name == "BartConfig" else {"initializer_factor": 2.0}
     return getattr(hf, name)(**sizes, **ids, **wide, vocab_size=len(tokenizer))
 
 

@@ -41,13 +41,13 @@ from pipelines.config.data import (
 )
 from pipelines.config.recipe import RECIPES, SECTIONS, Params, Recipe, load_params, load_recipe
 from pipelines.config.sequences import (
+    BlockwiseTokens,
     Divergence,
     ExactExport,
     FloatTokens,
     FreshStudent,
     FreshTeacher,
     FreshTokenizer,
-    Int4Tokens,
     Int8Tokens,
     MetricBound,
     MetricGate,
@@ -77,6 +77,7 @@ __all__ = [
     "RECIPES",
     "SECTIONS",
     "Action",
+    "BlockwiseTokens",
     "Checks",
     "ClassCount",
     "ClassificationRecipe",
@@ -94,7 +95,6 @@ __all__ = [
     "FreshTokenizer",
     "Gate",
     "GivenSplits",
-    "Int4Tokens",
     "Int8Tokens",
     "Label",
     "LabelSet",

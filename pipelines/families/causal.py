@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +18,16 @@ from pipelines.errors import DataError, ModelError
 from pipelines.families.base import TokenIds
 from pipelines.families.fresh import fresh_model, resized_model, train_tokenizer
 from pipelines.families.loading import Trusted, load_model, load_tokenizer, require_model
-from pipelines.families.probing import PROBE_TOKENS, check_head, head_of
-from pipelines.families.sequences import Batch, Example, Rows, token_names
+from pipelines.families.output import PROBE_TOKENS, check_head, head_of
+from pipelines.families.sequences import Batch, Example, Feed, Rows, token_names
+from pipelines.techniques.cached_decoding import CausalSession
+from pipelines.techniques.exporting_causal import export_causal
+from pipelines.techniques.generation_parity import check_causal_parity
 
+#: The exported file.
+MODEL_FILE = "model.onnx"
+#: Parity is checked on so many prompts of up to so many tokens, and over as many new ones.
+PARITY_PROMPTS, PARITY_TOKENS = 4, 16
 #: Prompts that are continued side by side.
 WRITE_BATCH = 32
 
@@ -89,6 +97,31 @@ class CausalModel:
 
     def class_names(self, bundle: Bundle) -> list[str]:
         return token_names(bundle)
+
+    def export(self, bundle: Bundle, out: Path, max_length: int) -> Sequence[str]:
+        export_causal(bundle.model, out / MODEL_FILE, max_length)
+        return [MODEL_FILE]
+
+    def check_export(self, bundle: Bundle, out: Path, examples: Sequence[Example], tolerance: float) -> float:
+        prompts = [example.ids[: PARITY_TOKENS - 3 * (at % 3)] for at, example in enumerate(examples[:PARITY_PROMPTS])]
+        return check_causal_parity(
+            out / MODEL_FILE,
+            bundle.model,
+            prompts,
+            new_tokens=PARITY_TOKENS,
+            tolerance=tolerance,
+            end=bundle.tokenizer.eos_token_id,
+            pad=bundle.tokenizer.pad_token_id,
+        )
+
+    def feeds(self, bundle: Bundle, out: Path, examples: Sequence[Example]) -> dict[str, list[Feed]]:
+        empty = CausalSession(out / MODEL_FILE).empty(1)
+        found = []
+        for example in examples:
+            ids = np.array([example.ids], dtype=np.int64)
+            plain = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": np.arange(ids.size)[None]}
+            found.append(plain | empty)
+        return {MODEL_FILE: found}
 
     def text_bytes(self, split: Split) -> int:
         return sum(len(text.encode("utf-8")) + 1 for text in split.texts)

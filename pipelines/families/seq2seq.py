@@ -13,11 +13,14 @@ from pipelines.bundle import LINEAGE, Bundle, read_lineage
 from pipelines.config import FreshStudent, FreshTeacher, OnPolicy, TeacherTexts
 from pipelines.data.clean import CleanData, Split
 from pipelines.families.base import TokenIds
-from pipelines.families.causal import WRITE_BATCH, batch_of
+from pipelines.families.causal import PARITY_PROMPTS, PARITY_TOKENS, WRITE_BATCH, batch_of
 from pipelines.families.fresh import fresh_model, resized_model, train_tokenizer
 from pipelines.families.loading import Trusted, load_model, load_tokenizer, require_model
-from pipelines.families.probing import PROBE_TOKENS, check_head, head_of
-from pipelines.families.sequences import Batch, Example, Rows, token_names
+from pipelines.families.output import PROBE_TOKENS, check_head, head_of
+from pipelines.families.sequences import Batch, Example, Feed, Rows, token_names
+from pipelines.techniques.cached_decoding import DECODER_FILE, ENCODER_FILE, Seq2SeqSession
+from pipelines.techniques.exporting_seq2seq import export_seq2seq
+from pipelines.techniques.generation_parity import check_seq2seq_parity
 
 
 class TextToText:
@@ -82,6 +85,32 @@ class TextToText:
 
     def class_names(self, bundle: Bundle) -> list[str]:
         return token_names(bundle)
+
+    def export(self, bundle: Bundle, out: Path, max_length: int) -> Sequence[str]:
+        export_seq2seq(bundle.model, out, max(max_length, self._max_target_length))
+        return [ENCODER_FILE, DECODER_FILE]
+
+    def check_export(self, bundle: Bundle, out: Path, examples: Sequence[Example], tolerance: float) -> float:
+        return check_seq2seq_parity(
+            out,
+            bundle.model,
+            [list(example.ids) for example in examples[:PARITY_PROMPTS]],
+            new_tokens=min(PARITY_TOKENS, self._max_target_length),
+            tolerance=tolerance,
+            end=bundle.tokenizer.eos_token_id,
+            pad=bundle.tokenizer.pad_token_id,
+        )
+
+    def feeds(self, bundle: Bundle, out: Path, examples: Sequence[Example]) -> dict[str, list[Feed]]:
+        session = Seq2SeqSession(out)
+        found: dict[str, list[Feed]] = {ENCODER_FILE: [], DECODER_FILE: []}
+        for example in examples:
+            inputs = {name: value.numpy() for name, value in self.collate(bundle, [example]).inputs.items()}
+            ids, mask = inputs["input_ids"], inputs["attention_mask"]
+            found[ENCODER_FILE].append({"input_ids": ids, "attention_mask": mask})
+            answer = {"input_ids": inputs["decoder_input_ids"], "encoder_attention_mask": mask}
+            found[DECODER_FILE].append(answer | session.encode(ids, mask))
+        return found
 
     def text_bytes(self, split: Split) -> int:
         return sum(len(text.encode("utf-8")) + 1 for text in split.targets)

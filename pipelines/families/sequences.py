@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.bundle import Bundle
@@ -54,6 +55,10 @@ class Batch:
     classes: Tensor
 
 
+#: Inputs of an exported file by name.
+Feed = dict[str, NDArray[Any]]
+
+
 @dataclass(frozen=True)
 class Rows:
     """One forward pass: features [N, H], a row a prediction, and the head that makes logits [n, C] of some of them."""
@@ -99,6 +104,15 @@ class SequenceFamily(Protocol):
 
     def class_names(self, bundle: Bundle) -> list[str]:
         """What the classes of its predictions are called: tokens as the tokenizer writes them, or tags."""
+
+    def export(self, bundle: Bundle, out: Path, max_length: int) -> Sequence[str]:
+        """Write float32 ONNX files into a folder; their names. Raises ModelError where the architecture cannot be exported."""
+
+    def check_export(self, bundle: Bundle, out: Path, examples: Sequence[Example], tolerance: float) -> float:
+        """Largest difference of logits, exported files against torch; ModelError beyond the tolerance, or where tokens differ."""
+
+    def feeds(self, bundle: Bundle, out: Path, examples: Sequence[Example]) -> dict[str, list[Feed]]:
+        """For each exported file its inputs, one unpadded example each: what a quantizer measures on."""
 
     def text_bytes(self, split: Split) -> int:
         """UTF-8 bytes of what is predicted, a separator a text included."""

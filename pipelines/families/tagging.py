@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipelines.bundle import LINEAGE, Bundle, read_lineage
 from pipelines.config import FreshStudent, FreshTeacher, OnPolicy, TeacherTexts
 from pipelines.data.clean import CleanData, Split
 from pipelines.errors import ModelError
-from pipelines.families.causal import batch_of
+from pipelines.families.causal import MODEL_FILE, batch_of
 from pipelines.families.fresh import resized_model
 from pipelines.families.loading import Trusted, few, load_model, load_tokenizer, require_model
-from pipelines.families.sequences import Batch, Example, Rows
+from pipelines.families.sequences import Batch, Example, Feed, Rows
+from pipelines.techniques.exporting import PARITY_TEXTS, open_session
+from pipelines.techniques.tracing import Axes, save_graph, trace, traceable
 
 
 class Tagger:
@@ -93,8 +95,51 @@ class Tagger:
     def class_names(self, bundle: Bundle) -> list[str]:
         return tags_of(bundle.model)
 
+    def export(self, bundle: Bundle, out: Path, max_length: int) -> Sequence[str]:
+        twin = traceable(bundle.model)
+        ids = torch.arange(10).reshape(2, 5)
+        mask = torch.ones_like(ids)
+        mask[1, 3:] = 0  # from an unpadded sample the mask would leave the graph
+        inputs: Axes = {"input_ids": ("batch", "length"), "attention_mask": ("batch", "length")}
+        outputs: Axes = {"logits": ("batch", "length", bundle.model.config.num_labels)}
+        save_graph(trace(_Tags(twin), (ids, mask), inputs, outputs), out / MODEL_FILE)
+        return [MODEL_FILE]
+
+    def check_export(self, bundle: Bundle, out: Path, examples: Sequence[Example], tolerance: float) -> float:
+        session = open_session(out / MODEL_FILE, threads=1)
+        worst = 0.0
+        for batch in [examples[:PARITY_TEXTS], *([example] for example in examples[:PARITY_TEXTS])]:
+            inputs = self.collate(bundle, batch).inputs
+            mask = inputs["attention_mask"].numpy().astype(bool)
+            got = session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})[0]
+            with torch.inference_mode():
+                expected = bundle.model(**inputs).logits.numpy()
+            worst = max(worst, float(abs(got - expected)[mask].max()))
+        if not worst <= tolerance:
+            raise ModelError(
+                f"{out / MODEL_FILE}: exported logits differ from torch by {worst:.2e}, quantize.parity allows {tolerance:.0e}; "
+                "do not publish this file"
+            )
+        return worst
+
+    def feeds(self, bundle: Bundle, out: Path, examples: Sequence[Example]) -> dict[str, list[Feed]]:
+        inputs = [self.collate(bundle, [example]).inputs for example in examples]
+        return {MODEL_FILE: [{name: value.numpy() for name, value in one.items()} for one in inputs]}
+
     def text_bytes(self, split: Split) -> int:
         return sum(len(target.split()) for target in split.targets)
+
+
+class _Tags(nn.Module):  # type: ignore[misc]
+    """A tagger with two inputs and one output."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits
+        return logits
 
 
 def first_tokens(words: Sequence[int | None]) -> dict[int, int]:

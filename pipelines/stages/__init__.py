@@ -10,3 +10,6 @@ STAGES = ("validate", "teach", "label", "distill", "prune", "quantize", "evaluat
 
 #: A file or folder that the stage writes.
 Output = Annotated[Path, "output"]
+
+#: As Output, but what a killed run left is there for the next one, which must tell what it can use of it.
+Resumable = Annotated[Path, "resumable output"]

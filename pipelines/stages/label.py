@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from pipelines.bundle import digest_of
-from pipelines.config import Label, Task
+from pipelines.config import Label, Task, TokenLabel
 from pipelines.data.clean import load_clean
-from pipelines.families import family_of
+from pipelines.families import family_of, sequence_family_of
+from pipelines.labelling import write_labels
 from pipelines.reproducible import fix_randomness
 from pipelines.signals import write_signals
-from pipelines.stages import Output
+from pipelines.stages import Resumable
 from pipelines.techniques.augmenting import synthetic_texts
 
 
-def label(clean: Path, teacher: Path, signals: Output, task: Task, label: Label) -> None:
-    """Write the teacher's signals for every distinct training, unlabelled and synthetic text.
+def label(clean: Path, teacher: Path, signals: Resumable, task: Task, label: Label | TokenLabel) -> None:
+    """Write the teacher's signals for every training text, and those that it writes or that are made of them.
 
-    Raises ModelError where the recipe asks for a layer that the teacher does not have.
+    Of a run that was killed, finished shards (sequences) are kept. Raises ModelError where the recipe asks for a layer that
+    the teacher does not have.
     """
     fix_randomness(task)
+    if isinstance(label, TokenLabel):
+        _label_sequences(clean, teacher, signals, task, label)
+    else:
+        _label_texts(clean, teacher, signals, task, label)
+
+
+def _label_sequences(clean: Path, teacher: Path, signals: Path, task: Task, label: TokenLabel) -> None:
+    family, data = sequence_family_of(task), load_clean(clean)
+    bundle = family.load(teacher)
+    examples = family.examples(bundle, data.train, task.max_length)
+    facts = {"teacher_sha256": digest_of(teacher), "data_sha256": data.digest, "label": label.model_dump()}
+    write_labels(signals, family, bundle, examples, label, facts, task.seed)
+
+
+def _label_texts(clean: Path, teacher: Path, signals: Path, task: Task, label: Label) -> None:
     family, data = family_of(task), load_clean(clean)
     bundle = family.load(teacher)
     given = list(dict.fromkeys([*data.train.texts, *data.unlabelled]))
@@ -32,4 +50,5 @@ def label(clean: Path, teacher: Path, signals: Output, task: Task, label: Label)
         "texts": len(texts),
         "labels": data.labels,
     }
+    shutil.rmtree(signals, ignore_errors=True)
     write_signals(signals, family, bundle, texts, encoded, synthetic, label, facts)

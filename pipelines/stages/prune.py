@@ -10,12 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from pipelines.bundle import Bundle, extend_lineage
-from pipelines.config import NoTechnique, StructuredPruning, Task
+from pipelines.config import NoTechnique, ShapePruning, StructuredPruning, Task
 from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, load_clean
-from pipelines.families import family_of
+from pipelines.families import family_of, load_bundle, save_bundle_of, sequence_family_of
 from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
+from pipelines.sequence_pruning import prune_sequences
 from pipelines.signals import read_signals
 from pipelines.stages import Output
 from pipelines.techniques.distilling import Lesson, batch_loss, learn, lesson_from, read_lesson
@@ -31,23 +32,24 @@ def prune(
     pruned: Output,
     curve: Output,
     task: Task,
-    prune: NoTechnique | StructuredPruning,
+    prune: NoTechnique | StructuredPruning | ShapePruning,
 ) -> None:
     """Write the pruned bundle and the loss curve of its recoveries.
 
     Raises ModelError where the recipe asks for more units than the student has, or its architecture forbids the cut.
     """
     fix_randomness(task)
-    family = family_of(task)
-    bundle = family.load(student)
     records: list[EpochRecord] = []
+    bundle = load_bundle(student, task)
     if isinstance(prune, StructuredPruning):
-        data = load_clean(clean)
+        family, data = family_of(task), load_clean(clean)
         lesson = lesson_from(data, read_signals(signals))
         _prune_tables(family, bundle, lesson, task, prune)
         records = _prune_steps(family, bundle, data, lesson, task, prune)
+    if isinstance(prune, ShapePruning):
+        bundle, records = prune_sequences(sequence_family_of(task), bundle, load_clean(clean), signals, task, prune)
     bundle.lineage = extend_lineage(bundle.lineage, "prune", {"params": prune.model_dump()})
-    family.save(bundle, pruned)
+    save_bundle_of(task, bundle, pruned)
     write_curve(curve, records)
 
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from pipelines.bundle import LINEAGE, Bundle, extend_lineage, write_json
-from pipelines.config import DynamicInt8, NoQuantization, StaticInt8, Task
+from pipelines.config import (
+    BlockwiseTokens,
+    DynamicInt8,
+    FloatTokens,
+    Int8Tokens,
+    NoQuantization,
+    StaticInt8,
+    Task,
+)
 from pipelines.data.clean import CleanData, load_clean
-from pipelines.families import family_of
+from pipelines.families import family_of, load_bundle, sequence_family_of
 from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
+from pipelines.sequence_exporting import export_sequences
 from pipelines.stages import Output
 from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_onnx
 from pipelines.techniques.quantizing import dynamic_int8, fit_temperature, static_int8
@@ -21,24 +31,48 @@ from pipelines.techniques.scoring import predict_logits
 
 
 def quantize(
-    clean: Path, pruned: Path, exported: Output, task: Task, quantize: NoQuantization | DynamicInt8 | StaticInt8
+    clean: Path,
+    pruned: Path,
+    exported: Output,
+    task: Task,
+    quantize: NoQuantization | DynamicInt8 | StaticInt8 | FloatTokens | Int8Tokens | BlockwiseTokens,
 ) -> None:
-    """Write config, tokenizer and model.onnx.
+    """Write config, tokenizer and the exported files.
 
-    Raises ModelError where the exported float32 file differs from torch by more than quantize.parity.
+    Raises ModelError where an exported float32 file differs from torch by more than quantize.parity.
     """
     fix_randomness(task)
-    family, data = family_of(task), load_clean(clean)
-    bundle = family.load(pruned)
-    temperature = _calibrate(family, bundle, data, task) if quantize.calibrate else 1.0
+    data, bundle = load_clean(clean), load_bundle(pruned, task)
     exported.mkdir(parents=True)
+    if isinstance(quantize, FloatTokens | Int8Tokens | BlockwiseTokens):
+        facts = export_sequences(sequence_family_of(task), bundle, data, exported, task, quantize)
+        _save_generation(bundle, exported)
+    else:
+        facts = _export_classifier(bundle, data, exported, task, quantize)
+    _save_beside(bundle, exported)
+    facts = {"params": quantize.model_dump()} | facts
+    write_json(exported / LINEAGE, extend_lineage(bundle.lineage, "quantize", facts))
+
+
+def _export_classifier(
+    bundle: Bundle, data: CleanData, exported: Path, task: Task, wanted: NoQuantization | DynamicInt8 | StaticInt8
+) -> dict[str, Any]:
+    family = family_of(task)
+    temperature = _calibrate(family, bundle, data, task) if wanted.calibrate else 1.0
     whole = exported / "float32.onnx"
     export_onnx(family, bundle, task.max_length, whole)
-    parity = check_parity(whole, family, bundle, data.train.texts[:PARITY_TEXTS], task.max_length, quantize.parity)
-    _shrink(whole, exported / "model.onnx", family, bundle, data, task, quantize)
-    facts = {"params": quantize.model_dump(), "parity": parity, "temperature": temperature}
-    _save_beside(bundle, exported)
-    write_json(exported / LINEAGE, extend_lineage(bundle.lineage, "quantize", facts))
+    parity = check_parity(whole, family, bundle, data.train.texts[:PARITY_TEXTS], task.max_length, wanted.parity)
+    _shrink(whole, exported / "model.onnx", family, bundle, data, task, wanted)
+    return {"parity": parity, "temperature": temperature}
+
+
+def _save_generation(bundle: Bundle, out: Path) -> None:
+    """generation_config.json, where the model writes: which tokens begin, end and pad."""
+    settings = getattr(bundle.model, "generation_config", None)
+    if settings is not None:
+        settings.eos_token_id = settings.eos_token_id or bundle.tokenizer.eos_token_id
+        settings.pad_token_id = bundle.tokenizer.pad_token_id
+        settings.save_pretrained(out)
 
 
 def _calibrate(family: Family, bundle: Bundle, data: CleanData, task: Task) -> float:

@@ -1,4 +1,4 @@
-"""Stage `teach`: the pretrained teacher learns the task, or is taken as it is."""
+"""Stage `teach`: a teacher learns the task, from pretrained or fresh weights, or is taken as it is."""
 
 from __future__ import annotations
 
@@ -9,41 +9,85 @@ import torch
 from torch import Tensor
 
 from pipelines.bundle import Bundle
-from pipelines.config import Task, Teach
+from pipelines.config import FreshTeacher, ReadyTeacher, Task, Teach, TunedTeacher
 from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, load_clean
-from pipelines.families import family_of
+from pipelines.families import family_of, save_bundle_of, sequence_family_of
 from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
 from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output
 from pipelines.techniques.scoring import score
+from pipelines.techniques.token_learning import TRUE_CLASSES, TokenLesson, learn_tokens
 from pipelines.techniques.training import EpochRecord, Score, compact_embeddings, train
 
 
-def teach(clean: Path, teacher: Output, curve: Output, task: Task, teach: Teach) -> None:
+def teach(
+    clean: Path,
+    teacher: Output,
+    curve: Output,
+    task: Task,
+    teach: Teach | FreshTeacher | TunedTeacher | ReadyTeacher,
+) -> None:
     """Write the teacher's bundle and its loss curve.
 
     Raises ModelError where the source is not what the recipe says, or a ready teacher has other labels than the data.
     """
     fix_randomness(task)
-    family, data = family_of(task), load_clean(clean)
-    source = fetch_pretrained(teach.source, teach.sha256)
-    records: list[EpochRecord] = []
-    if teach.mode == "ready":
-        bundle = family.load_ready(source, data.labels)
+    data = load_clean(clean)
+    if isinstance(teach, Teach):
+        bundle, records = _teach_classifier(data, task, teach)
     else:
-        bundle = family.load_pretrained(source, data.labels)
-        records = fine_tune(family, bundle, data, task, teach)
+        bundle, records = _teach_sequences(data, task, teach)
     bundle.tokenizer.model_max_length = task.max_length
     bundle.lineage = {
         "data_sha256": data.digest,
-        "teacher": {"source": teach.source, "sha256": teach.sha256},
+        "teacher": _origin(teach),
         "task": task.model_dump(),
         "stages": [{"stage": "teach", "params": teach.model_dump()}],
     }
-    family.save(bundle, teacher)
+    save_bundle_of(task, bundle, teacher)
     write_curve(curve, records)
+
+
+def _origin(teach: Teach | FreshTeacher | TunedTeacher | ReadyTeacher) -> dict[str, str]:
+    """Where the teacher's weights come from, as the lineage tells it."""
+    if isinstance(teach, FreshTeacher):
+        return {"source": f"fresh {teach.architecture}"}
+    return {"source": teach.source, "sha256": teach.sha256}
+
+
+def _teach_classifier(data: CleanData, task: Task, teach: Teach) -> tuple[Bundle, list[EpochRecord]]:
+    family, source = family_of(task), fetch_pretrained(teach.source, teach.sha256)
+    if teach.mode == "ready":
+        return family.load_ready(source, data.labels), []
+    bundle = family.load_pretrained(source, data.labels)
+    return bundle, fine_tune(family, bundle, data, task, teach)
+
+
+def _teach_sequences(
+    data: CleanData, task: Task, teach: FreshTeacher | TunedTeacher | ReadyTeacher
+) -> tuple[Bundle, list[EpochRecord]]:
+    family = sequence_family_of(task)
+    if isinstance(teach, FreshTeacher):
+        bundle = family.fresh(teach, data, task.max_length)
+    else:
+        trusted = teach.trust_remote_code.files if teach.trust_remote_code is not None else None
+        bundle = family.load_pretrained(fetch_pretrained(teach.source, teach.sha256), data, trusted)
+    if isinstance(teach, ReadyTeacher):
+        return bundle, []
+    records = learn_tokens(
+        family,
+        bundle,
+        TokenLesson(family.examples(bundle, data.train, task.max_length), None),
+        family.examples(bundle, data.validation, task.max_length),
+        TRUE_CLASSES,
+        teach.training,
+        seed=task.seed,
+        phase="teach",
+        epochs=teach.training.epochs,
+    )
+    return bundle, records
 
 
 def fine_tune(family: Family, bundle: Bundle, data: CleanData, task: Task, teach: Teach) -> list[EpochRecord]:

@@ -115,7 +115,6 @@ def _trim_position_masks(model: Any, max_length: int) -> None:
 
 def _keep_last_logits(model: Any) -> None:
     """Replace the traced input kept_positions by num_logits_to_keep, a scalar with a default of 0: range(T - n if n else 0, T)."""
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
@@ -138,4 +137,3 @@ def _keep_last_logits(model: Any) -> None:
     rest = list(graph.node)
     graph.ClearField("node")
     graph.node.extend([*nodes, *rest])
-    onnx.checker.check_model(model)

@@ -34,6 +34,11 @@ FORMULAS: dict[str, divergences.Loss] = {
     "skew_reverse_kl": "skew_reverse_kl",
 }
 
+#: Learning from the data alone.
+TRUE_CLASSES = TokenLosses(
+    divergence="forward_kl", weight=0.0, mixture=0.5, temperature=1.0, cross_entropy=1.0, chunk_rows=SCORE_ROWS
+)
+
 #: What the teacher says of some predictions, given which rows they are.
 TeacherRows = Callable[[Where], divergences.Rows]
 

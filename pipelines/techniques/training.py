@@ -80,7 +80,8 @@ def train(
     """Train in place and leave the best epoch's weights in the model, which ends in evaluation mode.
 
     `lengths` are the texts' token counts; `objective` answers the loss of a batch of their indices. Returns one record an epoch.
-    Raises ModelError where the loss stops being a number.
+    Where memory does not suffice, batches go through in halves from then on. Raises ModelError where the loss stops being a
+    number, with the last good epoch's weights in the model.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -94,12 +95,19 @@ def train(
     records: list[EpochRecord] = []
     waited = 0
     with Progress(phase, steps) as progress:
+        walk = _Walk(model, optimizer, objective, settings, progress)
         for epoch in range(1, epochs + 1):
             model.train()
-            losses = [
-                _step(model, optimizer, schedule, objective, batch, settings, progress, f"{phase}, epoch {epoch}")
-                for batch in bucketed_batches(lengths, settings.batch_size, rng)
-            ]
+            losses = []
+            for batch in bucketed_batches(lengths, settings.batch_size, rng):
+                try:
+                    losses.append(walk.step(batch))
+                except _NotANumberError as error:
+                    if kept:
+                        model.load_state_dict(kept)
+                    raise ModelError(f"{phase}, epoch {epoch}: {error}") from error
+                schedule.step()
+                progress.advance()
             model.eval()
             score = validate()
             records.append(EpochRecord(phase, epoch, float(np.mean(losses)), score.loss, score.accuracy))
@@ -116,30 +124,62 @@ def train(
     return records
 
 
-def _step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    objective: Objective,
-    batch: np.ndarray,
-    settings: Training,
-    progress: Progress,
-    where: str,
-) -> float:
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bf16(settings)):
-        loss = objective(batch)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise ModelError(
-            f"{where}: the loss is {value} on the batch of texts {sorted(batch.tolist())[:8]}; lower training.learning_rate"
+class _NotANumberError(Exception):
+    """The loss of a batch is no number."""
+
+
+@dataclass
+class _Walk:
+    """One optimizer's way down. `parts` is how many pieces a batch is cut into; it doubles when memory does not suffice."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    objective: Objective
+    settings: Training
+    progress: Progress
+    parts: int = 1
+
+    def step(self, batch: np.ndarray) -> float:
+        """Learn from one batch; its loss."""
+        while True:
+            try:
+                value = self._gradients(batch)
+                break
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error) or self.parts >= len(batch):
+                    raise
+            self._halve(len(batch))
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        self.optimizer.step()
+        return value
+
+    def _gradients(self, batch: np.ndarray) -> float:
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for piece in np.array_split(batch, min(self.parts, len(batch))):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bf16(self.settings)):
+                loss = self.objective(piece)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise _NotANumberError(
+                    f"the loss is {value} on the batch of texts {sorted(batch.tolist())[:8]}; lower training.learning_rate"
+                )
+            share = len(piece) / len(batch)
+            (loss * share if self.parts > 1 else loss).backward()
+            total += value * share
+        return total
+
+    def _halve(self, size: int) -> None:
+        """Outside of the except block: the failed pass' tensors are free by now."""
+        self.parts *= 2
+        self.progress.note(
+            f"out of memory with {-(-size * 2 // self.parts)} texts at once; going on with {-(-size // self.parts)}"
         )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-    optimizer.step()
-    schedule.step()
-    progress.advance()
-    return value
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """torch has a type for it on GPUs alone; the CPU's allocator says it in words."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
 
 
 def uses_bf16(settings: Training) -> bool:

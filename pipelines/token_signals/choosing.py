@@ -65,7 +65,7 @@ def _counted(drawn: Tensor) -> SampledRows:
 
 
 def _rows_a_chunk(logits: Tensor) -> int:
-    return max(1, CHUNK_LOGITS // logits.shape[-1])
+    return max(1, CHUNK_LOGITS // int(logits.shape[-1]))
 
 
 def _chunks(logits: Tensor) -> Iterator[Tensor]:

@@ -38,8 +38,13 @@ class Packed:
 class Coding(Protocol):
     """One kind of signal: its columns' widths, and the way into bytes and back."""
 
-    head_bytes: int
-    vocabulary: int
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of the column `heads` a prediction."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Ids are below this."""
 
     def codes_of(self, predictions: int, entries: int) -> int:
         """Bytes of the column `codes`."""

@@ -14,6 +14,9 @@ from pipelines.token_signals.rows import Kind
 
 INDEX = "index.json"
 
+#: Goes up when the same bytes mean something else.
+FORMAT = 1
+
 #: Order of the columns in a shard.
 COLUMNS = ("lengths", "tokens", "heads", "ids", "codes")
 
@@ -61,6 +64,7 @@ class Shard:
 class Index:
     """What index.json says. `settings` are the kind's, `facts` the caller's: teacher, data, tokenizer."""
 
+    format: int
     kind: Kind
     k: int
     vocabulary: int
@@ -93,9 +97,12 @@ def read_index(folder: Path) -> Index:
     value = read_json(folder / INDEX)
     try:
         shards = tuple(Shard(**shard) for shard in value["shards"])
-        return Index(**(value | {"shards": shards}))
+        index = Index(**(value | {"shards": shards}))
     except (TypeError, KeyError) as error:
         raise DataError(f"{folder / INDEX}: not the index of token signals ({error}); {remedy(folder)}") from error
+    if index.format != FORMAT:
+        raise DataError(f"{folder / INDEX}: of format {index.format}, read is {FORMAT}; {remedy(folder)}")
+    return index
 
 
 def remedy(folder: Path) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from pipelines.errors import DataError, ModelError, ResourceError
 from pipelines.token_signals.coding import coding_of, id_problem, pack_ids
 from pipelines.token_signals.rows import Array, Kind, Rows
-from pipelines.token_signals.shards import COLUMNS, INDEX, Index, Shard, read_index, remedy
+from pipelines.token_signals.shards import COLUMNS, FORMAT, INDEX, Index, Shard, read_index, remedy
 
 #: A shard is closed before it exceeds this; a killed run repeats at most one shard's work.
 SHARD_BYTES = 8 << 20
@@ -58,7 +58,7 @@ class TokenSignalsWriter:
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
         self._folder, self._coding = folder, coding_of(kind, k, vocabulary)
-        given = Index(kind, k, vocabulary, shard_bytes, json.loads(json.dumps(facts)), (), complete=False)
+        given = Index(FORMAT, kind, k, vocabulary, shard_bytes, json.loads(json.dumps(facts)), (), complete=False)
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(folder)
         try:
@@ -69,9 +69,7 @@ class TokenSignalsWriter:
         self._open = _Columns()
 
     def _resumed(self, given: Index) -> Index:
-        """The index to go on from, its shards checked; leftovers of a killed run are removed."""
-        for leftover in self._folder.glob("*.partial"):
-            leftover.unlink()
+        """The index to go on from, its shards checked. What a killed run left half-written is written over."""
         if not (self._folder / INDEX).exists():
             return given
         stored = read_index(self._folder)
@@ -113,17 +111,27 @@ class TokenSignalsWriter:
         digest = hashlib.sha256()
         for part in content:
             digest.update(part)
-        totals = map(int, self._open.lengths)
+        tokens, predictions, entries = self._open.lengths.tolist()
         name = f"shard-{len(self._index.shards):05}.bin"
-        shard = Shard(name, self._open.examples, *totals, sha256=digest.hexdigest())
-        _replace(self._folder / name, content)
+        shard = Shard(name, self._open.examples, tokens, predictions, entries, digest.hexdigest())
+        self._replace(name, content)
         self._commit(replace(self._index, shards=(*self._index.shards, shard)))
         self._open = _Columns()
 
     def _commit(self, index: Index) -> None:
         text = json.dumps(index.record(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        _replace(self._folder / INDEX, [text.encode("utf-8")])
+        self._replace(INDEX, [text.encode("utf-8")])
         self._index = index
+
+    def _replace(self, name: str, parts: list[bytes]) -> None:
+        """Write a file whole or not at all, durable before the next one is begun."""
+        partial = self._folder / f"{name}.partial"
+        with partial.open("wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self._folder / name)
+        os.fsync(self._lock)
 
     def __enter__(self) -> TokenSignalsWriter:
         return self
@@ -149,13 +157,3 @@ def _locked(folder: Path) -> int:
         os.close(descriptor)
         raise ResourceError(f"{folder}: another process writes signals there; wait for it or end it") from error
     return descriptor
-
-
-def _replace(path: Path, parts: list[bytes]) -> None:
-    """Write a file whole or not at all, durable before it bears its name."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -39,7 +39,7 @@ log file = {folder}/$name.log
 mon data = {folder}/mon
 osd data = {folder}/osd
 osd objectstore = memstore
-memstore device bytes = 2147483648
+memstore device bytes = {memory}
 osd pool default size = 1
 mon allow pool size one = true
 mon data avail crit = 0
@@ -67,11 +67,13 @@ def rclone_program() -> str | None:
 
 
 @contextlib.contextmanager
-def ceph_gateway(folder: Path) -> Iterator[str]:
-    """The address of a RADOS gateway over one monitor and one OSD in memory."""
+def ceph_gateway(folder: Path, memory: int = 2 << 30) -> Iterator[str]:
+    """The address of a RADOS gateway over one monitor and one OSD that holds up to `memory` bytes."""
     port, v2, v1 = free_ports(3)
     fsid = str(uuid.uuid4())
-    (folder / "ceph.conf").write_text(_CEPH_CONF.format(fsid=fsid, v2=v2, v1=v1, folder=folder, port=port))
+    (folder / "ceph.conf").write_text(
+        _CEPH_CONF.format(fsid=fsid, v2=v2, v1=v1, folder=folder, port=port, memory=memory)
+    )
     (folder / "osd").mkdir()
     conf = ["-c", str(folder / "ceph.conf")]
     monitor = f"[v2:127.0.0.1:{v2},v1:127.0.0.1:{v1}]"

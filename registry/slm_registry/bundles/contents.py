@@ -19,7 +19,7 @@ from slm_registry.bundles.onnxfile import external_locations
 from slm_registry.bundles.pickles import calls_something
 from slm_registry.errors import CorruptError, RefusedError, UsageError
 from slm_registry.plumbing.files import open_regular, os_errors
-from slm_registry.plumbing.hashing import CHUNK, digest_file
+from slm_registry.plumbing.hashing import CHUNK, PREFIXES, Form, digest_file
 from slm_registry.plumbing.jsonio import parse_object
 from slm_registry.plumbing.parallel import each
 from slm_registry.stores.folder import Copy
@@ -45,9 +45,12 @@ def read_bundle(
     chunk_size: int = CHUNK,
     copying: Callable[[], AbstractContextManager[Copy]] | None = None,
     held: Collection[tuple[str, int]] = (),
+    *,
+    form: Form = PREFIXES,
+    checksums: bool = False,
 ) -> tuple[BundleFile, ...]:
     """Check a folder and digest every file in it, sorted by path; with `copying` (see FolderStore), all but those with
-    a path and a size among `held` are copied in the same pass.
+    a path and a size among `held` are copied in the same pass. `form` and `checksums` as in FileDigests.
 
     Raises RefusedError for forbidden content, UsageError where the folder is no bundle at all.
     """
@@ -55,14 +58,17 @@ def read_bundle(
     def read(path: str) -> BundleFile:
         with os_errors("read", folder / path), open_regular(folder / path) as file:
             if copying is None or (path, os.fstat(file.fileno()).st_size) in held:
-                found = digest_file(file, chunk_size)
+                found = digest_file(file, chunk_size, form=form, checksums=checksums)
             else:
                 with copying() as copy, os_errors("read", folder / path):
-                    found = digest_file(file, chunk_size, copy.write)
+                    found = digest_file(file, chunk_size, copy.write, form=form, checksums=checksums)
                     copy.keep(found.digest)
-        return BundleFile(path, found.size, found.digest, found.chunks)
+        return BundleFile(path, found.size, found.digest, found.chunks, found.checksums)
 
-    return tuple(each(read, check_bundle(folder), os.cpu_count() or 1))
+    # The largest first: the last core at work is then soon done.
+    with os_errors("read", folder):
+        paths = sorted(check_bundle(folder), key=lambda path: -(folder / path).lstat().st_size)
+    return tuple(sorted(each(read, paths, os.cpu_count() or 1), key=lambda file: file.path))
 
 
 def check_bundle(folder: Path) -> tuple[str, ...]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from slm_registry import names
 from slm_registry.errors import CorruptError, UsageError
-from slm_registry.plumbing.hashing import digest_of
+from slm_registry.plumbing.hashing import CHUNKS, PREFIXES, Form, digest_of
 from slm_registry.plumbing.jsonio import canonical, parse_object
 
 MAX_MANIFEST = 8 << 20
@@ -29,7 +29,8 @@ _WEIGHT = "application/vnd.cncf.model.weight.v1.raw"
 _WEIGHT_CONFIG = "application/vnd.cncf.model.weight.config.v1.raw"
 _DOC = "application/vnd.cncf.model.doc.v1.raw"
 _PATH = "org.cncf.model.filepath"
-_CHUNKS = "io.slm-registry.chunks.sha256"
+# Of a file's chunks all digests, or of its prefixes all but the last one, which is the file's own.
+_LISTS: Mapping[Form, str] = {CHUNKS: "io.slm-registry.chunks.sha256", PREFIXES: "io.slm-registry.prefixes.sha256"}
 _NAME = "org.opencontainers.image.title"
 _VERSION = "org.opencontainers.image.version"
 
@@ -42,12 +43,16 @@ _EMPTY = hashlib.sha256(b"").hexdigest()
 
 @dataclass(frozen=True, slots=True)
 class BundleFile:
-    """A file of a bundle: relative path, size in bytes, digest, and the bare hex digest of each chunk."""
+    """A file of a bundle: relative path, size in bytes, digest, and a bare hex digest for each chunk (see FileDigests).
+
+    `checksums` are the CRC-32 of its chunks where this process read them to send them.
+    """
 
     path: str
     size: int
     digest: str
     chunks: tuple[str, ...] = ()
+    checksums: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def media_type(self) -> str:
@@ -69,6 +74,7 @@ class Manifest:
     config: str
     config_size: int
     digest: str
+    form: Form = PREFIXES
 
     def file_digests(self) -> dict[str, str]:
         """Path to digest: two versions with the same map hold the same files."""
@@ -100,14 +106,21 @@ def parse_lineage(data: bytes, what: str) -> dict[str, Any]:
     return lineage
 
 
-def encode_manifest(model: str, version: str, files: Sequence[BundleFile], config: bytes, chunk_size: int) -> bytes:
-    """The manifest's bytes. Raises UsageError where they would be more than a reader takes."""
+def encode_manifest(
+    model: str,
+    version: str,
+    files: Sequence[BundleFile],
+    config: bytes,
+    chunk_size: int,
+    form: Form = PREFIXES,
+) -> bytes:
+    """The manifest's bytes, for files digested in this form. Raises UsageError where they would be more than a reader takes."""
     layers = [
         {
             "mediaType": file.media_type,
             "digest": file.digest,
             "size": file.size,
-            "annotations": {_PATH: file.path, _CHUNKS: f"{chunk_size}:{','.join(file.chunks)}"},
+            "annotations": {_PATH: file.path, _LISTS[form]: f"{chunk_size}:{','.join(_listed(file, form))}"},
         }
         for file in files
     ]
@@ -139,13 +152,13 @@ def parse_manifest(data: bytes, model: str, version: str) -> Manifest:
         if not 0 < len(value["layers"]) <= MAX_FILES:
             raise CorruptError(f"{what}: {len(value['layers'])} files, 1 to {MAX_FILES} are allowed")
         parsed = [_parse_layer(layer, what) for layer in value["layers"]]
-        chunk_size = parsed[0][1]
+        chunk_size, form = parsed[0][1]
         files = tuple(file for file, _ in parsed)
-        _check_files(files, {size for _, size in parsed}, what)
+        _check_files(files, {kind for _, kind in parsed}, what)
         config, config_size = _descriptor(value["config"], what, MAX_CONFIG)
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptError(f"{what}: a field is missing or of the wrong kind: {error!r}") from error
-    return Manifest(model, version, files, chunk_size, config, config_size, digest_of(data))
+    return Manifest(model, version, files, chunk_size, config, config_size, digest_of(data), form)
 
 
 def _descriptor(value: Mapping[str, Any], what: str, limit: int) -> tuple[str, int]:
@@ -155,24 +168,34 @@ def _descriptor(value: Mapping[str, Any], what: str, limit: int) -> tuple[str, i
     return digest, size
 
 
-def _parse_layer(layer: Mapping[str, Any], what: str) -> tuple[BundleFile, int]:
+def _listed(file: BundleFile, form: Form) -> tuple[str, ...]:
+    return file.chunks if form == CHUNKS else file.chunks[:-1]
+
+
+def _parse_layer(layer: Mapping[str, Any], what: str) -> tuple[BundleFile, tuple[int, Form]]:
+    """A file, and the size of its chunks and what their digests are of."""
     digest, size = _descriptor(layer, what, MAX_FILE_SIZE)
     path = layer["annotations"][_PATH]
-    match = _CHUNK_LIST.fullmatch(layer["annotations"][_CHUNKS])
+    forms = [form for form, name in _LISTS.items() if name in layer["annotations"]]
+    if len(forms) != 1:
+        raise CorruptError(f"{what}: layer {digest} has {len(forms)} known lists of chunks; upgrade slm-registry")
+    match = _CHUNK_LIST.fullmatch(layer["annotations"][_LISTS[forms[0]]])
     if match is None or not isinstance(path, str):
         raise CorruptError(f"{what}: the path or the chunks of layer {digest} are malformed")
     chunk_size = int(match[1])
     chunks = tuple(match[2].split(",")) if match[2] else ()
+    if forms[0] == PREFIXES and size:
+        chunks = (*chunks, digest.removeprefix("sha256:"))
     if len(chunks) != -(-size // chunk_size):
         raise CorruptError(f"{what}: {path[:80]!r} has {size} bytes and {len(chunks)} chunks of {chunk_size}")
     if len(chunks) < 2 and digest != "sha256:" + (chunks[0] if chunks else _EMPTY):
         raise CorruptError(f"{what}: {path[:80]!r} has another digest than its only chunk")
-    return BundleFile(path, size, digest, chunks), chunk_size
+    return BundleFile(path, size, digest, chunks), (chunk_size, forms[0])
 
 
-def _check_files(files: Sequence[BundleFile], chunk_sizes: set[int], what: str) -> None:
-    if len(chunk_sizes) != 1:
-        raise CorruptError(f"{what}: its files have different chunk sizes")
+def _check_files(files: Sequence[BundleFile], kinds: set[tuple[int, Form]], what: str) -> None:
+    if len(kinds) != 1:
+        raise CorruptError(f"{what}: its files have different chunk sizes, or different kinds of chunk digests")
     try:
         names.safe_paths(file.path for file in files)
     except UsageError as error:

@@ -193,7 +193,8 @@ class Cache:
         """A verified blob for each digest, from the cache or the store."""
         unique = {file.digest: file for file in files}
         small = [file for file in unique.values() if len(file.chunks) < 2]
-        large = [file for file in unique.values() if len(file.chunks) > 1]
+        # The largest first: the last core at work is then soon done.
+        large = sorted((file for file in unique.values() if len(file.chunks) > 1), key=lambda file: -file.size)
         # A core hashes each large file while the lanes fill it.
         at_once = max(1, min(len(large), os.cpu_count() or 1, LANES))
         with self._progress.task("download", sum(file.size for file in unique.values())) as moved:
@@ -220,7 +221,7 @@ class Cache:
                     # Something in it rotted: what is still good is kept, and only the rest fetched.
                     with open_regular(path) as old, partial.open("r+b") as copy:
                         shutil.copyfileobj(old, copy)
-                Download(self._store, file, manifest.chunk_size, descriptor, moved, lanes).run()
+                Download(self._store, file, manifest.chunk_size, descriptor, moved, lanes, manifest.form).run()
                 # In this order: a partial file that is read-only could not be gone on with.
                 partial.replace(path)
                 os.fchmod(descriptor, 0o444)

@@ -22,7 +22,7 @@ from slm_registry.errors import ConflictError, CorruptError, PolicyError
 from slm_registry.log.entries import check_words
 from slm_registry.log.history import History, Operation
 from slm_registry.log.state import ModelState
-from slm_registry.plumbing.hashing import CHUNK, digest_of
+from slm_registry.plumbing.hashing import CHUNK, CHUNKS, PREFIXES, Form, digest_of
 from slm_registry.plumbing.progress import Progress
 from slm_registry.stores.base import Store
 from slm_registry.stores.folder import FolderStore
@@ -80,6 +80,7 @@ class Publisher:
     chunk_size: int = CHUNK
     signer: PrivateKey | None = None
     progress: Progress | None = None
+    form: Form = PREFIXES
 
     def publish(
         self,
@@ -104,7 +105,8 @@ class Publisher:
             # In a folder each new file is copied while it is digested: the digest of what it names is then in one pass.
             copying = stack.enter_context(self.store.copying()) if isinstance(self.store, FolderStore) else None
             held = self._newest_files() if copying else ()
-            files = read_bundle(folder, self.chunk_size, copying, held)
+            # What is copied at once is right at once; what is sent later is compared, then, with its checksums.
+            files = read_bundle(folder, self.chunk_size, copying, held, form=self.form, checksums=copying is None)
             if repair:
                 self._upload(folder, files)
             published = self._publish_files(history, folder, files, version, lineage, reason)
@@ -126,7 +128,8 @@ class Publisher:
             state = self.witness.state(self.model)
             if version is None and (held := self._held(state, folder, files, lineage)) is not None:
                 return held
-            prepared = self._prepare(version or names.next_patch(state.highest()), files, lineage)
+            chosen = version or names.next_patch(state.highest())
+            prepared = self._prepare_as_held(state, chosen, folder, files, lineage)
             size = sum(file.size for file in files)
             entry = {
                 "version": prepared.version,
@@ -186,7 +189,7 @@ class Publisher:
         if highest is None:
             return None
         digest, known = state.versions[highest].manifest, {file.digest for file in files}
-        prepared = self._prepare(highest, files, lineage)
+        prepared = self._prepare_as_held(state, highest, folder, files, lineage)
         if prepared.digest == digest:
             self._bring(folder, files, prepared, known)
         else:
@@ -206,9 +209,36 @@ class Publisher:
                 f"`slm-registry show {subject}`, then sign it with `slm-registry sign {subject}` or publish as a version of its own"
             )
 
-    def _prepare(self, version: str, files: Sequence[BundleFile], lineage: Mapping[str, Any]) -> _Prepared:
+    def _prepare(
+        self, version: str, files: Sequence[BundleFile], lineage: Mapping[str, Any], form: Form | None = None
+    ) -> _Prepared:
         config = encode_config(self.model, version, files, lineage)
-        return _Prepared(version, config, encode_manifest(self.model, version, files, config, self.chunk_size))
+        manifest = encode_manifest(self.model, version, files, config, self.chunk_size, form or self.form)
+        return _Prepared(version, config, manifest)
+
+    def _prepare_as_held(
+        self,
+        state: ModelState,
+        version: str,
+        folder: Path,
+        files: Sequence[BundleFile],
+        lineage: Mapping[str, Any],
+    ) -> _Prepared:
+        """As `_prepare`, but in the other form where the version stands there in that one with this very content."""
+        prepared, held = self._prepare(version, files, lineage), state.versions.get(version)
+        if held is None or held.manifest == prepared.digest:
+            return prepared
+        other: Form = CHUNKS if self.form == PREFIXES else PREFIXES
+        try:
+            found = read_manifest(self.store, state, version)
+            if found.form != other or found.file_digests() != {file.path: file.digest for file in files}:
+                return prepared
+            known = found.files
+        except CorruptError:
+            # Only the files can tell now what the manifest was.
+            known = read_bundle(folder, self.chunk_size, form=other)
+        as_held = self._prepare(version, known, lineage, other)
+        return as_held if as_held.digest == held.manifest else prepared
 
     def _bring(
         self, folder: Path, files: Sequence[BundleFile], prepared: _Prepared, trusted: Collection[str] = ()

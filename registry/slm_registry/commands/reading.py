@@ -47,7 +47,7 @@ def _show(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     details = registry.show(options.ref)
     value = asdict(details)
     for file in value["files"]:
-        del file["chunks"]
+        del file["chunks"], file["checksums"]
     head = [(key, str(value[key])) for key in ("model", "version", "digest", "actor", "at", "reason")]
     head += [("aliases", ", ".join(details.aliases)), ("size", size_text(details.size))]
     lines = [f"{key:9}{clean(text)}" for key, text in head]

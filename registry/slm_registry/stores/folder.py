@@ -16,7 +16,6 @@ from slm_registry.errors import CorruptError, StoreError, UsageError
 from slm_registry.names import check_key
 from slm_registry.plumbing.files import changed, make_folders, open_regular, os_errors, sync_file, sync_folder
 from slm_registry.plumbing.hashing import FileDigests, digest_file, read_blocks
-from slm_registry.plumbing.parallel import each
 from slm_registry.plumbing.partial import blocks_at, copy_at, locked, write_at
 from slm_registry.plumbing.progress import Moved, ignore
 from slm_registry.stores.items import Item
@@ -24,8 +23,6 @@ from slm_registry.stores.items import Item
 # Below a file there is nothing, just as below a folder that is missing.
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _TEMPORARY = ".tmp"
-# A disk gains little from more, and a network file system something.
-_LANES = 4
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
 
@@ -149,10 +146,11 @@ class FolderStore:
             make_folders(folder)
             path = folder / f"{hex_digest}.partial"
             with locked(path) as descriptor:
-                _fill(opened.fileno(), descriptor, known, source, moved)
+                if _fill(opened.fileno(), descriptor, moved) != hex_digest:
+                    raise changed(source)
                 os.fsync(descriptor)
                 self._move(path, target)
-        # Each chunk was hashed in the memory that it was written from; to read it back would ask that memory again.
+        # Each block was hashed in the memory that it was written from; to read it back would ask that memory again.
         return True
 
     @contextlib.contextmanager
@@ -251,24 +249,17 @@ def _items(folder: Path, prefix: str) -> Iterator[Item]:
                 yield Item(f"{prefix}/{entry.name}", state.st_size, state.st_mtime)
 
 
-def _fill(source: int, target: int, known: FileDigests, path: Path, moved: Moved) -> None:
-    """Bring an open file to the bytes of another, chunk by chunk, writing only what is not there from an earlier run."""
-    begun = os.fstat(target).st_size
-
-    def copy(span: tuple[int, int, str]) -> None:
-        start, end, digest = span
-        hasher = hashlib.sha256()
-        for block in blocks_at(source, start, end):
-            hasher.update(block)
-            if start >= begun or os.pread(target, len(block), start) != block:
-                write_at(target, block, start)
-            start += len(block)
-            moved(len(block))
-        if hasher.hexdigest() != digest:
-            raise changed(path)
-
-    each(copy, known.spans(), _LANES)
-    os.ftruncate(target, known.size)
+def _fill(source: int, target: int, moved: Moved) -> str:
+    """Bring an open file to the bytes of another, writing only what is not there from an earlier run; their bare digest."""
+    hasher, start, begun = hashlib.sha256(), 0, os.fstat(target).st_size
+    for block in blocks_at(source, 0, os.fstat(source).st_size):
+        hasher.update(block)
+        if start >= begun or os.pread(target, len(block), start) != block:
+            write_at(target, block, start)
+        start += len(block)
+        moved(len(block))
+    os.ftruncate(target, start)
+    return hasher.hexdigest()
 
 
 def _finish(file: BinaryIO) -> None:

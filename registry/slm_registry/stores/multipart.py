@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from slm_registry.plumbing.progress import Moved
 logger = logging.getLogger("slm_registry")
 MAX_PARTS = 10_000
 _GONE = "NoSuchUpload"
+_ALGORITHM = "CRC32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Part:
     number: int
     start: int
     end: int
-    chunks: tuple[str, ...]
+    checksums: tuple[int, ...]
 
 
 def parts_of(digests: FileDigests, least: int) -> list[Part]:
@@ -40,8 +42,10 @@ def parts_of(digests: FileDigests, least: int) -> list[Part]:
     each_part = -(-least // digests.chunk_size)
     size = each_part * digests.chunk_size
     return [
-        Part(index + 1, index * size, min((index + 1) * size, digests.size), digests.chunks[first : first + each_part])
-        for index, first in enumerate(range(0, len(digests.chunks), each_part))
+        Part(
+            index + 1, index * size, min((index + 1) * size, digests.size), digests.checksums[first : first + each_part]
+        )
+        for index, first in enumerate(range(0, len(digests.checksums), each_part))
     ]
 
 
@@ -51,9 +55,10 @@ def checksum(data: bytes) -> str:
 
 
 def is_checked(answer: Mapping[str, Any], data: bytes, expected: str) -> bool:
-    """Whether the store's answer to a write says that it received `data`: its SHA-256 echoed, or its MD5 as the ETag."""
-    if answer.get("ChecksumSHA256") is not None:
-        return bool(answer["ChecksumSHA256"] == expected)
+    """Whether the store's answer to a write says that it received `data`: its checksum echoed, or its MD5 as the ETag."""
+    echo = answer.get("ChecksumSHA256") or answer.get("ChecksumCRC32")
+    if echo is not None:
+        return bool(echo == expected)
     return str(answer.get("ETag", "")).strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
@@ -91,12 +96,24 @@ def changed_is(source: Path) -> Iterator[None]:
 
 
 class MultipartUpload:
-    """One file on its way to one key. `client` is an S3 client, whose errors are the caller's to translate."""
+    """One file on its way to one key. `client` is an S3 client, whose errors are the caller's to translate.
+
+    What is sent is compared with the CRC-32 that `digests` hold of each chunk, and announced with it. `lanes` bounds the
+    parts in memory.
+    """
 
     def __init__(
-        self, client: Any, at: Mapping[str, str], file: int, source: Path, digests: FileDigests, moved: Moved
+        self,
+        client: Any,
+        at: Mapping[str, str],
+        file: int,
+        source: Path,
+        digests: FileDigests,
+        moved: Moved,
+        lanes: contextlib.AbstractContextManager[Any],
     ) -> None:
         self._client = client
+        self._lanes = lanes
         self._at = dict(at)
         self._file = file
         self._digests = digests
@@ -147,7 +164,8 @@ class MultipartUpload:
         try:
             found = self._client.list_multipart_uploads(Bucket=bucket, Prefix=key).get("Uploads", [])
             for upload in found:
-                if upload["Key"] == key:
+                # One of an earlier release takes no parts with another checksum.
+                if upload["Key"] == key and upload.get("ChecksumAlgorithm") in (None, _ALGORITHM):
                     pages = self._client.get_paginator("list_parts").paginate(**self._at, UploadId=upload["UploadId"])
                     self._there = {part["PartNumber"]: part for page in pages for part in page.get("Parts", [])}
                     self._id = upload["UploadId"]
@@ -156,31 +174,36 @@ class MultipartUpload:
             # Credentials that may write need not be allowed to list: then it begins anew.
             logger.debug("no upload to go on with: %s", error)
         self._there = {}
-        self._id = self._client.create_multipart_upload(**self._at, ChecksumAlgorithm="SHA256")["UploadId"]
+        self._id = self._client.create_multipart_upload(**self._at, ChecksumAlgorithm=_ALGORITHM)["UploadId"]
 
     def _send(self, part: Part) -> tuple[dict[str, Any], bool]:
         """Upload one part that is not there yet: what completion wants to hear of it, and whether it is checked."""
-        data = os.pread(self._file, part.end - part.start, part.start)
-        expected = self._checksum(part, data)
-        answer = self._there.get(part.number)
-        checked = answer is not None and answer.get("Size") == len(data) and is_checked(answer, data, expected)
-        if answer is None or not checked:
-            with changed_is(self._source):
+        with self._lanes:
+            data = os.pread(self._file, part.end - part.start, part.start)
+            expected = self._checksum(part, data)
+            answer = self._there.get(part.number)
+            checked = answer is not None and answer.get("Size") == len(data) and is_checked(answer, data, expected)
+            if answer is None or not checked:
                 answer = self._client.upload_part(
-                    **self._at, UploadId=self._id, PartNumber=part.number, Body=data, ChecksumSHA256=expected
+                    **self._at,
+                    UploadId=self._id,
+                    PartNumber=part.number,
+                    Body=data,
+                    ChecksumAlgorithm=_ALGORITHM,
+                    ChecksumCRC32=expected,
                 )
-            checked = is_checked(answer, data, expected)
+                checked = is_checked(answer, data, expected)
         self._moved(len(data))
         described = {"PartNumber": part.number, "ETag": answer["ETag"]}
-        if answer.get("ChecksumSHA256"):
-            described["ChecksumSHA256"] = answer["ChecksumSHA256"]
+        if answer.get("ChecksumCRC32"):
+            described["ChecksumCRC32"] = answer["ChecksumCRC32"]
         return described, checked
 
     def _checksum(self, part: Part, data: bytes) -> str:
-        """The checksum to announce. Of the usual part, a single chunk, the digest is known, and the body checked by it."""
-        if len(part.chunks) == 1:
-            return base64.b64encode(bytes.fromhex(part.chunks[0])).decode()
+        """The checksum to announce, of bytes that are still those that were digested."""
         view, size = memoryview(data), self._digests.chunk_size
-        if part.chunks != tuple(hashlib.sha256(view[at : at + size]).hexdigest() for at in range(0, len(data), size)):
+        found = tuple(zlib.crc32(view[at : at + size]) for at in range(0, len(data), size))
+        if found != part.checksums:
             raise changed(self._source)
-        return checksum(data)
+        whole = found[0] if len(found) == 1 else zlib.crc32(data)
+        return base64.b64encode(whole.to_bytes(4, "big")).decode()

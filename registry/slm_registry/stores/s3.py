@@ -83,6 +83,8 @@ class S3Store:
         self._region = region
         self._made: Any = None
         self._lock = threading.Lock()
+        # So many parts are in memory at most, of however many files.
+        self._lanes = threading.BoundedSemaphore(LANES)
 
     @classmethod
     def from_url(cls, url: str) -> S3Store:
@@ -223,12 +225,12 @@ class S3Store:
     ) -> bool:
         with os_errors("read", source), open_regular(source) as file:
             if os.fstat(file.fileno()).st_size > SINGLE_PUT:
-                known = digests or digest_file(file)
+                known = digests if digests and digests.checksums else digest_file(file, checksums=True)
                 if known.digest != f"sha256:{hex_digest}":
                     raise changed(source)
                 with self._errors("write", key):
-                    upload = MultipartUpload(self._client, self._at(key), file.fileno(), source, known, moved)
-                    return upload.run(PART)
+                    at, number = self._at(key), file.fileno()
+                    return MultipartUpload(self._client, at, number, source, known, moved, self._lanes).run(PART)
             data = file.read()
         expected = base64.b64encode(bytes.fromhex(hex_digest)).decode()
         with changed_is(source):
@@ -367,8 +369,7 @@ def _make_client(endpoint_url: str | None, region: str | None) -> Any:
         )
     except (BotoCoreError, ValueError) as error:
         raise UsageError(f"the S3 client cannot be set up: {error}; check endpoint, region and profile") from error
-    for operation in ("PutObject", "UploadPart"):
-        client.meta.events.register(f"before-send.s3.{operation}", check_body)
+    client.meta.events.register("before-send.s3.PutObject", check_body)
     return client
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ def verified_checksums(store: S3Store, key: str) -> tuple[str, ...]:
     other = b"other bytes"
     wrong: dict[str, dict[str, Any]] = {
         "SHA-256": {"ChecksumSHA256": base64.b64encode(hashlib.sha256(other).digest()).decode()},
+        "CRC-32": {"ChecksumCRC32": base64.b64encode(zlib.crc32(other).to_bytes(4, "big")).decode()},
         "Content-MD5": {"ContentMD5": base64.b64encode(hashlib.md5(other, usedforsecurity=False).digest()).decode()},
     }
     with _unchecked(store):

@@ -14,6 +14,9 @@ from slm_registry.plumbing.parallel import each
 from slm_registry.plumbing.progress import Moved, Progress, Silent
 from slm_registry.stores.base import Store
 
+# Large files under way side by side: while one is begun or completed, the parts of the others go on.
+_AT_ONCE = 4
+
 
 def blob_key(digest: str) -> str:
     """Where the bytes with this digest lie."""
@@ -71,11 +74,9 @@ def upload(
         def put(file: BundleFile) -> None:
             _put(store, folder, file, chunk_size, moved)
 
-        # A large file's parts fill the lanes alone, so at most that many parts are in memory.
         each(put, [file for file in missing if len(file.chunks) < 2])
-        for file in missing:
-            if len(file.chunks) > 1:
-                put(file)
+        # The largest first: what is left at the end is then small. A store bounds how many parts are in memory.
+        each(put, sorted((file for file in missing if len(file.chunks) > 1), key=lambda file: -file.size), _AT_ONCE)
     for data in small:
         _put_small(store, data)
 
@@ -88,7 +89,7 @@ def _is_held(store: Store, file: BundleFile, trusted: Collection[str]) -> bool:
 
 def _put(store: Store, folder: Path, file: BundleFile, chunk_size: int, moved: Moved) -> None:
     key = blob_key(file.digest)
-    digests = FileDigests(file.size, file.digest, file.chunks, chunk_size)
+    digests = FileDigests(file.size, file.digest, file.chunks, chunk_size, file.checksums)
     checked = store.put_blob(key, folder / file.path, file.digest.removeprefix("sha256:"), digests, moved)
     if not checked and not intact(store, file.digest, file.size):
         raise CorruptError(f"{store.url}: {key} ({file.path}) reads back altered; run it again")

@@ -34,7 +34,7 @@ from slm_registry.changes.publish import Published, Publisher
 from slm_registry.errors import CorruptError, NotFoundError, RefusedError, RegistryError, UsageError, near
 from slm_registry.plumbing.destination import filled, vacant
 from slm_registry.plumbing.files import make_folders, open_regular, os_errors, removed
-from slm_registry.plumbing.hashing import CHUNK, digest_of, read_blocks
+from slm_registry.plumbing.hashing import CHUNK, PREFIXES, Form, digest_of, read_blocks
 from slm_registry.plumbing.jsonio import canonical, parse_object
 from slm_registry.stores.base import Store
 from slm_registry.transfer.blobs import read_json_blob
@@ -104,7 +104,7 @@ def import_layout(
         for path, digest, size in source.layers:
             _copy_blob(layout, digest, size, work / path)
         _check_copy(work, source)
-        writer = replace(publisher, chunk_size=source.chunk_size)
+        writer = replace(publisher, chunk_size=source.chunk_size, form=source.form)
         done = writer.publish(work, version=wanted, lineage=source.lineage, alias=None, reason=reason)
     same = done.digest == source.digest
     return Imported(done, source.digest, same, "" if same else _why(source, done))
@@ -120,6 +120,7 @@ class _Source:
     model: str | None
     version: str | None
     chunk_size: int = CHUNK
+    form: Form = PREFIXES
 
 
 def _index(manifest: bytes, version: str) -> bytes:
@@ -175,7 +176,7 @@ def _own(data: bytes, config: bytes, model: object, version: object) -> _Source 
     except RegistryError:
         return None
     layers = tuple((file.path, file.digest, file.size) for file in found.files)
-    return _Source(found.digest, layers, lineage, model, version, found.chunk_size)
+    return _Source(found.digest, layers, lineage, model, version, found.chunk_size, found.form)
 
 
 def _choose(index: Mapping[str, Any], what: str, tag: str | None) -> tuple[str, int]:

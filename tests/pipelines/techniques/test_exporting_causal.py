@@ -124,7 +124,7 @@ def test_a_graph_without_its_window_is_a_hard_error() -> None:
     blind = deepcopy(model)
     blind.config.sliding_window = None
     export_causal(blind, path.with_name("blind.onnx"), 64)
-    with pytest.raises(ModelError, match="differ from torch|leaves transformers"):
+    with pytest.raises(ModelError, match=r"differ from torch|leaves transformers"):
         checked(model, path.with_name("blind.onnx"))
 
 

@@ -124,6 +124,61 @@ def test_a_loss_that_is_no_number_names_the_batch() -> None:
         )
 
 
+def test_after_a_loss_that_is_no_number_the_last_good_epoch_is_there() -> None:
+    model = Toy()
+    seen: list[Tensor] = []
+
+    def validate() -> Score:
+        seen.append(model.head.weight.detach().clone())
+        return Score(0.5, 1.0)
+
+    def objective(batch: np.ndarray) -> Tensor:
+        return nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]) * (float("nan") if seen else 1.0)
+
+    with pytest.raises(ModelError, match=r"toy, epoch 2: the loss is nan"):
+        train(model, [2] * len(IDS), objective, validate, SETTINGS, seed=0, phase="toy", epochs=3)
+    assert torch.equal(model.head.weight, seen[0])
+
+
+def test_without_memory_a_batch_goes_in_halves(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same weights as with memory for all of it, and the halving is said."""
+    weights = []
+    for room in (8, 3):
+        torch.manual_seed(0)
+        model = Toy()
+        tried: list[int] = []
+
+        def objective(batch: np.ndarray, model: Toy = model, room: int = room, tried: list[int] = tried) -> Tensor:
+            tried.append(len(batch))
+            if len(batch) > room:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+            return nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch])
+
+        scores = iter([Score(0.1, 0.0), Score(0.2, 0.0)])
+        train(
+            model,
+            [2] * len(IDS),
+            objective,
+            lambda scores=scores: next(scores),
+            SETTINGS,
+            seed=3,
+            phase="toy",
+            epochs=2,
+        )
+        weights.append(model.head.weight.detach().clone())
+        assert set(tried) == ({8} if room == 8 else {8, 4, 2})
+    assert torch.allclose(weights[0], weights[1], atol=1e-6)
+    assert "out of memory with 8 texts at once; going on with 4" in capsys.readouterr().err
+
+
+def test_an_error_that_is_not_memory_stays_what_it_is() -> None:
+    def objective(_: np.ndarray) -> Tensor:
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train(Toy(), [2] * 8, objective, lambda: Score(0, 0), SETTINGS, seed=0, phase="toy", epochs=1)
+
+
 def test_compact_embeddings_change_nothing_but_speed() -> None:
     """Trained with and without: the same weights, used rows and unused ones."""
     weights = []

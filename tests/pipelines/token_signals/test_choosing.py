@@ -63,6 +63,13 @@ def test_every_example_has_draws_of_its_own() -> None:
     assert len(seen) == 90
 
 
+@pytest.mark.parametrize("point", [0.0, 1 - 2**-53])
+def test_a_token_that_cannot_be_is_not_drawn_at_the_ends_either(point: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, point, dtype=torch.float64))
+    logits = torch.tensor([[-float("inf"), 0.3, 0.1, 0.2, -float("inf")]])
+    assert sample_of(logits, 2, example_generator(0, 0)).ids.tolist() == [[1 if point == 0 else 3, 0]]
+
+
 def test_mean_counts_approach_the_distribution() -> None:
     """Unbiased: 40,000 draws from one distribution, five standard errors."""
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -float("inf"), -4.0])

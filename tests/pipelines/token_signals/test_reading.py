@@ -114,11 +114,19 @@ def test_a_cut_or_missing_shard_is_found_when_the_store_is_opened(tmp_path: Path
         read_token_signals(tmp_path)
 
 
-def test_a_shard_cut_after_the_store_was_opened_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+def test_a_shard_that_goes_after_the_store_was_opened_is_named(
+    tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that was read before, and is mapped a second time."""
+    monkeypatch.setattr(reading, "MAPPED_SHARDS", 1)
     signals = read_token_signals(write(tmp_path, 30))
+    signals.rows(range(30))
     shard = tmp_path / "shard-00002.bin"
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"shard-00002\.bin"):
+    if damage == "missing":
+        shard.unlink()
+    with pytest.raises(DataError, match=r"shard-00002\.bin: the shard of stored signals (has \d+ bytes|is missing)"):
         signals.rows(range(30))
 
 
@@ -129,6 +137,9 @@ def test_an_index_that_is_none_is_named(tmp_path: Path) -> None:
         index.write_text(json.dumps(broken))
         with pytest.raises(DataError, match=r"index\.json: not the index of token signals"):
             read_token_signals(tmp_path)
+    index.write_text(json.dumps({**value, "format": 2}))
+    with pytest.raises(DataError, match=r"index\.json: of format 2, read is 1"):
+        read_token_signals(tmp_path)
     index.write_text(json.dumps(value)[:-5])
     with pytest.raises(ModelError, match=r"index\.json: not valid JSON"):
         read_token_signals(tmp_path)

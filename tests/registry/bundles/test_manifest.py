@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slm_registry import BundleFile, CorruptError, UsageError
 from slm_registry.bundles.manifest import encode_config, encode_manifest, parse_lineage, parse_manifest
-from slm_registry.plumbing.hashing import digest_of
+from slm_registry.plumbing.hashing import CHUNKS, PREFIXES, Form, digest_of
 from slm_registry.plumbing.jsonio import canonical
 
 CHUNK = 8
 
 
-def file_of(path: str, data: bytes) -> BundleFile:
-    chunks = [digest_of(data[start : start + CHUNK])[7:] for start in range(0, len(data), CHUNK)]
-    return BundleFile(path, len(data), digest_of(data), tuple(chunks))
+def file_of(path: str, data: bytes, form: Form = PREFIXES) -> BundleFile:
+    spans = [(0 if form == PREFIXES else start, start + CHUNK) for start in range(0, len(data), CHUNK)]
+    return BundleFile(path, len(data), digest_of(data), tuple(digest_of(data[start:end])[7:] for start, end in spans))
 
 
 FILES = st.dictionaries(
     st.from_regex(r"[a-z]{1,8}\.(json|onnx|md|bin)", fullmatch=True), st.binary(max_size=40), min_size=1, max_size=6
-).map(lambda found: tuple(file_of(path, data) for path, data in sorted(found.items())))
+)
 LINEAGE = st.dictionaries(
     st.text(max_size=5),
     st.recursive(st.integers() | st.text(max_size=5) | st.none(), st.lists, max_leaves=5),
@@ -31,12 +31,13 @@ LINEAGE = st.dictionaries(
 )
 
 
-@given(FILES, LINEAGE)
-def test_reads_back(files: tuple[BundleFile, ...], lineage: dict[str, Any]) -> None:
+@given(FILES, LINEAGE, st.sampled_from([CHUNKS, PREFIXES]))
+def test_reads_back(contents: dict[str, bytes], lineage: dict[str, Any], form: Form) -> None:
+    files = tuple(file_of(path, data, form) for path, data in sorted(contents.items()))
     config = encode_config("m", "1.0.0", files, lineage)
-    data = encode_manifest("m", "1.0.0", files, config, CHUNK)
+    data = encode_manifest("m", "1.0.0", files, config, CHUNK, form)
     manifest = parse_manifest(data, "m", "1.0.0")
-    assert manifest.files == files
+    assert (manifest.files, manifest.form) == (files, form)
     assert (manifest.chunk_size, manifest.digest) == (CHUNK, digest_of(data))
     assert (manifest.config, manifest.config_size) == (digest_of(config), len(config))
     assert parse_lineage(config, "config") == lineage
@@ -44,10 +45,11 @@ def test_reads_back(files: tuple[BundleFile, ...], lineage: dict[str, Any]) -> N
     assert encode_config("m", "1.0.0", files, shuffled) == config
 
 
-def example() -> dict[str, Any]:
-    files = (file_of("config.json", b"{}"), file_of("model.onnx", b"0123456789"), file_of("README.md", b""))
+def example(form: Form = CHUNKS) -> dict[str, Any]:
+    contents = {"config.json": b"{}", "model.onnx": b"0123456789", "README.md": b""}
+    files = [file_of(path, data, form) for path, data in contents.items()]
     config = encode_config("m", "1.0.0", files, {"git_commit": "0" * 40})
-    value: dict[str, Any] = json.loads(encode_manifest("m", "1.0.0", files, config, CHUNK))
+    value: dict[str, Any] = json.loads(encode_manifest("m", "1.0.0", files, config, CHUNK, form))
     return value
 
 
@@ -69,8 +71,8 @@ def test_it_is_an_oci_manifest_with_modelpack_types() -> None:
     ]
 
 
-def changed(keys: tuple[str | int, ...], value: Any) -> bytes:
-    manifest = example()
+def changed(keys: tuple[str | int, ...], value: Any, form: Form = CHUNKS) -> bytes:
+    manifest = example(form)
     item: Any = manifest
     for key in keys[:-1]:
         item = item[key]
@@ -78,11 +80,11 @@ def changed(keys: tuple[str | int, ...], value: Any) -> bytes:
     return canonical(manifest)
 
 
-PATH, CHUNKS = "org.cncf.model.filepath", "io.slm-registry.chunks.sha256"
+PATH, CHUNK_LIST = "org.cncf.model.filepath", "io.slm-registry.chunks.sha256"
 
 
 FIRST, SECOND, THIRD = (("layers", index) for index in range(3))
-FIRST_PATH, FIRST_CHUNKS = (*FIRST, "annotations", PATH), (*FIRST, "annotations", CHUNKS)
+FIRST_PATH, FIRST_CHUNKS = (*FIRST, "annotations", PATH), (*FIRST, "annotations", CHUNK_LIST)
 
 
 @pytest.mark.parametrize(
@@ -114,13 +116,37 @@ FIRST_PATH, FIRST_CHUNKS = (*FIRST, "annotations", PATH), (*FIRST, "annotations"
         (FIRST_CHUNKS, "0:"),
         (FIRST_CHUNKS, "16:" + "00" * 32),
         (FIRST_CHUNKS, "8:" + "00" * 31),
-        ((*SECOND, "annotations", CHUNKS), "8:" + "00" * 64),
+        ((*SECOND, "annotations", CHUNK_LIST), "8:" + "00" * 64),
     ],
 )
 def test_what_is_no_manifest(keys: tuple[str | int, ...], value: Any) -> None:
     parse_manifest(canonical(example()), "m", "1.0.0")
     with pytest.raises(CorruptError):
         parse_manifest(changed(keys, value), "m", "1.0.0")
+
+
+PREFIX_LIST = "io.slm-registry.prefixes.sha256"
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        ((*FIRST, "annotations", CHUNK_LIST), "8:" + "00" * 32),
+        ((*FIRST, "annotations"), {PATH: "config.json"}),
+        ((*FIRST, "annotations", PREFIX_LIST), "8:" + "00" * 32),
+        ((*FIRST, "annotations", PREFIX_LIST), "16:"),
+        ((*FIRST, "annotations", PREFIX_LIST), None),
+        ((*SECOND, "annotations", PREFIX_LIST), "8:"),
+        ((*SECOND, "annotations", PREFIX_LIST), "8:" + "00" * 64),
+        ((*THIRD, "annotations", PREFIX_LIST), "8:" + "00" * 32),
+        ((*THIRD, "digest"), "sha256:" + "00" * 32),
+        ((*THIRD, "annotations"), {PATH: "README.md", CHUNK_LIST: "8:"}),
+    ],
+)
+def test_what_is_no_manifest_of_prefixes(keys: tuple[str | int, ...], value: Any) -> None:
+    parse_manifest(canonical(example(PREFIXES)), "m", "1.0.0")
+    with pytest.raises(CorruptError):
+        parse_manifest(changed(keys, value, PREFIXES), "m", "1.0.0")
 
 
 @given(st.binary(max_size=100))
@@ -131,9 +157,9 @@ def test_any_bytes_are_corrupt(data: bytes) -> None:
         parse_lineage(data, "config")
 
 
-@given(st.data())
-def test_any_json_anywhere_is_a_manifest_or_corrupt(data: st.DataObject) -> None:
-    manifest = example()
+@given(st.data(), st.sampled_from([CHUNKS, PREFIXES]))
+def test_any_json_anywhere_is_a_manifest_or_corrupt(data: st.DataObject, form: Form) -> None:
+    manifest = example(form)
     item: Any = manifest
     while isinstance(item, dict | list) and item:
         key = data.draw(st.sampled_from(sorted(item) if isinstance(item, dict) else range(len(item))))

@@ -1,17 +1,23 @@
-"""A bit flipped anywhere is found, never loaded, and only the bad chunk is fetched again."""
+"""A bit flipped anywhere is found, never loaded, and only the bad chunk is fetched again; with manifests of both forms."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from slm_registry import CorruptError, RefusedError, Registry
-from slm_registry.plumbing.hashing import digest_of
+from slm_registry import ConflictError, CorruptError, RefusedError, Registry
+from slm_registry.bundles.manifest import BundleFile
+from slm_registry.plumbing.hashing import CHUNKS, PREFIXES, Form, digest_of
 from slm_registry.plumbing.jsonio import canonical
+from slm_registry.plumbing.progress import ignore
 from slm_registry.stores.folder import FolderStore
+from slm_registry.transfer.download import Download
 from slm_registry.upkeep import fsck
 
 from tests.registry.helpers import make_bundle
@@ -24,11 +30,12 @@ CHUNK = 100
 class Setup:
     """A published model with a file of many chunks, in a recorded folder store."""
 
-    def __init__(self, root: Path, bundle: Path) -> None:
+    def __init__(self, root: Path, bundle: Path, form: Form = PREFIXES) -> None:
         (bundle / "weights.safetensors").write_bytes(bytes(range(250)) * 4)
         self.store = RecordingStore(FolderStore(root / "store"))
         self.registry = Registry(self.store, cache=root / "cache", chunk_size=CHUNK)
-        self.published = self.registry.publish(bundle, "m", lineage={"a": 1})
+        publisher = replace(self.registry.publisher("m"), form=form)
+        self.published = publisher.publish(bundle, version=None, lineage={"a": 1}, alias=None, reason="")
         self.hex = digest_of((bundle / "weights.safetensors").read_bytes())[7:]
         self.blob = root / "store" / "blobs" / "sha256" / self.hex
         self.cached = root / "cache" / "blobs" / self.hex
@@ -39,9 +46,9 @@ class Setup:
         return [(start, end) for key, start, end in self.store.named("stream") if str(key).endswith(self.hex)]
 
 
-@pytest.fixture
-def setup(tmp_path: Path, bundle: Path) -> Setup:
-    made = Setup(tmp_path, bundle)
+@pytest.fixture(params=[PREFIXES, CHUNKS])
+def setup(tmp_path: Path, bundle: Path, request: pytest.FixtureRequest) -> Setup:
+    made = Setup(tmp_path, bundle, request.param)
     made.store.calls.clear()
     return made
 
@@ -253,16 +260,20 @@ def test_a_missing_blob_is_named(setup: Setup) -> None:
         setup.registry.load("m")
 
 
+CHUNKS_LIST, PREFIXES_LIST = "io.slm-registry.chunks.sha256", "io.slm-registry.prefixes.sha256"
+
+
 def forge(setup: Setup, path: str, data: bytes, chunks: str | None = None) -> str:
     """What a publisher without scruples would write: a manifest with one more file, in a log entry of its own."""
     store = setup.store.inner
     value = json.loads(store.get(f"blobs/sha256/{setup.published.digest[7:]}", 1 << 20) or b"")
     digest = digest_of(data)
     store.put(f"blobs/sha256/{digest[7:]}", data)
-    annotations = {
-        "org.cncf.model.filepath": path,
-        "io.slm-registry.chunks.sha256": chunks or f"{CHUNK}:{digest[7:]}",
-    }
+    annotations = {"org.cncf.model.filepath": path}
+    if chunks or CHUNKS_LIST in value["layers"][0]["annotations"]:
+        annotations[CHUNKS_LIST] = chunks or f"{CHUNK}:{digest[7:]}"
+    else:
+        annotations[PREFIXES_LIST] = f"{CHUNK}:"
     layer = {"mediaType": "application/vnd.cncf.model.doc.v1.raw", "digest": digest, "size": len(data)}
     value["layers"].append({**layer, "annotations": annotations})
     value["annotations"]["org.opencontainers.image.version"] = "6.6.6"
@@ -290,7 +301,8 @@ def test_a_forged_path_is_never_written(setup: Setup, tmp_path: Path, path: str)
     assert not list(tmp_path.rglob("*evil*"))
 
 
-def test_chunks_that_do_not_make_the_whole(setup: Setup) -> None:
+def test_chunks_that_do_not_make_the_whole(tmp_path: Path, bundle: Path) -> None:
+    setup = Setup(tmp_path, bundle, CHUNKS)
     halves = [b"a" * CHUNK, b"b" * CHUNK]
     chunks = f"{CHUNK}:" + ",".join(digest_of(half)[7:] for half in reversed(halves))
     ref = forge(setup, "notes.md", b"".join(halves), chunks)
@@ -299,3 +311,80 @@ def test_chunks_that_do_not_make_the_whole(setup: Setup) -> None:
     with pytest.raises(CorruptError, match=r"notes\.md: .* a false manifest"):
         setup.registry.pull(ref)
     assert not list((setup.cache / "models").rglob("notes.md"))
+
+
+def test_prefixes_that_do_not_end_in_the_whole(setup: Setup, tmp_path: Path) -> None:
+    """No manifest that was parsed is such a one; the reader's own digest of the whole decides all the same."""
+    data = setup.blob.read_bytes()
+    ends = [*range(CHUNK, len(data), CHUNK), len(data)]
+    prefixes = tuple(hashlib.sha256(data[:end]).hexdigest() for end in ends)
+    true = BundleFile("weights", len(data), f"sha256:{setup.hex}", prefixes)
+    other = "sha256:" + "0" * 64
+    setup.store.inner.put(f"blobs/sha256/{other[7:]}", data)
+    for file, whole in ((true, True), (replace(true, digest=other), False)):
+        with (tmp_path / "landed").open("w+b") as landed:
+            download = Download(setup.store, file, CHUNK, landed.fileno(), ignore, 2)
+            if whole:
+                download.run()
+                assert (tmp_path / "landed").read_bytes() == data
+            else:
+                with pytest.raises(CorruptError, match="a false manifest"):
+                    download.run()
+
+
+def test_a_resumed_chunk_that_arrives_bad_is_asked_for_again(setup: Setup, flip: Flip) -> None:
+    """As one that is fetched first: the line gets its second chance."""
+    folder = setup.registry.pull("m")
+    flip(folder / "weights.safetensors", 730)
+    sound = setup.store.inner.stream
+    spoiled: list[int] = []
+
+    def stream(key: str, start: int, end: int) -> Iterator[bytes]:
+        data = b"".join(sound(key, start, end))
+        if start == 700 and not spoiled:
+            spoiled.append(start)
+            data = bytes(len(data))
+        yield data
+
+    setup.store.inner.stream = stream  # type: ignore[method-assign]
+    setup.store.calls.clear()
+    setup.registry.load("m")
+    assert setup.fetched() == [(700, 800)] * 2
+
+
+def test_the_same_files_on_a_version_of_the_other_form(setup: Setup, bundle: Path, tmp_path: Path, flip: Flip) -> None:
+    """Publishing it again is success, and mends what of it is damaged, whichever release wrote it."""
+    manifest = setup.blob.parent / setup.published.digest[7:]
+    sound = manifest.read_bytes()
+    for form in (PREFIXES, CHUNKS):
+        publisher = replace(setup.registry.publisher("m"), form=form)
+        for version in (None, "1.0.0"):
+            for spoil in (lambda: None, manifest.unlink, lambda: flip(manifest, 30)):
+                spoil()
+                done = publisher.publish(bundle, version=version, lineage={"a": 1}, alias=None, reason="")
+                assert (done.created, done.digest) == (False, setup.published.digest)
+                assert manifest.read_bytes() == sound
+    (bundle / "README.md").write_text("# Another")
+    with pytest.raises(ConflictError):
+        setup.registry.publish(bundle, "m", version="1.0.0", lineage={"a": 1})
+
+
+def test_behind_a_chunk_that_the_store_has_wrong_the_others_land(
+    setup: Setup, flip: Flip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even those that were not begun when it was found."""
+    sound = setup.store.inner.stream
+
+    def stream(key: str, start: int, end: int) -> Iterator[bytes]:
+        if start:
+            time.sleep(0.05)
+        yield from sound(key, start, end)
+
+    monkeypatch.setattr(setup.store.inner, "stream", stream)
+    flip(setup.blob, 12)
+    with pytest.raises(CorruptError, match="chunk 0 "):
+        setup.registry.pull("m")
+    flip(setup.blob, 12)
+    setup.store.calls.clear()
+    setup.registry.pull("m")
+    assert setup.fetched() == [(0, 100)]

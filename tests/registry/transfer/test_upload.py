@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from slm_registry import CorruptError, Registry, RegistryError, UnreachableError, open_store
-from slm_registry.plumbing.hashing import FileDigests, digest_file
+from slm_registry.plumbing.hashing import CHUNKS, FileDigests, digest_file
 from slm_registry.stores.base import Store
 from slm_registry.stores.folder import FolderStore
 from slm_registry.stores.multipart import is_checked, parts_of
@@ -33,7 +34,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def digests_of(path: Path, chunk_size: int = 5 * MIB) -> FileDigests:
     with path.open("rb") as file:
-        return digest_file(file, chunk_size)
+        return digest_file(file, chunk_size, checksums=True)
 
 
 def key_of(digests: FileDigests) -> str:
@@ -42,26 +43,40 @@ def key_of(digests: FileDigests) -> str:
 
 @pytest.mark.parametrize("chunk_size", [100, 5 * MIB, 64 * MIB])
 def test_digests_of_a_file(tmp_path: Path, chunk_size: int) -> None:
-    for data in (b"", b"x", b"ab" * 100, b"a" * 99, b"a" * 101):
+    for data in (
+        b"",
+        b"x",
+        b"ab" * 100,
+        b"a" * 99,
+        b"a" * 101,
+        DATA[: 11 * MIB + 7] if chunk_size > MIB else b"a" * 1000,
+    ):
         (tmp_path / "file").write_bytes(data)
         found = digests_of(tmp_path / "file", chunk_size)
         parts = [data[start : start + chunk_size] for start in range(0, len(data), chunk_size)]
         assert found.digest == "sha256:" + hashlib.sha256(data).hexdigest()
-        assert found.chunks == tuple(hashlib.sha256(part).hexdigest() for part in parts)
+        ends = [min(start + chunk_size, len(data)) for start in range(0, len(data), chunk_size)]
+        assert found.chunks == tuple(hashlib.sha256(data[:end]).hexdigest() for end in ends)
+        assert found.checksums == tuple(zlib.crc32(part) for part in parts)
+        passed = bytearray()
+        with (tmp_path / "file").open("rb") as file:
+            old = digest_file(file, chunk_size, passed.extend, form=CHUNKS)
+        assert (old.digest, old.checksums, passed) == (found.digest, (), data)
+        assert old.chunks == tuple(hashlib.sha256(part).hexdigest() for part in parts)
         assert [(start, end) for start, end, _ in found.spans()] == [
             (index * chunk_size, index * chunk_size + len(part)) for index, part in enumerate(parts)
         ]
 
 
 def test_parts_are_whole_chunks_and_never_too_many() -> None:
-    digests = FileDigests(1000, "sha256:x", tuple(map(str, range(10))), 100)
-    assert [(part.number, part.start, part.end, len(part.chunks)) for part in parts_of(digests, 250)] == [
+    digests = FileDigests(1000, "sha256:x", (), 100, tuple(range(10)))
+    assert [(part.number, part.start, part.end, len(part.checksums)) for part in parts_of(digests, 250)] == [
         (1, 0, 300, 3),
         (2, 300, 600, 3),
         (3, 600, 900, 3),
         (4, 900, 1000, 1),
     ]
-    many = FileDigests(25_000, "sha256:x", tuple(map(str, range(25_000))), 1)
+    many = FileDigests(25_000, "sha256:x", (), 1, tuple(range(25_000)))
     assert len(parts_of(many, 1)) == 8334
 
 
@@ -191,6 +206,8 @@ def test_what_a_store_does_not_check_is_read_back(bundle: Path, tmp_path: Path) 
     ("answer", "checked"),
     [
         ({"ChecksumSHA256": "right", "ETag": '"no"'}, True),
+        ({"ChecksumCRC32": "right", "ETag": '"no"'}, True),
+        ({"ChecksumCRC32": "wrong", "ETag": f'"{hashlib.md5(b"x").hexdigest()}"'}, False),
         ({"ChecksumSHA256": "wrong", "ETag": f'"{hashlib.md5(b"x").hexdigest()}"'}, False),
         ({"ETag": f'"{hashlib.md5(b"x").hexdigest()}"'}, True),
         ({"ETag": f'"{hashlib.md5(b"y").hexdigest()}"'}, False),
@@ -252,3 +269,43 @@ def test_a_folder_is_published_in_one_pass_and_left_clean(
     registry.publish(bundle, "m", lineage={})
     assert (registry.pull("m") / "new.md").read_bytes() == (bundle / "new.md").read_bytes()
     assert list((tmp_path / "store" / ".tmp").iterdir()) == []
+
+
+def test_an_upload_of_an_earlier_release_is_not_gone_on_with(
+    bucket: S3Store, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parts were announced with another checksum, and a store takes no others into it."""
+    digests = digests_of(large)
+    first = parts_sent(bucket, fail=4)
+    with pytest.raises(UnreachableError):
+        bucket.put_blob(key_of(digests), large, digests.digest[7:], digests)
+    assert first
+    bucket._client.meta.events.unregister("provide-client-params.s3.UploadPart", unique_id="watch")
+    listed = bucket._client.list_multipart_uploads
+
+    def older(**where: str) -> dict[str, Any]:
+        answer: dict[str, Any] = listed(**where)
+        assert answer["Uploads"]
+        for upload in answer["Uploads"]:
+            upload["ChecksumAlgorithm"] = "SHA256"
+        return answer
+
+    monkeypatch.setattr(bucket._client, "list_multipart_uploads", older)
+    second = parts_sent(bucket)
+    assert bucket.put_blob(key_of(digests), large, digests.digest[7:], digests)
+    assert sorted(second) == [1, 2, 3, 4, 5]
+
+
+def test_a_bundle_for_a_bucket_is_digested_once(
+    bucket: S3Store, large: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checksums of its parts come from the pass that names its files; several large files share the lanes."""
+    monkeypatch.setattr("slm_registry.stores.s3.digest_file", None)
+    (bundle / "weights.safetensors").write_bytes(DATA)
+    (bundle / "more.safetensors").write_bytes(DATA[::-1])
+    registry = Registry(bucket, cache=tmp_path / "cache", chunk_size=5 * MIB)
+    sent = parts_sent(bucket)
+    registry.publish(bundle, "m", lineage={})
+    assert sorted(sent) == sorted([1, 2, 3, 4, 5] * 2)
+    pulled = registry.pull("m")
+    assert (pulled / "more.safetensors").read_bytes() == DATA[::-1]

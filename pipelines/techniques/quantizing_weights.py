@@ -1,0 +1,178 @@
+"""Integer weights for exported generators: 4 or 8 bits a block of inputs (MatMulNBits), or int8 with activations measured at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import ModelError
+from pipelines.techniques.blockwise import Blocks, compensated, round_to_nearest
+from pipelines.techniques.tracing import save_graph
+from pipelines.techniques.weightmatrices import drop_unused, normalise_products, products_of
+
+#: Domain of onnxruntime's own operators.
+_DOMAIN = "com.microsoft"
+
+
+def blockwise_weights(
+    source: Path,
+    out: Path,
+    *,
+    bits: int,
+    head_bits: int,
+    embedding_bits: int | None,
+    block_size: int,
+    symmetric: bool,
+    accuracy_level: int,
+    moments: Mapping[str, np.ndarray] | None = None,
+    damping: float = 0.01,
+) -> int:
+    """Write `source` with its constant matrices in `bits` (4 or 8), the head's in `head_bits`; answers how many were converted.
+
+    Embeddings stay float32, or are kept in `embedding_bits`: one that is tied to the head, of the same bits, is stored once.
+    accuracy_level 4 multiplies in int8, 0 in float32 (onnxruntime's MatMulNBits). With `moments` of each product's inputs
+    (see input_moments) the rounding is GPTQ's, else to the nearest.
+    """
+    import onnx
+
+    model = onnx.load(str(source))
+    normalise_products(model)
+    writer = _Writer(model, block_size, symmetric, accuracy_level)
+    products = products_of(model)
+    for product in products:
+        known = None if moments is None or product.is_head else moments[product.node.input[0]]
+        writer.convert(product.node, head_bits if product.is_head else bits, known, damping)
+    if embedding_bits is not None:
+        writer.convert_embeddings(embedding_bits)
+    drop_unused(model)
+    if not any(item.domain == _DOMAIN for item in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
+    save_graph(model, out)
+    return len(products)
+
+
+def dynamic_int8_products(source: Path, out: Path, *, per_channel: bool) -> int:
+    """int8 matrices, activations rounded by their range at run time; embeddings int8 too. Answers how many were converted."""
+    import onnx
+
+    from pipelines.techniques.quantizing import dynamic_int8
+
+    model = onnx.load(str(source))
+    normalise_products(model)
+    between = out.with_name(f"{out.name}.normal")
+    save_graph(model, between)
+    try:
+        dynamic_int8(between, out, per_channel=per_channel)
+    finally:
+        between.unlink()
+        between.with_name(f"{between.name}.data").unlink(missing_ok=True)
+    return sum(node.op_type == "MatMulInteger" for node in onnx.load(str(out)).graph.node)
+
+
+def input_moments(source: Path, batches: list[dict[str, np.ndarray]], threads: int) -> dict[str, np.ndarray]:
+    """Sum of x xT [K, K] over the inputs x of each product, by the name of the product's input.
+
+    `batches` are feeds of the exported graph; what attention_mask counts as padding is left out where it can be told.
+    """
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(str(source))
+    normalise_products(model)
+    names = sorted({product.node.input[0] for product in products_of(model) if not product.is_head})
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    total: dict[str, np.ndarray] = {}
+    for batch in batches:
+        mask = batch.get("attention_mask", np.ones(0)).reshape(-1).astype(bool)
+        for name, value in zip(names, session.run(names, batch), strict=True):
+            rows = value.reshape(-1, value.shape[-1]).astype(np.float64)
+            rows = rows[mask] if len(rows) == len(mask) else rows
+            total[name] = total.get(name, 0.0) + rows.T @ rows
+    return total
+
+
+class _Writer:
+    """Replaces nodes of one graph by their blockwise kind, each constant once."""
+
+    def __init__(self, model: Any, block_size: int, symmetric: bool, accuracy_level: int) -> None:
+        self._graph = model.graph
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._block, self._symmetric, self._level = block_size, symmetric, accuracy_level
+        self._written: dict[tuple[int, bytes], list[str]] = {}
+
+    def convert(self, node: Any, bits: int, moments: np.ndarray | None, damping: float) -> None:
+        """One MatMul to MatMulNBits."""
+        from onnx import helper, numpy_helper
+
+        weight = numpy_helper.to_array(self._constants[node.input[1]])
+        if moments is None:
+            blocks = round_to_nearest(weight, bits, self._block, self._symmetric)
+        else:
+            blocks = compensated(weight, moments, bits, self._block, self._symmetric, damping)
+        attributes = {"K": weight.shape[0], "N": weight.shape[1], "bits": bits, "block_size": self._block}
+        if self._level:
+            attributes["accuracy_level"] = self._level
+        names = self._store(blocks, f"{node.input[1]}_q{bits}")
+        new = helper.make_node(
+            "MatMulNBits", [node.input[0], *names], list(node.output), name=node.name, domain=_DOMAIN, **attributes
+        )
+        node.CopyFrom(new)
+
+    def convert_embeddings(self, bits: int) -> None:
+        """Every Gather from a float matrix to GatherBlockQuantized."""
+        from onnx import helper, numpy_helper
+
+        for node in [node for node in self._graph.node if node.op_type == "Gather"]:
+            tensor = self._constants.get(node.input[0])
+            if tensor is None or tensor.data_type != 1 or len(tensor.dims) != 2 or any(a.i for a in node.attribute):
+                continue
+            table = numpy_helper.to_array(tensor)
+            if table.shape[1] % self._block:
+                raise ModelError(
+                    f"embedding {tensor.name!r} is {table.shape[1]} wide, no multiple of block_size {self._block}: "
+                    "choose a block_size that divides it, or embedding_bits: null"
+                )
+            blocks = round_to_nearest(table.T, bits, self._block, self._symmetric)
+            names = self._store(blocks, f"{tensor.name}_q{bits}")
+            flat = f"{names[0]}_rows"
+            if not any(item.output[0] == flat for item in self._graph.node):
+                shape = numpy_helper.from_array(np.array([len(table), -1], np.int64), f"{flat}_shape")
+                self._graph.initializer.append(shape)
+                self._graph.node.insert(0, helper.make_node("Reshape", [names[0], shape.name], [flat]))
+            new = helper.make_node(
+                "GatherBlockQuantized",
+                [flat, node.input[1], *names[1:]],
+                list(node.output),
+                name=node.name,
+                domain=_DOMAIN,
+                bits=bits,
+                block_size=self._block,
+                gather_axis=0,
+                quantize_axis=1,
+            )
+            self.replace(node.output[0], new)
+
+    def replace(self, output: str, new: Any) -> None:
+        """Put `new` where the node stands that makes `output`."""
+        for node in self._graph.node:
+            if output in node.output:
+                node.CopyFrom(new)
+
+    def _store(self, blocks: Blocks, name: str) -> list[str]:
+        """Names of codes, scales and zero points; equal ones, of a head tied to its embedding, stand once."""
+        from onnx import numpy_helper
+
+        packed = blocks.packed()
+        key = (blocks.bits, packed.tobytes())
+        if key not in self._written:
+            parts = {"": packed, "_scales": blocks.scales, "_zeros": blocks.packed_zeros()}
+            arrays = {f"{name}{tail}": array for tail, array in parts.items() if array is not None}
+            self._graph.initializer.extend(numpy_helper.from_array(array, item) for item, array in arrays.items())
+            self._written[key] = list(arrays)
+        return self._written[key]
