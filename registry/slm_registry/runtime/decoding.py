@@ -66,6 +66,8 @@ class Answer:
         self.place, self.prompt, self.limit = place, prompt, limit
         self.generator = asked.sampling.generator(place)
         self.tokens: list[int] = []
+        #: The prompt and what follows it.
+        self.written = list(prompt)
         self.finished: Literal["end", "stop", "length"] | None = None
         self._stops = StopStrings(asked.stop)
         self._pieces: list[str] = []
@@ -80,6 +82,7 @@ class Answer:
             self.finished = "end"
             return self._piece(self._rest())
         self.tokens.append(token)
+        self.written.append(token)
         piece, found = self._stops.push(self._text.push(token))
         if found:
             self.finished = "stop"
@@ -114,9 +117,9 @@ def write(steps: Steps, answers: list[Answer], sampling: Sampling, ends: frozens
     first = answers[0]
     logits = steps.start()
     while True:
-        written = [[*answer.prompt, *answer.tokens] for answer in answers] if sampling.repetition_penalty != 1 else []
-        written = written or [()] * len(answers)
-        tokens = choose(logits, sampling, written, [answer.generator for answer in answers])
+        tokens = choose(
+            logits, sampling, [answer.written for answer in answers], [answer.generator for answer in answers]
+        )
         pieces = [answer.take(token, ends) for answer, token in zip(answers, tokens, strict=True)]
         yield pieces[0] if answers[0] is first else ""
         live = [row for row, answer in enumerate(answers) if answer.finished is None]

@@ -9,7 +9,7 @@ from slm_registry.runtime.parts import tokenizing
 
 # What stands for bytes that are no character, or not yet one.
 _UNFINISHED = "\ufffd"
-# A character has at most four bytes, and a decoder may take back the one before it: more cannot be waiting.
+# A character has at most four bytes, and a decoder may take back what stands before it in the window: no more waits.
 _MOST_WAITING = 8
 _CONTEXT = 8
 
@@ -32,7 +32,7 @@ class Detokenizer:
         self._window.append(token)
         text = self._decode(self._window)
         certain = text.rstrip(_UNFINISHED)
-        if len(text) - len(certain) > _MOST_WAITING:
+        if len(text) - len(certain) > _MOST_WAITING + self._begun:
             certain = text
         fresh = certain[self._sent :]
         self._sent = max(self._sent, len(certain))
