@@ -19,6 +19,7 @@ from pipelines.bundle import read_lineage, write_json
 from pipelines.config import Task, task_of
 from pipelines.environment import disable_telemetry, quiet_libraries
 from pipelines.errors import FactoryError, ModelError
+from pipelines.families.causal import MODEL_FILE
 from pipelines.families.sequences import Example
 from pipelines.sequence_sides import SequenceSide, exported_side, torch_side
 
@@ -102,7 +103,7 @@ def harness_results(folder: Path, tasks: Sequence[str], include: Path | None, li
         raise ModelError(
             f"--tasks: lm-evaluation-harness has no {', '.join(unknown)}; name a folder of YAML files by --include"
         )
-    load = exported_side if (folder / "model.onnx").exists() else torch_side
+    load = exported_side if (folder / MODEL_FILE).exists() else torch_side
     model = HarnessModel(load(folder, task.threads, task), task.max_length)
     found = lm_eval.simple_evaluate(
         model=model, tasks=list(tasks), task_manager=manager, limit=limit, log_samples=False, random_seed=task.seed

@@ -16,6 +16,7 @@ from pipelines.bundle import Bundle
 from pipelines.config import Task
 from pipelines.data.clean import Split
 from pipelines.families import sequence_family_of
+from pipelines.families.causal import MODEL_FILE
 from pipelines.families.loading import load_tokenizer
 from pipelines.families.sequences import Batch, Example, Rows
 from pipelines.sequence_clients import exported_writer
@@ -23,8 +24,6 @@ from pipelines.sequence_sides.predicting import Looked, Predictions, look, predi
 from pipelines.techniques.cached_decoding import CausalSession, Seq2SeqSession
 from pipelines.techniques.exporting import open_session
 from pipelines.techniques.writing_speed import Writer
-
-MODEL_FILE = "model.onnx"
 
 #: A batch's inputs by name -> logits [B, T, C] of every position.
 Logits = Callable[[dict[str, np.ndarray]], np.ndarray]
