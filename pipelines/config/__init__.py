@@ -40,24 +40,21 @@ from pipelines.config.data import (
     TextData,
 )
 from pipelines.config.recipe import RECIPES, SECTIONS, Params, Recipe, load_params, load_recipe
+from pipelines.config.remote import ApiTeacher, Price, Retries, Sampling
 from pipelines.config.sequences import (
     BlockwiseTokens,
     Divergence,
     ExactExport,
     FloatTokens,
     FreshStudent,
-    FreshTeacher,
-    FreshTokenizer,
     Int8Tokens,
     MetricBound,
     MetricGate,
     OnPolicy,
     OtherStudent,
-    ReadyTeacher,
     SampledSignals,
     SequenceRecipe,
     ShapePruning,
-    Teacher,
     TeacherTexts,
     TextToTextRecipe,
     TokenClassificationRecipe,
@@ -66,10 +63,9 @@ from pipelines.config.sequences import (
     TokenLabel,
     TokenLosses,
     TopKSignals,
-    TrustedCode,
-    TunedTeacher,
 )
 from pipelines.config.task import Task, TextToTextTask, task_of
+from pipelines.config.teachers import FreshTeacher, FreshTokenizer, ReadyTeacher, TrustedCode, TunedTeacher
 from pipelines.config.training import Training
 
 __all__ = [
@@ -77,6 +73,7 @@ __all__ = [
     "RECIPES",
     "SECTIONS",
     "Action",
+    "ApiTeacher",
     "BlockwiseTokens",
     "Checks",
     "ClassCount",
@@ -110,9 +107,12 @@ __all__ = [
     "OnPolicy",
     "OtherStudent",
     "Params",
+    "Price",
     "ReadyTeacher",
     "Recipe",
+    "Retries",
     "SampledSignals",
+    "Sampling",
     "Section",
     "SequenceRecipe",
     "ShapePruning",
@@ -127,7 +127,6 @@ __all__ = [
     "TargetData",
     "Task",
     "Teach",
-    "Teacher",
     "TeacherTexts",
     "TextChecks",
     "TextData",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,9 @@ RECIPES: dict[str, type[Section]] = {
 SECTIONS = tuple(ClassificationRecipe.model_fields)
 
 Recipe = ClassificationRecipe | SequenceRecipe
+
+#: Keys whose wrong value may be a secret that was written where its name belongs; messages do not repeat it.
+SECRETIVE = re.compile(r"(^|_)(key|token|secret|password|authorization|headers)(_variable)?$|^url$")
 
 
 def _task_type(block: Any) -> str:
@@ -85,11 +89,12 @@ def _explain(path: Path, item: Any) -> str:
     # The task stands in the path of the error, as the name of the union's branch, and not in the file's.
     key = ".".join(str(part) for place, part in enumerate(item["loc"]) if not (place == 2 and part in RECIPES))
     message = item["msg"].removeprefix("Value error, ")
+    secretive = SECRETIVE.search(key.rpartition(".")[2])
     if item["type"] == "extra_forbidden":
-        return f"{path}: {key}: unknown key (value {item['input']!r}); remove it, or see docs/recipe.md for the keys there are"
+        return f"{path}: {key}: unknown key (value {'not shown' if secretive else repr(item['input'])}); remove it, or see docs/recipe.md for the keys there are"
     if item["type"] == "missing":
         return f"{path}: {key}: missing; every value stands in params.yaml, see docs/recipe.md"
     value = (
         item["input"] if isinstance(item["input"], str | int | float | bool | None) else type(item["input"]).__name__
     )
-    return f"{path}: {key}: {value!r}: {message}"
+    return f"{path}: {key}: {'(value not shown)' if secretive else repr(value)}: {message}"

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from pipelines.bundle import Bundle
-from pipelines.config import FreshTeacher, ReadyTeacher, Task, Teach, TunedTeacher
+from pipelines.config import ApiTeacher, FreshTeacher, ReadyTeacher, Task, Teach, TunedTeacher
 from pipelines.curves import write_curve
-from pipelines.data.clean import CleanData, load_clean
+from pipelines.data.clean import CleanData, Split, load_clean
 from pipelines.families import family_of, save_bundle_of, sequence_family_of
 from pipelines.families.base import Family
+from pipelines.remote_teacher import answers, ask_teacher
 from pipelines.reproducible import fix_randomness
 from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output
@@ -27,7 +28,7 @@ def teach(
     teacher: Output,
     curve: Output,
     task: Task,
-    teach: Teach | FreshTeacher | TunedTeacher | ReadyTeacher,
+    teach: Teach | FreshTeacher | TunedTeacher | ReadyTeacher | ApiTeacher,
 ) -> None:
     """Write the teacher's bundle and its loss curve.
 
@@ -37,8 +38,10 @@ def teach(
     data = load_clean(clean)
     if isinstance(teach, Teach):
         bundle, records = _teach_classifier(data, task, teach)
+    elif isinstance(teach, ApiTeacher):
+        bundle, records = _learn_answers(data, teacher, task, teach)
     else:
-        bundle, records = _teach_sequences(data, task, teach)
+        bundle, records = _teach_sequences(data, data.train, task, teach)
     bundle.tokenizer.model_max_length = task.max_length
     bundle.lineage = {
         "data_sha256": data.digest,
@@ -50,10 +53,12 @@ def teach(
     write_curve(curve, records)
 
 
-def _origin(teach: Teach | FreshTeacher | TunedTeacher | ReadyTeacher) -> dict[str, str]:
+def _origin(teach: Teach | FreshTeacher | TunedTeacher | ReadyTeacher | ApiTeacher) -> dict[str, str]:
     """Where the teacher's weights come from, as the lineage tells it."""
     if isinstance(teach, FreshTeacher):
         return {"source": f"fresh {teach.architecture}"}
+    if isinstance(teach, ApiTeacher):
+        return {"source": f"answers of {teach.model}"} | {"learner": _origin(teach.learner)["source"]}
     return {"source": teach.source, "sha256": teach.sha256}
 
 
@@ -65,8 +70,14 @@ def _teach_classifier(data: CleanData, task: Task, teach: Teach) -> tuple[Bundle
     return bundle, fine_tune(family, bundle, data, task, teach)
 
 
+def _learn_answers(data: CleanData, out: Path, task: Task, teach: ApiTeacher) -> tuple[Bundle, list[EpochRecord]]:
+    """Ask for the answers that are not stored yet, and train the learner on them."""
+    ask_teacher(teach, data.train, Path(), out)
+    return _teach_sequences(data, answers(out, data.train), task, teach.learner)
+
+
 def _teach_sequences(
-    data: CleanData, task: Task, teach: FreshTeacher | TunedTeacher | ReadyTeacher
+    data: CleanData, train: Split, task: Task, teach: FreshTeacher | TunedTeacher | ReadyTeacher
 ) -> tuple[Bundle, list[EpochRecord]]:
     family = sequence_family_of(task)
     if isinstance(teach, FreshTeacher):
@@ -79,7 +90,7 @@ def _teach_sequences(
     records = learn_tokens(
         family,
         bundle,
-        TokenLesson(family.examples(bundle, data.train, task.max_length), None),
+        TokenLesson(family.examples(bundle, train, task.max_length), None),
         family.examples(bundle, data.validation, task.max_length),
         TRUE_CLASSES,
         teach.training,

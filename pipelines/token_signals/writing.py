@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import DataError, ModelError, ResourceError
+from pipelines.errors import DataError, ModelError
+from pipelines.locking import locked
 from pipelines.token_signals.coding import coding_of, id_problem, pack_ids
 from pipelines.token_signals.rows import Array, Kind, Rows
 from pipelines.token_signals.shards import COLUMNS, FORMAT, INDEX, Index, Shard, read_index, remedy
@@ -60,7 +60,7 @@ class TokenSignalsWriter:
         self._folder, self._coding = folder, coding_of(kind, k, vocabulary)
         given = Index(FORMAT, kind, k, vocabulary, shard_bytes, json.loads(json.dumps(facts)), (), complete=False)
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(folder)
+        self._lock = locked(folder, "signals")
         try:
             self._index = self._resumed(given)
         except BaseException:
@@ -146,14 +146,3 @@ class TokenSignalsWriter:
                 self._commit(replace(self._index, complete=True))
         finally:
             os.close(self._lock)
-
-
-def _locked(folder: Path) -> int:
-    """A descriptor of the folder that holds its lock until it is closed, or its process ends in whatever way."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise ResourceError(f"{folder}: another process writes signals there; wait for it or end it") from error
-    return descriptor
