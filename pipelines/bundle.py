@@ -12,6 +12,9 @@ from pipelines.errors import ModelError
 
 LINEAGE = "lineage.json"
 
+#: Folder inside a student's: the same student that learnt from the data alone.
+CONTROL = "control"
+
 #: Files that describe a bundle; every other one is a part of the model itself.
 DOCUMENTS = frozenset({"README.md", "metrics.json", LINEAGE})
 
