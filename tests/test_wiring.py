@@ -21,8 +21,6 @@ from pipelines.environment import ROOT
 from pipelines.stages import STAGES, Output, Resumable
 
 GRAPH: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-#: Stages that make a data set and belong to no model.
-DATA_STAGES = ("stdlib",)
 OURS = [*sorted((ROOT / "pipelines").rglob("*.py")), *sorted((ROOT / "flows").rglob("*.py"))]
 
 
@@ -37,7 +35,7 @@ def options(stage: str) -> dict[str, str]:
 
 
 def test_the_graph_holds_the_stages_in_order() -> None:
-    assert tuple(GRAPH) == (*DATA_STAGES, *STAGES)
+    assert tuple(GRAPH) == STAGES
 
 
 @pytest.mark.parametrize("stage", STAGES)
