@@ -120,7 +120,9 @@ def test_a_wrong_destination_is_told_before_any_work(built: Toy, wrong: tuple[st
     built.ran()
     code, output = built.flows("build", "alpha", *wrong)
     assert (code, built.ran()) == (2, []), output
-    assert output.splitlines()[-1].startswith("UsageError: ")
+    # Prefect's queue of events may still report on a busy machine.
+    lines = [line for line in output.splitlines() if "Still processing items" not in line]
+    assert lines[-1].startswith("UsageError: ")
 
 
 def test_outside_a_project(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ def empty_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "site"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(
+    scope="module"
+)  # playwright keeps an event loop running in its thread, which tests of other files must not meet
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
     if CHROMIUM is None:
