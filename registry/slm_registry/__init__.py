@@ -35,8 +35,13 @@ if TYPE_CHECKING:
     from slm_registry.finding.compare import Comparison
     from slm_registry.finding.records import Details, Resolved, Row
     from slm_registry.log.entries import Entry
+    from slm_registry.runtime.decoding import Generation
+    from slm_registry.runtime.generating import TextStream
     from slm_registry.runtime.model import Model
     from slm_registry.runtime.text_classification import Prediction, TextClassifier
+    from slm_registry.runtime.text_generation import Score, TextGenerator
+    from slm_registry.runtime.text_to_text import TextToText
+    from slm_registry.runtime.token_classification import Span, TokenClassifier
     from slm_registry.stores.address import open_store
     from slm_registry.stores.base import Store
     from slm_registry.watching.webhooks import verify_webhook
@@ -53,6 +58,7 @@ _HOMES = {
     "CorruptError": "errors",
     "Details": "finding.records",
     "Entry": "log.entries",
+    "Generation": "runtime.decoding",
     "InputTypeError": "errors",
     "Model": "runtime.model",
     "Moved": "changes.aliases",
@@ -67,9 +73,15 @@ _HOMES = {
     "RegistryError": "errors",
     "Resolved": "finding.records",
     "Row": "finding.records",
+    "Score": "runtime.text_generation",
+    "Span": "runtime.token_classification",
     "Store": "stores.base",
     "StoreError": "errors",
     "TextClassifier": "runtime.text_classification",
+    "TextGenerator": "runtime.text_generation",
+    "TextStream": "runtime.generating",
+    "TextToText": "runtime.text_to_text",
+    "TokenClassifier": "runtime.token_classification",
     "UNSET": "changes.aliases",
     "UnreachableError": "errors",
     "UsageError": "errors",
@@ -99,6 +111,7 @@ __all__ = [
     "CorruptError",
     "Details",
     "Entry",
+    "Generation",
     "InputTypeError",
     "Model",
     "Moved",
@@ -113,9 +126,15 @@ __all__ = [
     "RegistryError",
     "Resolved",
     "Row",
+    "Score",
+    "Span",
     "Store",
     "StoreError",
     "TextClassifier",
+    "TextGenerator",
+    "TextStream",
+    "TextToText",
+    "TokenClassifier",
     "UnreachableError",
     "UsageError",
     "__version__",

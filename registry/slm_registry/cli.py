@@ -15,6 +15,7 @@ from slm_registry.client import Registry
 from slm_registry.commands import (
     caching,
     certifying,
+    generating,
     lifecycle,
     publishing,
     reading,
@@ -33,7 +34,7 @@ exit codes: 0 done, 2 bad name or option, 3 not found, 4 conflict, 5 corrupt, 6 
 8 refused by policy, 7 store unreachable, read-only, full, or without credentials"""
 
 
-_GROUPS = (publishing, lifecycle, reading, searching, trust, caching, serving, upkeep, certifying, site)
+_GROUPS = (publishing, lifecycle, reading, generating, searching, trust, caching, serving, upkeep, certifying, site)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,7 +83,8 @@ def _take_late(options: argparse.Namespace, late: Sequence[str]) -> None:
 def _check_numbers(options: argparse.Namespace) -> None:
     """Refuse nan and infinity too: as a bound they bound nothing."""
     for name, value in vars(options).items():
-        if isinstance(value, float) and not 0 < value < math.inf:
+        zero = value == 0 and name in getattr(options, "may_be_zero", ())
+        if isinstance(value, float) and not 0 < value < math.inf and not zero:
             raise UsageError(f"--{name.replace('_', '-')} is {value:g}; give a number above 0")
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from slm_registry import names
 from slm_registry.bundles.manifest import MAX_CONFIG, Manifest, parse_lineage
@@ -30,8 +30,7 @@ from slm_registry.log.state import ModelState
 from slm_registry.plumbing.hashing import CHUNK, digest_of
 from slm_registry.plumbing.progress import Progress
 from slm_registry.runtime.loading import load_folder
-from slm_registry.runtime.model import DEFAULT_BATCH
-from slm_registry.runtime.text_classification import TextClassifier
+from slm_registry.runtime.model import DEFAULT_BATCH, Model
 from slm_registry.stores.address import open_store
 from slm_registry.stores.base import Store
 from slm_registry.transfer.blobs import read_json_blob, read_manifest
@@ -43,6 +42,7 @@ from slm_registry.trust.sbom import bill_of_materials
 from slm_registry.trust.signatures import Subject, put_signature
 
 logger = logging.getLogger("slm_registry")
+Kind = TypeVar("Kind", bound=Model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,17 +282,42 @@ class Registry:
         folder = self.cache.snapshot(manifest) if into is None else self.cache.export(manifest, Path(into))
         return found.resolved, folder
 
+    @overload
     def load(
         self, ref: str, threads: int = 1, max_length: int | None = None, batch_size: int = DEFAULT_BATCH
-    ) -> TextClassifier:
+    ) -> Any: ...
+
+    @overload
+    def load(
+        self,
+        ref: str,
+        threads: int = 1,
+        max_length: int | None = None,
+        batch_size: int = DEFAULT_BATCH,
+        *,
+        kind: type[Kind],
+    ) -> Kind: ...
+
+    def load(
+        self,
+        ref: str,
+        threads: int = 1,
+        max_length: int | None = None,
+        batch_size: int = DEFAULT_BATCH,
+        *,
+        kind: type[Model] = Model,
+    ) -> Model:
         """A ready model, to be closed when done with; its `resolved` says which version it is.
 
-        Its files are pulled where they are missing and verified in any case.
+        Its files are pulled where they are missing and verified in any case. The bundle says which kind of model it is;
+        with `kind`, such as TextClassifier, another one is a UsageError (and a type checker knows what comes back).
         """
         resolved, folder = self.fetch(ref)
         release = functools.partial(self.cache.release, resolved.digest)
         try:
             model = load_folder(folder, threads=threads, max_length=max_length, batch_size=batch_size)
+            if not isinstance(model, kind):
+                raise UsageError(f"{ref} is for {model.task}; it was to be loaded as {kind.__name__}")
         except BaseException:
             release()
             raise

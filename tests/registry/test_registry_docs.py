@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from slm_registry import errors
 
+from tests.registry.generators import STORY, make_reciter
 from tests.registry.helpers import REPOSITORY, make_bundle
 
 PAGE = (REPOSITORY / "docs" / "registry.md").read_text()
@@ -21,10 +22,11 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    """A folder with two bundles and a policy in it, and a slm-registry on the path."""
+    """A folder with two bundles, a storyteller and a policy in it, and a slm-registry on the path."""
     for number, name in enumerate(("bundle", "bundle-2"), start=1):
         made = make_bundle(tmp_path / name, weight=float(number))
         (made / "metrics.json").write_text('{"accuracy": 0.9}')
+    make_reciter(tmp_path / "storyteller")
     (tmp_path / "gate.yaml").write_text("accuracy: '>= 0.8'\n")
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "slm-registry"
@@ -51,8 +53,10 @@ def test_the_commands_and_then_the_python(desk: Path) -> None:
     assert "delivery" in printed
     assert "nightly build" in printed
     assert "exit code 5\n" in printed
-    (python,) = blocks("python")
-    assert run(desk, sys.executable, "-c", python).startswith("delivery 0.9")
+    assert STORY[9:24] in printed
+    said = run(desk, sys.executable, "-c", "\n".join(blocks("python")))
+    assert said.startswith("delivery 0.9")
+    assert f"{STORY[9:].partition('end')[0]} stop" in said or " length 20" in said
 
 
 def test_the_table_of_exit_codes() -> None:

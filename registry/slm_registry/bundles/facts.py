@@ -22,12 +22,14 @@ MAX_WORD = 200
 
 _MAX_DOCUMENT = 4 << 20
 _KEYS = {"task", "metrics", "labels", "label_count", "lineage"}
-_TASKS = {
+#: How the name of an architecture ends -> what it is for.
+TASKS = {
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
     "ForCausalLM": "text-generation",
     "LMHeadModel": "text-generation",
     "ForConditionalGeneration": "text2text-generation",
+    "MTModel": "text2text-generation",
 }
 _TASK = ("task.type", "task", "bundle.task.type", "recipe.task.type")
 # Where the factory's record, or one written by hand, says a thing.
@@ -118,9 +120,13 @@ def _task(config: Mapping[str, Any], lineage: Mapping[str, Any]) -> str | None:
     named = next((str(leaves[place]) for place in _TASK if _are_words([leaves.get(place)])), None)
     if named is not None:
         return named
-    classes = config.get("architectures")
-    kind = str(classes[0]) if isinstance(classes, list) and classes else ""
-    return next((task for ending, task in _TASKS.items() if kind.endswith(ending)), None)
+    return task_of(config.get("architectures"))
+
+
+def task_of(architectures: Any) -> str | None:
+    """What the first of config.json's `architectures` is for, by how its name ends; None where that says nothing."""
+    kind = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    return next((task for ending, task in TASKS.items() if kind.endswith(ending)), None)
 
 
 def metrics_of(metrics: Mapping[str, Any]) -> dict[str, Any]:

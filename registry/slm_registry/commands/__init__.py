@@ -2,5 +2,5 @@
 
 A group has `add(commands, common)`, which registers each of its commands with `set_defaults(run=...)`;
 `run(registry, options)` answers the value that --json prints, and the text that is printed without.
-A command that needs no store has `run_alone(options)` instead.
+`may_be_zero` names its options that may be 0 though they are numbers with a point. A command that needs no store has `run_alone(options)` instead.
 """

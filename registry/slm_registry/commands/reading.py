@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +13,8 @@ from slm_registry.client import Registry
 from slm_registry.commands.tables import rows_text, table
 from slm_registry.errors import UsageError
 from slm_registry.plumbing.printable import clean, size_text
+from slm_registry.runtime.text_classification import TextClassifier
+from slm_registry.runtime.token_classification import Span, TokenClassifier
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -29,7 +32,9 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     pull.add_argument("--into", metavar="FOLDER", help="a new or empty folder (default: the cache)")
     pull.set_defaults(run=_pull)
 
-    predict = commands.add_parser("predict", parents=[common], help="label texts, or the lines of standard input")
+    predict = commands.add_parser(
+        "predict", parents=[common], help="label texts, or the words of texts, or of the lines of standard input"
+    )
     predict.add_argument("ref")
     predict.add_argument("texts", nargs="*", metavar="text")
     predict.add_argument("--threads", type=int, default=1)
@@ -63,14 +68,29 @@ def _pull(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
 
 def _predict(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
     model = registry.load(options.ref, threads=options.threads, max_length=options.max_length)
+    if not isinstance(model, TextClassifier | TokenClassifier):
+        raise UsageError(f"{options.ref} is for {model.task}; use slm-registry generate")
     texts = options.texts
     if not texts:
         try:
             texts = [line for line in sys.stdin.read().splitlines() if line.strip()]
         except UnicodeDecodeError as error:
             raise UsageError(f"standard input is not text: {error}; give UTF-8, one text a line") from error
+    if isinstance(model, TokenClassifier):
+        return _spans(texts, model.predict(texts))
     found = model.predict(texts)
     value = [{"text": text, **prediction._asdict()} for text, prediction in zip(texts, found, strict=True)]
     return value, "\n".join(
         f"{clean(item['label'])}\t{item['probability']:.4f}\t{clean(item['text'])}" for item in value
+    )
+
+
+def _spans(texts: Sequence[str], found: Sequence[Sequence[Span]]) -> tuple[Any, str]:
+    """A line a span; where it is from, in characters of its text, stands between."""
+    rows = list(zip(texts, found, strict=True))
+    value = [{"text": text, "spans": [span._asdict() for span in spans]} for text, spans in rows]
+    return value, "\n".join(
+        f"{clean(span.label)}\t{span.score:.4f}\t{span.start}-{span.end}\t{clean(span.text)}"
+        for _, spans in rows
+        for span in spans
     )

@@ -24,7 +24,7 @@ _SECRET = "SLM_REGISTRY_WEBHOOK_SECRET"
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Register the commands that serve and watch."""
-    _add_serve(commands.add_parser("serve", parents=[common], help="answer predictions over HTTP"))
+    _add_serve(commands.add_parser("serve", parents=[common], help="answer over HTTP with a classifier or a generator"))
     _add_watch(commands.add_parser("watch", parents=[common], help="print, or post, what happens to a model"))
 
 
@@ -40,6 +40,7 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--max-length", type=int, help="cut texts at this many tokens")
     serve.add_argument("--max-texts", type=int, default=256, help="texts in one request")
     serve.add_argument("--max-characters", type=int, default=20_000, help="characters of one text")
+    serve.add_argument("--max-new-tokens", type=int, default=512, help="tokens written for one request")
     serve.add_argument("--poll", type=float, default=5.0, help="seconds between looks at the log")
     serve.add_argument("--grace", type=float, default=30.0, help="seconds to finish in after SIGTERM")
     serve.add_argument("--log", metavar="FILE", help="append predictions as JSON lines, without their texts")
@@ -75,6 +76,7 @@ def _serve(registry: Registry, options: argparse.Namespace) -> tuple[Any, str]:
         batch_size=options.batch_size,
         texts=options.max_texts,
         characters=options.max_characters,
+        new_tokens=options.max_new_tokens,
         poll=options.poll,
         grace=options.grace,
         log=Path(options.log) if options.log else None,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from slm_registry.errors import UsageError
+from slm_registry.runtime.arguments import at_least_one
+from slm_registry.runtime.parts import read_json
 
 if TYPE_CHECKING:
     from slm_registry.finding.records import Resolved
@@ -39,8 +42,13 @@ class Model(abc.ABC):
     on_close: Callable[[], None] | None = None
     _parts: Parts | None = None
 
-    @classmethod
     @abc.abstractmethod
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], *, threads: int, max_length: int | None, batch_size: int
+    ) -> None:
+        """Load the files of a folder whose config.json was read already."""
+
+    @classmethod
     def from_folder(
         cls,
         path: str | os.PathLike[str],
@@ -48,7 +56,20 @@ class Model(abc.ABC):
         max_length: int | None = None,
         batch_size: int = DEFAULT_BATCH,
     ) -> Self:
-        """Load a bundle's folder as it is."""
+        """Load a bundle's folder as it is.
+
+        `threads` is what one call computes with, `batch_size` how many texts go through the model at once. Raises
+        UsageError where a file is missing or a number cannot be meant, CorruptError where a file cannot be read.
+        """
+        folder = Path(path)
+        at_least_one("threads", threads)
+        at_least_one("batch_size", batch_size)
+        config = read_json(folder / "config.json")
+        return cls(folder, config, threads=threads, max_length=max_length, batch_size=batch_size)
+
+    @abc.abstractmethod
+    def try_out(self) -> None:
+        """Run the model once on some text: whoever exchanges models does it before."""
 
     @property
     def closed(self) -> bool:

@@ -43,7 +43,8 @@ def length_limit(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any],
     """How many tokens of a text count: the smallest of the limits that are given. Raises UsageError below 3."""
     if asked is not None and (type(asked) is not int or asked < 3):
         raise UsageError(f"max_length is {asked!r}; give a whole number of tokens, 3 or more")
-    positions = config.get("max_position_embeddings")
+    # GPT-2 and GPT-J have a name of their own.
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
     if isinstance(positions, int) and config.get("model_type") in _OFFSET_POSITIONS:
         positions -= pad_id(config) + 1
     limits = [positions, tokenizer_config.get("model_max_length"), asked]
@@ -51,8 +52,8 @@ def length_limit(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any],
     return min(known, default=_DEFAULT_LENGTH)
 
 
-def load_tokenizer(path: Path, max_length: int) -> Any:
-    """A fast tokenizer that cuts at `max_length` tokens and pads nothing. Raises UsageError, CorruptError."""
+def load_tokenizer(path: Path, max_length: int | None) -> Any:
+    """A fast tokenizer that cuts at `max_length` tokens, if any, and pads nothing. Raises UsageError, CorruptError."""
     from tokenizers import Tokenizer
 
     if not path.is_file():
@@ -60,8 +61,22 @@ def load_tokenizer(path: Path, max_length: int) -> Any:
     with tokenizing(f"{path}: not a tokenizer"):
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length)
+        if max_length is None:
+            tokenizer.no_truncation()
+        else:
+            tokenizer.enable_truncation(max_length)
     return tokenizer
+
+
+def encoding(tokenizer: Any, text: str | list[str]) -> Any:
+    """A text, or its words, as the tokenizer's own record, special tokens included. Raises CorruptError."""
+    with tokenizing("the tokenizer cannot encode these texts"):
+        return tokenizer.encode(text, is_pretokenized=not isinstance(text, str))
+
+
+def encoded(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of a text. Raises CorruptError."""
+    return list(encoding(tokenizer, text).ids)
 
 
 @contextlib.contextmanager

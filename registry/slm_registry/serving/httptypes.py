@@ -25,6 +25,19 @@ class PredictResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerateResponse:
+    """What was written, why it ended, how many tokens it took, and the version that wrote it."""
+
+    model: str
+    version: str
+    digest: str
+    text: str
+    finish_reason: Literal["end", "stop", "length"]
+    prompt_tokens: int
+    new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelResponse:
     """What new requests are answered by, and when its reference was last looked up (UTC)."""
 

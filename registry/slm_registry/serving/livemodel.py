@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from slm_registry import names
 from slm_registry.client import Registry
-from slm_registry.errors import CorruptError, UnreachableError
+from slm_registry.errors import CorruptError, UnreachableError, UsageError
 from slm_registry.finding.records import Resolved
 from slm_registry.plumbing.printable import clean
-from slm_registry.runtime.text_classification import TextClassifier
+from slm_registry.runtime.model import Model
 from slm_registry.serving.runner import Runner
 from slm_registry.watching.events import Feed
 
@@ -59,8 +59,8 @@ class LiveModel:
         registry: Registry,
         ref: str,
         *,
-        load: Callable[[str], TextClassifier],
-        make_runner: Callable[[TextClassifier], Runner],
+        load: Callable[[str], Model],
+        make_runner: Callable[[Model], Runner],
         poll: float,
     ) -> None:
         self.ref = ref
@@ -69,6 +69,7 @@ class LiveModel:
         self._feed = Feed.from_now(registry.store, names.parse_ref(ref).model)
         self.status = Status(_now())
         self._asked = time.monotonic()
+        self.task: str | None = None
         self._current = self._ready()
 
     @property
@@ -142,12 +143,15 @@ class LiveModel:
         """What the reference means now (a policy may speak of its alias), loaded, and seen to predict."""
         model = self._load(self.ref)
         try:
-            model.predict(["a text to see that it answers"])
+            if self.task not in (None, model.task):
+                raise UsageError(f"{self.ref} is for {model.task} now; this server was started for {self.task}")
+            model.try_out()
             if model.resolved is None:
                 raise CorruptError(f"{self.ref}: the registry does not say which version it loaded")
         except BaseException:
             model.close()
             raise
+        self.task = model.task
         return Held(model.resolved, self._make_runner(model))
 
     def close(self) -> None:

@@ -20,10 +20,11 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("slm_requests", "HTTP requests", ["path", "status"], registry=registry)
         self._seconds = Histogram(
-            "slm_request_seconds", "Time of /predict requests", buckets=_SECONDS, registry=registry
+            "slm_request_seconds", "Time of /predict and /generate requests", buckets=_SECONDS, registry=registry
         )
         self._in_flight = Gauge("slm_requests_in_flight", "Requests being answered", registry=registry)
         self._predictions = Counter("slm_predictions", "Texts labelled", ["label"], registry=registry)
+        self._generated = Counter("slm_generated_tokens", "Tokens written", registry=registry)
         self._unlogged = Counter("slm_prediction_log_failures", "Predictions that were not logged", registry=registry)
 
     def watch(self, live: LiveModel, problem: Callable[[], str | None]) -> None:
@@ -55,7 +56,7 @@ class Metrics:
         def end(path: str, status: int) -> None:
             self._in_flight.dec()
             self._requests.labels(path, status).inc()
-            if path == "/predict":
+            if path in ("/predict", "/generate"):
                 self._seconds.observe(time.perf_counter() - start)
 
         return end
@@ -64,6 +65,10 @@ class Metrics:
         """Note what was answered."""
         for prediction in predictions:
             self._predictions.labels(prediction.label).inc()
+
+    def generated(self, tokens: int) -> None:
+        """Note what was written."""
+        self._generated.inc(tokens)
 
     def unlogged(self, count: int) -> None:
         """Note predictions that the log did not take."""

@@ -18,7 +18,10 @@ from slm_registry.client import Registry
 from slm_registry.errors import RegistryError, StoreError, UsageError
 from slm_registry.finding.records import Resolved
 from slm_registry.runtime.model import DEFAULT_BATCH
-from slm_registry.runtime.text_classification import Prediction
+from slm_registry.runtime.text_classification import Prediction, TextClassifier
+from slm_registry.runtime.text_generation import TextGenerator
+from slm_registry.runtime.text_to_text import TextToText
+from slm_registry.serving.generate import add_generate
 from slm_registry.serving.httpedge import Edge, error_body
 from slm_registry.serving.httptypes import ErrorResponse, HealthResponse, Labelled, ModelResponse, PredictResponse
 from slm_registry.serving.livemodel import LiveModel
@@ -30,13 +33,15 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 logger = logging.getLogger("slm_registry")
-_PATHS = frozenset({"/predict", "/health", "/metrics", "/model", "/openapi.json"})
+_TASKS = (TextClassifier.task, TextGenerator.task, TextToText.task)
+_PATHS = frozenset({"/predict", "/generate", "/health", "/metrics", "/model", "/openapi.json"})
 _REFUSALS = (400, 408, 413, 422, 500, 503)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a server may be told. Times are in seconds, `body` is in bytes, `characters` is that of one text.
+    """What a server may be told. Times are in seconds, `body` is in bytes, `characters` is that of one text,
+    `new_tokens` how many may be written for one.
 
     `threads` is what one request computes with, `workers` how many run at once, `batch_size` how many texts of one
     request go through the model at a time, `waiting` how many texts may be in hand. `log` is where predictions go, with
@@ -52,13 +57,24 @@ class Options:
     characters: int = 20_000
     body: int = 4 << 20
     waiting: int = 4096
+    new_tokens: int = 512
     body_seconds: float = 30.0
     grace: float = 30.0
     log: Path | None = None
     log_texts: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("workers", "poll", "texts", "characters", "body", "waiting", "body_seconds", "grace"):
+        for name in (
+            "workers",
+            "poll",
+            "texts",
+            "characters",
+            "body",
+            "waiting",
+            "new_tokens",
+            "body_seconds",
+            "grace",
+        ):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name.replace('_', ' ')} is {getattr(self, name)!r}; give a number above 0")
 
@@ -85,7 +101,12 @@ class Service:
             make_runner=lambda model: Runner(model, workers=options.workers, waiting=options.waiting),
             poll=options.poll,
         )
-        log = PredictionLog(options.log, texts=options.log_texts) if options.log else None
+        try:
+            _check_served(live, options)
+            log = PredictionLog(options.log, texts=options.log_texts) if options.log else None
+        except BaseException:
+            live.close()
+            raise
         service = cls(live, options, metrics, log)
         metrics.watch(live, service.problem)
         return service
@@ -132,7 +153,17 @@ def make_app(service: Service) -> "FastAPI":
 
     # No /docs: its page would fetch scripts from elsewhere.
     app = FastAPI(title="slm-registry", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    _add_predict(app, service)
+    if service.live.task == TextClassifier.task:
+        _add_predict(app, service)
+    else:
+        add_generate(
+            app,
+            service.live,
+            service.metrics,
+            _refusals(),
+            characters=service.options.characters,
+            new_tokens=service.options.new_tokens,
+        )
     _add_state(app, service)
     _add_errors(app)
     options = service.options
@@ -167,15 +198,25 @@ def _add_predict(app: "FastAPI", service: Service) -> None:
                 raise PydanticCustomError("fields", "Give one field, texts, and no other")
             return value
 
-    refusals: dict[int | str, dict[str, Any]] = {code: {"model": ErrorResponse} for code in _REFUSALS}
-
-    @app.post("/predict", responses=refusals)
+    @app.post("/predict", responses=_refusals())
     async def predict(request: PredictRequest) -> PredictResponse:
         """Label one or many texts."""
         texts = [request.texts] if isinstance(request.texts, str) else request.texts
         resolved, found = await service.predict(texts)
         labelled = [Labelled(prediction.label, prediction.probability) for prediction in found]
         return PredictResponse(resolved.model, resolved.version, resolved.digest, labelled)
+
+
+def _refusals() -> dict[int | str, dict[str, Any]]:
+    return {code: {"model": ErrorResponse} for code in _REFUSALS}
+
+
+def _check_served(live: LiveModel, options: Options) -> None:
+    """Raise UsageError where the model is of a kind that has no path here, or has nothing to log."""
+    if live.task not in _TASKS:
+        raise UsageError(f"{live.ref} is for {live.task}; serve runs {', '.join(_TASKS)}: use predict, or load it")
+    if options.log is not None and live.task != TextClassifier.task:
+        raise UsageError(f"{live.ref} is for {live.task}; the log is one of predictions: leave --log out")
 
 
 def _add_state(app: "FastAPI", service: Service) -> None:

@@ -212,8 +212,9 @@ def config(**changes: Any) -> Callable[[Path], None]:
         (config(id2label=["a", "b"]), UsageError, "id2label"),
         (config(id2label={"0": "a", "1": "b"}), UsageError, "2 labels"),
         (config(problem_type="multi_label_classification"), UsageError, "problem_type"),
-        (config(architectures=["GPT2LMHeadModel"]), UsageError, "GPT2LMHeadModel"),
-        (config(architectures=["T5ForConditionalGeneration"]), UsageError, "this release runs"),
+        (config(architectures=["GPT2LMHeadModel"]), UsageError, "export it with its cache inside the graph"),
+        (config(architectures=["T5ForConditionalGeneration"]), UsageError, r"decoder_model\.onnx is missing"),
+        (config(architectures=["GPT2Model"]), UsageError, r"\['GPT2Model'\]; this release runs \.\.\.ForSequence"),
         (config(architectures=None), UsageError, "architectures is None"),
         *(
             (config(pad_token_id=value, model_type="roberta"), UsageError, "pad_token_id is")
