@@ -84,7 +84,7 @@ def _teach_sequences(
         bundle = family.fresh(teach, data, task.max_length)
     else:
         trusted = teach.trust_remote_code.files if teach.trust_remote_code is not None else None
-        bundle = family.load_pretrained(fetch_pretrained(teach.source, teach.sha256), data, trusted)
+        bundle = family.load_pretrained(fetch_pretrained(teach.source, teach.sha256, trusted or ()), data, trusted)
     if isinstance(teach, ReadyTeacher):
         return bundle, []
     records = learn_tokens(
