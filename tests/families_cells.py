@@ -85,7 +85,8 @@ TAGGER_REASONS: dict[tuple[str, str], str] = (
     {(kind, column): _NO_TEXTS for kind in ENCODERS for column in ("teacher texts", "on-policy")}
     | {(kind, "experts"): _NO_EXPERTS for kind in ENCODERS}
     | {(kind, "heads"): _FIXED_HEAD for kind in ENCODERS}
-    | {(kind, "hidden width"): _HEADS_ARE_THE_WIDTH for kind in ENCODERS}
+    | {(kind, "hidden width"): _HEADS_ARE_THE_WIDTH for kind in ENCODERS if kind != "mobilebert"}
+    | {("modernbert", "depth"): "layers of unlike kinds cannot be cut"}
 )
 CLASSIFIER_REASONS: dict[tuple[str, str], str] = {
     ("mobilebert", column): "its layers are bottlenecks" for column in ("FFN width", "heads")
