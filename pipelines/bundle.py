@@ -11,9 +11,14 @@ from typing import Any
 from pipelines.errors import ModelError
 
 LINEAGE = "lineage.json"
+#: What a teacher behind an API answered, and the record of asking it; both stay beside the learner that stands in for it.
+ANSWERS, REMOTE = "answers.json", "remote.json"
+
+#: Folder inside a student's: the same student that learnt from the data alone.
+CONTROL = "control"
 
 #: Files that describe a bundle; every other one is a part of the model itself.
-DOCUMENTS = frozenset({"README.md", "metrics.json", LINEAGE})
+DOCUMENTS = frozenset({"README.md", "metrics.json", LINEAGE, ANSWERS, REMOTE})
 
 Lineage = dict[str, Any]
 

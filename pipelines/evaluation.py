@@ -140,17 +140,19 @@ def compare(measured: dict[str, Measured], data: CleanData, settings: Evaluate, 
 
 
 def plot_data(result: Evaluation, data: CleanData, folder: Path) -> None:
-    """Write confusion.csv (a row a test text) and reliability.csv (a row a bin) for DVC's plots."""
+    """Write DVC's plot data: a pair of labels a test text, and the model's reliability."""
     predicted = result.measured["model"].probabilities.argmax(axis=1)
+    pairs = [(data.labels[true], data.labels[guess]) for true, guess in zip(result.truth, predicted, strict=True)]
+    write_plots(folder, pairs, result.quality["model"].bins)
+
+
+def write_plots(folder: Path, pairs: Sequence[tuple[str, str]], bins: Sequence[metrics.ReliabilityBin]) -> None:
+    """Write confusion.csv (a row an actual and a predicted label) and reliability.csv (a row a bin) for DVC's plots."""
     with (folder / "confusion.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["actual", "predicted"])
-        writer.writerows(
-            [data.labels[true], data.labels[guess]] for true, guess in zip(result.truth, predicted, strict=True)
-        )
+        writer.writerows(pairs)
     with (folder / "reliability.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["confidence", "accuracy", "rows"])
-        writer.writerows(
-            [round(item.confidence, 6), round(item.accuracy, 6), item.rows] for item in result.quality["model"].bins
-        )
+        writer.writerows([round(item.confidence, 6), round(item.accuracy, 6), item.rows] for item in bins)

@@ -203,7 +203,7 @@ class TokenEvaluate(Section):
 class MetricBound(Section):
     """A bound on one number of metrics.json."""
 
-    metric: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", description="Its path: `model.bits_per_byte`.")
+    metric: str = Field(pattern=r"^[\w-]+(\.[\w-]+)+$", description="Its path: `model.bits_per_byte`.")
     at_most: float | None = Field(description="Largest value allowed; null: none.")
     at_least: float | None = Field(description="Smallest value allowed; null: none.")
 
@@ -236,6 +236,15 @@ class SequenceRecipe(Section):
     )
     evaluate: TokenEvaluate = Field(description="How the result is measured.")
     gate: MetricGate = Field(description="What the result must hold.")
+
+    @model_validator(mode="after")
+    def _continuations_fit(self) -> SequenceRecipe:
+        wanted = self.evaluate.prompt_tokens + self.evaluate.new_tokens
+        if self.task.type == "text-generation" and wanted > self.task.max_length:
+            raise ValueError(
+                f"evaluate.prompt_tokens + evaluate.new_tokens is {wanted}, beyond task.max_length {self.task.max_length}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _draws_serve_forward_kl(self) -> SequenceRecipe:

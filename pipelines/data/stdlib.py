@@ -65,11 +65,11 @@ def functions_of(text: str) -> Iterator[Function]:
     except (SyntaxError, ValueError):
         return
     lines = text.splitlines(keepends=True)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            function = _function(node, lines)
-            if SHORTEST <= len(function.source) <= LONGEST:
-                yield function
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for node in sorted(nodes, key=lambda node: node.lineno):
+        function = _function(node, lines)
+        if SHORTEST <= len(function.source) <= LONGEST:
+            yield function
 
 
 def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: Sequence[str]) -> Function:

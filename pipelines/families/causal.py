@@ -19,7 +19,7 @@ from pipelines.families.base import TokenIds
 from pipelines.families.fresh import fresh_model, resized_model, train_tokenizer
 from pipelines.families.loading import Trusted, load_model, load_tokenizer, require_model
 from pipelines.families.output import PROBE_TOKENS, check_head, head_of
-from pipelines.families.sequences import Batch, Example, Feed, Rows
+from pipelines.families.sequences import Batch, Example, Feed, Rows, token_names
 from pipelines.techniques.cached_decoding import CausalSession
 from pipelines.techniques.exporting_causal import export_causal
 from pipelines.techniques.generation_parity import check_causal_parity
@@ -90,6 +90,13 @@ class CausalModel:
                 if answer
             ]
         return written
+
+    def row_lengths(self, bundle: Bundle, split: Split, examples: Sequence[Example]) -> list[int]:
+        lengths = [len(document) for document in _documents(bundle.tokenizer, split.texts)]
+        return [lengths[0] - 1, *lengths[1:]] if lengths else []
+
+    def class_names(self, bundle: Bundle) -> list[str]:
+        return token_names(bundle)
 
     def export(self, bundle: Bundle, out: Path, max_length: int) -> Sequence[str]:
         export_causal(bundle.model, out / MODEL_FILE, max_length)

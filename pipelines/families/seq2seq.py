@@ -17,7 +17,7 @@ from pipelines.families.causal import PARITY_PROMPTS, PARITY_TOKENS, WRITE_BATCH
 from pipelines.families.fresh import fresh_model, resized_model, train_tokenizer
 from pipelines.families.loading import Trusted, load_model, load_tokenizer, require_model
 from pipelines.families.output import PROBE_TOKENS, check_head, head_of
-from pipelines.families.sequences import Batch, Example, Feed, Rows
+from pipelines.families.sequences import Batch, Example, Feed, Rows, token_names
 from pipelines.techniques.cached_decoding import DECODER_FILE, ENCODER_FILE, Seq2SeqSession
 from pipelines.techniques.exporting_seq2seq import export_seq2seq
 from pipelines.techniques.generation_parity import check_seq2seq_parity
@@ -79,6 +79,12 @@ class TextToText:
                 if answer:
                     written.append(Example(example.ids, range(len(answer)), answer))
         return written
+
+    def row_lengths(self, bundle: Bundle, split: Split, examples: Sequence[Example]) -> list[int]:
+        return [len(example.classes) for example in examples]
+
+    def class_names(self, bundle: Bundle) -> list[str]:
+        return token_names(bundle)
 
     def export(self, bundle: Bundle, out: Path, max_length: int) -> Sequence[str]:
         export_seq2seq(bundle.model, out, max(max_length, self._max_target_length))

@@ -99,6 +99,12 @@ class SequenceFamily(Protocol):
     ) -> list[Example]:
         """What the model writes after the prompts in these examples, as examples; empty where the family writes nothing."""
 
+    def row_lengths(self, bundle: Bundle, split: Split, examples: Sequence[Example]) -> list[int]:
+        """Predictions of each row of a split, in the order of its examples' predictions."""
+
+    def class_names(self, bundle: Bundle) -> list[str]:
+        """What the classes of its predictions are called: tokens as the tokenizer writes them, or tags."""
+
     def export(self, bundle: Bundle, out: Path, max_length: int) -> Sequence[str]:
         """Write float32 ONNX files into a folder; their names. Raises ModelError where the architecture cannot be exported."""
 
@@ -110,3 +116,10 @@ class SequenceFamily(Protocol):
 
     def text_bytes(self, split: Split) -> int:
         """UTF-8 bytes of what is predicted, a separator a text included."""
+
+
+def token_names(bundle: Bundle) -> list[str]:
+    """A tokenizer's tokens in the order of their ids; rows of the head beyond them have their number's name."""
+    known = bundle.tokenizer.convert_ids_to_tokens(list(range(len(bundle.tokenizer))))
+    beyond = range(len(known), getattr(bundle.model.config, "vocab_size", None) or len(known))
+    return [f"<{at}>" if token is None else str(token) for at, token in enumerate(known)] + [f"<{at}>" for at in beyond]

@@ -89,6 +89,12 @@ class Tagger:
     ) -> list[Example]:
         return []
 
+    def row_lengths(self, bundle: Bundle, split: Split, examples: Sequence[Example]) -> list[int]:
+        return [len(example.classes) for example in examples]
+
+    def class_names(self, bundle: Bundle) -> list[str]:
+        return tags_of(bundle.model)
+
     def export(self, bundle: Bundle, out: Path, max_length: int) -> Sequence[str]:
         twin = traceable(bundle.model)
         ids = torch.arange(10).reshape(2, 5)

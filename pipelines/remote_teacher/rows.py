@@ -1,4 +1,4 @@
-"""From stored answers to training rows: what `teach` leaves of a remote teacher, and what a student learns from it."""
+"""From stored answers to training rows: what `teach` leaves of a remote teacher, and what its learner is trained on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.bundle import read_json, write_json
+from pipelines.bundle import ANSWERS, REMOTE, read_json, write_json
 from pipelines.config import ApiTeacher
 from pipelines.data.clean import Split
 from pipelines.errors import DataError, ModelError, RecipeError
@@ -17,9 +17,6 @@ from pipelines.remote_teacher.patience import Clock
 from pipelines.remote_teacher.questions import Question, identity_of, questions, read_prompt, sha256_of_text
 from pipelines.remote_teacher.replies import Flaw, flaw_of
 from pipelines.remote_teacher.store import Answer, AnswerStore
-
-ANSWERS = "answers.json"
-RECORD = "remote.json"
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ def _write(
         "estimated_counts": sum(one.answer.counted == "estimate" for one in chosen),
         "cost": round(sum(one.answer.cost for one in chosen), 9),
     }
-    write_json(out / RECORD, record)
+    write_json(out / REMOTE, record)
     return record
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from pipelines.bundle import LINEAGE, Lineage, write_json
 from pipelines.config import Task
@@ -29,7 +30,12 @@ LIBRARIES = (
 def write_documents(bundle: Path, result: Evaluation, data: CleanData, lineage: Lineage, task: Task) -> None:
     """Write the card, the metrics and the lineage, with the environment, into a bundle."""
     metrics = result.metrics()
-    card = render("card.md.j2", metrics=metrics, labels=data.labels, lineage=lineage, task=task, rows=_rows(data))
+    card = render("card.md.j2", metrics=metrics, labels=data.labels, lineage=lineage, task=task, rows=rows_of(data))
+    write_card(bundle, card, metrics, lineage)
+
+
+def write_card(bundle: Path, card: str, metrics: dict[str, Any], lineage: Lineage) -> None:
+    """Write the three documents."""
     (bundle / "README.md").write_text(card, encoding="utf-8")
     write_json(bundle / "metrics.json", metrics)
     write_json(bundle / LINEAGE, lineage | {"environment": environment()})
@@ -42,7 +48,8 @@ def environment() -> dict[str, str]:
     }
 
 
-def _rows(data: CleanData) -> dict[str, int]:
+def rows_of(data: CleanData) -> dict[str, int]:
+    """Rows of the clean set by split."""
     return {name: len(getattr(data, name).texts) for name in ("train", "validation", "test")} | {
         "unlabelled": len(data.unlabelled)
     }

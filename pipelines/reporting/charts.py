@@ -11,6 +11,7 @@ import numpy as np
 from pipelines.techniques.metrics import ReliabilityBin
 
 TEACHER, MODEL, GREY = "#7a869a", "#0b6e4f", "#d0d5dd"
+CONTROL, STUDENT = "#c98a2b", "#6bb39a"
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
@@ -33,15 +34,15 @@ def _svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def bars(values: Mapping[str, float], unit: str, colors: Mapping[str, str]) -> str:
+def bars(values: Mapping[str, float], unit: str, colors: Mapping[str, str], form: str = "%.3g") -> str:
     """Horizontal bars, the number beside each."""
     figure, axes = _figure(4.2, 0.5 + 0.42 * len(values))
     names = list(values)[::-1]
     numbers = [values[name] for name in names]
     axes.barh(names, numbers, color=[colors.get(name, GREY) for name in names], height=0.6)
     for at, number in enumerate(numbers):
-        axes.text(number, at, f" {number:.3g} {unit}", va="center")
-    axes.set_xlim(0, max(numbers) * 1.35)
+        axes.text(number, at, f" {form % number} {unit}", va="center")
+    axes.set_xlim(0, max(numbers) * 1.35 or 1)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     return _svg(figure)
@@ -75,17 +76,17 @@ def reliability_diagram(bins: Mapping[str, Sequence[ReliabilityBin]]) -> str:
     return _svg(figure)
 
 
-def loss_curves(curves: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
-    """Validation accuracy over the epochs of every training stage, end to end."""
+def loss_curves(curves: Mapping[str, Sequence[Mapping[str, str]]], measure: str = "validation_accuracy") -> str:
+    """A measure on validation data over the epochs of every training stage, end to end."""
     figure, axes = _figure(6.4, 2.8)
     start = 0
     for stage, rows in curves.items():
         if not rows:
             continue
         places = [start + at + 1 for at in range(len(rows))]
-        axes.plot(places, [float(row["validation_accuracy"]) for row in rows], marker=".", label=stage)
+        axes.plot(places, [float(row[measure]) for row in rows], marker=".", label=stage)
         start += len(rows)
-    axes.set(xlabel="epoch", ylabel="validation accuracy")
+    axes.set(xlabel="epoch", ylabel=measure.replace("_", " "))
     if start:
         axes.legend(frameon=False)
     return _svg(figure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-from pipelines.bundle import Bundle, extend_lineage
+from pipelines.bundle import CONTROL, Bundle, extend_lineage
 from pipelines.config import (
     Distill,
     FreshStudent,
@@ -28,9 +28,6 @@ from pipelines.techniques.distilling import learn, lesson_from
 from pipelines.techniques.slicing import with_layers_alone
 from pipelines.techniques.token_learning import TRUE_CLASSES, TokenLesson, learn_tokens
 from pipelines.techniques.training import EpochRecord
-
-#: Where in the student's folder the same student stands that learned without a teacher.
-CONTROL = "control"
 
 
 def distill(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.bundle import read_json, write_json
-from pipelines.config import Gate
+from pipelines.config import Gate, MetricGate
 from pipelines.errors import GateError
 from pipelines.stages import Output
 
@@ -31,7 +34,7 @@ class Bound:
         return f"{self.name} is {self.measured:.4g}, must be {relation} {self.limit:.4g} (off by {abs(self.measured - self.limit):.4g})"
 
 
-def gate(evaluation: Path, verdict: Output, gate: Gate) -> None:
+def gate(evaluation: Path, verdict: Output, gate: Gate | MetricGate) -> None:
     """Write the verdict. Raises GateError naming every bound that is missed and by how much; the measurements stay."""
     bounds = bounds_of(read_json(evaluation / "metrics.json"), gate)
     missed = [bound for bound in bounds if not bound.held]
@@ -41,8 +44,37 @@ def gate(evaluation: Path, verdict: Output, gate: Gate) -> None:
     print(f"gate passed: all {len(bounds)} bounds hold")
 
 
-def bounds_of(metrics: dict[str, Any], gate: Gate) -> list[Bound]:
-    """Every bound beside its measurement. The accuracy loss is the pessimistic end of the paired interval, in points."""
+def bounds_of(metrics: dict[str, Any], gate: Gate | MetricGate) -> list[Bound]:
+    """Every bound beside its measurement. Raises GateError where a bound is on a number that was not measured."""
+    return _metric_bounds(metrics, gate) if isinstance(gate, MetricGate) else _classifier_bounds(metrics, gate)
+
+
+def _metric_bounds(metrics: dict[str, Any], gate: MetricGate) -> list[Bound]:
+    numbers = dict(_numbers(metrics))
+    bounds = []
+    for bound in gate.bounds:
+        if bound.metric not in numbers:
+            near = difflib.get_close_matches(bound.metric, numbers, n=5, cutoff=0.5) or sorted(numbers)
+            raise GateError(f"gate.bounds: metrics.json has no number {bound.metric}; it has {', '.join(near)}")
+        for limit, at_most in ((bound.at_most, True), (bound.at_least, False)):
+            if limit is not None:
+                bounds.append(Bound(bound.metric, numbers[bound.metric], limit, at_most))
+    return bounds
+
+
+def _numbers(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number by its dotted path; what could not be measured, null, is not-a-number."""
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _numbers(inner, f"{prefix}{key}.")
+        elif inner is None:
+            yield prefix + key, math.nan
+        elif isinstance(inner, int | float):
+            yield prefix + key, inner
+
+
+def _classifier_bounds(metrics: dict[str, Any], gate: Gate) -> list[Bound]:
+    """The accuracy loss is the pessimistic end of the paired interval, in points."""
     comparison, model = metrics["comparison"], metrics["model"]
     return [
         Bound("max_accuracy_loss", -100 * comparison["accuracy_difference_low"], gate.max_accuracy_loss, at_most=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def teach(
     elif isinstance(teach, ApiTeacher):
         bundle, records = _learn_answers(data, teacher, task, teach)
     else:
-        bundle, records = _teach_sequences(data, data.train, task, teach)
+        bundle, records = _teach_sequences(_untrained(data, task, teach), data, task, teach)
     bundle.tokenizer.model_max_length = task.max_length
     bundle.lineage = {
         "data_sha256": data.digest,
@@ -71,26 +72,36 @@ def _teach_classifier(data: CleanData, task: Task, teach: Teach) -> tuple[Bundle
 
 
 def _learn_answers(data: CleanData, out: Path, task: Task, teach: ApiTeacher) -> tuple[Bundle, list[EpochRecord]]:
-    """Ask for the answers that are not stored yet, and train the learner on them."""
+    """Ask for the answers that are not stored yet, and train the learner on them.
+
+    A fresh tokenizer is trained on rows and answers, since the student reads the rows with it.
+    """
+    _untrained(data, task, teach.learner)  # one that cannot be had fails before anything is paid for
     ask_teacher(teach, data.train, Path(), out)
-    return _teach_sequences(data, answers(out, data.train), task, teach.learner)
+    learned = answers(out, data.train)
+    both = Split([*data.train.texts, *learned.texts], targets=[*data.train.targets, *learned.targets])
+    learner = _untrained(replace(data, train=both), task, teach.learner)
+    return _teach_sequences(learner, replace(data, train=learned), task, teach.learner)
+
+
+def _untrained(data: CleanData, task: Task, teach: FreshTeacher | TunedTeacher | ReadyTeacher) -> Bundle:
+    family = sequence_family_of(task)
+    if isinstance(teach, FreshTeacher):
+        return family.fresh(teach, data, task.max_length)
+    trusted = teach.trust_remote_code.files if teach.trust_remote_code is not None else None
+    return family.load_pretrained(fetch_pretrained(teach.source, teach.sha256, trusted or ()), data, trusted)
 
 
 def _teach_sequences(
-    data: CleanData, train: Split, task: Task, teach: FreshTeacher | TunedTeacher | ReadyTeacher
+    bundle: Bundle, data: CleanData, task: Task, teach: FreshTeacher | TunedTeacher | ReadyTeacher
 ) -> tuple[Bundle, list[EpochRecord]]:
-    family = sequence_family_of(task)
-    if isinstance(teach, FreshTeacher):
-        bundle = family.fresh(teach, data, task.max_length)
-    else:
-        trusted = teach.trust_remote_code.files if teach.trust_remote_code is not None else None
-        bundle = family.load_pretrained(fetch_pretrained(teach.source, teach.sha256, trusted or ()), data, trusted)
     if isinstance(teach, ReadyTeacher):
         return bundle, []
+    family = sequence_family_of(task)
     records = learn_tokens(
         family,
         bundle,
-        TokenLesson(family.examples(bundle, train, task.max_length), None),
+        TokenLesson(family.examples(bundle, data.train, task.max_length), None),
         family.examples(bundle, data.validation, task.max_length),
         TRUE_CLASSES,
         teach.training,

@@ -84,7 +84,7 @@ def _cache_sizes(model: Any) -> list[tuple[int, int]]:
     tensors = cached_tensors(cache)
     if not tensors or any(not isinstance(tensor, Tensor) or tensor.ndim != 4 for tensor in tensors):
         raise ModelError(
-            f"architecture {model.config.model_type!r}: its cache is no keys and values of attention layers; it cannot be exported"
+            f"{type(model).__name__}: its cache is no keys and values of attention layers; it cannot be exported"
         )
     return [(tensor.shape[1], tensor.shape[3]) for tensor in tensors]
 

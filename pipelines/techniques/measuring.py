@@ -15,6 +15,9 @@ import numpy as np
 #: Texts in, class probabilities [N, C] out; tokenizing included on every side.
 Predictor = Callable[[list[str]], np.ndarray]
 
+#: (folder, threads) -> what answers texts; a spawned process must be able to import it.
+Loader = Callable[[Path, int], Callable[[list[str]], object]]
+
 WARM_UP = 20
 #: Texts in a row that one predictor answers before the next has its turn: a service runs one model, and so has it in its
 #: caches; turns text by text would time the refilling of the caches, which weighs most on the smallest model.
@@ -32,7 +35,9 @@ class Timing:
     energy_j_per_1000: float
 
 
-def latencies(predictors: Sequence[Predictor], texts: Sequence[str], rounds: int) -> list[np.ndarray]:
+def latencies(
+    predictors: Sequence[Callable[[list[str]], object]], texts: Sequence[str], rounds: int
+) -> list[np.ndarray]:
     """Milliseconds of single texts, an array a predictor; they take turns of TURN texts, so a slow moment hits all of them."""
     for predict in predictors:
         for at in range(WARM_UP):
@@ -84,14 +89,14 @@ def timing(milliseconds: np.ndarray, texts_per_s: float, energy: float) -> Timin
     return Timing(float(p50), float(p95), texts_per_s, energy)
 
 
-def peak_memory(load: Callable[[Path, int], Predictor], folder: Path, threads: int, texts: list[str]) -> int:
-    """Peak resident bytes of a fresh process that loads a model and predicts 32 texts: what a user's process costs."""
+def peak_memory(load: Loader, folder: Path, threads: int, texts: list[str]) -> int:
+    """Peak resident bytes of a fresh process that loads a model and answers some texts: what a user's process costs."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_peak_in_child, (load, folder, threads, texts))
 
 
-def _peak_in_child(load: Callable[[Path, int], Predictor], folder: Path, threads: int, texts: list[str]) -> int:
+def _peak_in_child(load: Loader, folder: Path, threads: int, texts: list[str]) -> int:
     load(folder, threads)(texts)
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss would count the parent's memory too: Linux carries it over exec

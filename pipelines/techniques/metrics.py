@@ -72,7 +72,11 @@ class ReliabilityBin:
 
 def reliability(truth: Labels, probabilities: Probabilities, bins: int) -> list[ReliabilityBin]:
     """Non-empty confidence bins of equal width."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    return reliability_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth, bins)
+
+
+def reliability_bins(confidence: Probabilities, right: NDArray[np.bool_], bins: int) -> list[ReliabilityBin]:
+    """The same, of what was promised [N] and whether it was kept [N]."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     return [
         ReliabilityBin(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import Gate
+from pipelines.config import Gate, MetricGate
 from pipelines.errors import GateError
 from pipelines.stages.gate import gate
 
@@ -60,3 +60,43 @@ def test_every_missed_bound_is_told_at_once(tmp_path: Path) -> None:
         judge(tmp_path, bytes=5000, ece=0.5)
     assert "max_bytes" in str(caught.value)
     assert "max_calibration_error" in str(caught.value)
+
+
+def judge_metrics(tmp_path: Path, metrics: dict[str, Any], *bounds: tuple[str, float | None, float | None]) -> Any:
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    wanted = [{"metric": metric, "at_most": most, "at_least": least} for metric, most, least in bounds]
+    gate(tmp_path, tmp_path / "gate.json", MetricGate.model_validate({"bounds": wanted}))
+    return json.loads((tmp_path / "gate.json").read_text())
+
+
+NUMBERS = {"model": {"bits_per_byte": 1.5, "chrf": 40, "perplexity": None, "by_type": {"PER": {"f1": 0.5}}}}
+
+
+def test_a_bound_on_any_number_by_its_path(tmp_path: Path) -> None:
+    verdict = judge_metrics(
+        tmp_path, NUMBERS, ("model.bits_per_byte", 2, 1), ("model.chrf", None, 40), ("model.by_type.PER.f1", 0.5, None)
+    )
+    assert [(one["name"], one["limit"], one["at_most"]) for one in verdict["bounds"]] == [
+        ("model.bits_per_byte", 2, True),
+        ("model.bits_per_byte", 1, False),
+        ("model.chrf", 40, False),
+        ("model.by_type.PER.f1", 0.5, True),
+    ]
+
+
+def test_every_missed_path_is_told_with_its_distance(tmp_path: Path) -> None:
+    with pytest.raises(GateError, match=r"model\.bits_per_byte is 1\.5, must be at most 1 .*model\.chrf is 40, .*41"):
+        judge_metrics(tmp_path, NUMBERS, ("model.bits_per_byte", 1, None), ("model.chrf", None, 41))
+
+
+@pytest.mark.parametrize("bound", [(1e9, None), (None, -1e9)])
+def test_what_is_not_a_number_holds_no_bound(tmp_path: Path, bound: tuple[float | None, float | None]) -> None:
+    with pytest.raises(GateError, match=r"model\.perplexity is nan"):
+        judge_metrics(tmp_path, NUMBERS, ("model.perplexity", *bound))
+
+
+def test_a_path_that_is_not_there_is_told_with_those_near_it(tmp_path: Path) -> None:
+    with pytest.raises(GateError, match=r"no number model\.bits_per_bite; it has model\.bits_per_byte"):
+        judge_metrics(tmp_path, NUMBERS, ("model.bits_per_bite", 1, None))
+    with pytest.raises(GateError, match=r"no number model\.by_type; it has model\.by_type\.PER\.f1"):
+        judge_metrics(tmp_path, NUMBERS, ("model.by_type", 1, None))

@@ -13,6 +13,7 @@ import pytest
 from pipelines.config import ApiTeacher
 from pipelines.remote_teacher.patience import Clock
 from tests.openai_server import KEY, MODEL, PREFIX, OpenAIServer, openai_server
+from tests.sequence_recipes import SEQUENCE_TRAINING
 
 PROMPT = f"{PREFIX}{{text}}"
 SETTINGS: dict[str, Any] = {
@@ -33,6 +34,13 @@ SETTINGS: dict[str, Any] = {
     "timeout_seconds": 5.0,
     "retries": {"tries": 4, "seconds": 600.0},
     "key_variable": "TEACHER_KEY",
+    "learner": {
+        "mode": "scratch",
+        "architecture": "t5",
+        "sizes": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4},
+        "tokenizer": {"kind": "unigram", "vocab_size": 300},
+        "training": SEQUENCE_TRAINING,
+    },
     "store": "answers",
 }
 

@@ -15,7 +15,10 @@ from pipelines.environment import ROOT
 from pipelines.errors import RecipeError
 from tests.pipelines.remote_teacher.conftest import settings
 from tests.recipes import RECIPE
-from tests.sequence_recipes import TOKEN_LOSSES, sequence_recipe
+from tests.sequence_recipes import sequence_recipe
+
+TEXTS = {"rows": 1, "prompt_tokens": 1, "max_new_tokens": 1, "temperature": 0, "replace": True}
+ON_POLICY = {"share": 0.5, "prompt_tokens": 1, "max_new_tokens": 1, "temperature": 1}
 
 
 @pytest.mark.parametrize(
@@ -85,40 +88,21 @@ def test_the_recipe_in_the_documents_is_valid() -> None:
     ApiTeacher.model_validate(yaml.safe_load(block)["teach"])
 
 
-#: A recipe that learns from answers alone.
-ANSWERS_ALONE: dict[str, Any] = {
-    "teach": settings(),
-    "distill__student": {"kind": "pretrained", "source": "models/tiny", "sha256": "0" * 64, "trust_remote_code": None},
-    "distill__losses": TOKEN_LOSSES | {"weight": 0.0, "cross_entropy": 1.0},
-    "prune__losses": TOKEN_LOSSES | {"weight": 0.0, "cross_entropy": 1.0},
-}
-TEXTS = {"rows": 1, "prompt_tokens": 1, "max_new_tokens": 1, "temperature": 0, "replace": True}
-ON_POLICY = {"share": 0.5, "prompt_tokens": 1, "max_new_tokens": 1, "temperature": 1}
-
-
 @pytest.mark.parametrize("task", ["text-generation", "text-to-text"])
-def test_a_recipe_may_learn_from_answers(task: str) -> None:
-    assert isinstance(sequence_recipe(task, **ANSWERS_ALONE).teach, ApiTeacher)
+@pytest.mark.parametrize("change", [{}, {"distill__on_policy": ON_POLICY}, {"label__texts": TEXTS}])
+def test_its_learner_serves_whatever_a_local_teacher_serves(task: str, change: dict[str, Any]) -> None:
+    assert isinstance(sequence_recipe(task, teach=settings(), **change).teach, ApiTeacher)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"distill__student": {"kind": "layers", "layers": [0]}}, "distill.student.kind is layers, .* use kind: pretr"),
-        ({"distill__losses": TOKEN_LOSSES}, "distill.losses.weight is 1, but teach.mode is api"),
-        ({"prune__losses": TOKEN_LOSSES}, "prune.losses.weight is 1, but teach.mode is api"),
-        ({"distill__on_policy": ON_POLICY}, "distill.on_policy is set, but"),
-        ({"label__texts": TEXTS}, "label.texts is set, but"),
-    ],
-)
-def test_what_wants_weights_is_refused(change: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        sequence_recipe("text-generation", **ANSWERS_ALONE | change)
+@pytest.mark.parametrize("mode", ["ready", "api"])
+def test_a_learner_learns(mode: str) -> None:
+    with pytest.raises(ValidationError, match=rf"learner\n.*'{mode}'.* does not match .*'scratch', 'finetune'"):
+        ApiTeacher.model_validate(settings(learner={"mode": mode}))
 
 
 def test_tags_are_no_texts() -> None:
     with pytest.raises(ValidationError, match=r"teach\.mode is api, whose answers are texts; tags need one of"):
-        sequence_recipe("token-classification", **ANSWERS_ALONE)
+        sequence_recipe("token-classification", teach=settings())
 
 
 def test_labels_are_no_texts(tmp_path: Path) -> None:

@@ -40,8 +40,9 @@ def test_greedy_tokens_are_those_of_transformers(kind: str, tmp_path: Path) -> N
     model = load_folder(folder)
     assert isinstance(model, TextGenerator)
     rows = [tokens_of(model, text) for text in PROMPTS]
-    wanted = torch_greedy(torch_model, rows, 20, None, left=True)
-    alone = [torch_greedy(torch_model, [row], 20, None, left=True)[0] for row in rows]
+    own = list(model._ends)
+    wanted = torch_greedy(torch_model, rows, 20, own, left=True)
+    alone = [torch_greedy(torch_model, [row], 20, own, left=True)[0] for row in rows]
     for batch_size in (1, 3, 4):
         found = model.generate(PROMPTS, max_new_tokens=20, batch_size=batch_size)
         assert [list(one.token_ids) for one in found] == wanted == alone

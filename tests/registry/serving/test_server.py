@@ -327,7 +327,8 @@ def test_part_of_a_second_is_still_grace(monkeypatch: pytest.MonkeyPatch) -> Non
         sockets[0].close()
 
     monkeypatch.setattr("uvicorn.Server.run", run)
-    service: Any = SimpleNamespace(options=Options(grace=0.2), metrics=Metrics())
+    live = SimpleNamespace(task="text-classification")
+    service: Any = SimpleNamespace(options=Options(grace=0.2), metrics=Metrics(), live=live)
     serve(service, "127.0.0.1", 0, print)
     assert graces == [1]
 
