@@ -58,6 +58,7 @@ reproduce: install  ## build MODEL twice from scratch and compare the published 
 
 docs: install  ## write the generated parts of the documentation anew
 	$(BIN)/python -m pipelines.documentation
+	$(BIN)/python -m tests.families_table
 
 clean:  ## remove what was built; the environment and the store stay
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

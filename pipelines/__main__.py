@@ -24,6 +24,7 @@ from pipelines.config import SECTIONS, load_recipe
 from pipelines.environment import disable_telemetry, quiet_libraries
 from pipelines.errors import FactoryError, ResourceError
 from pipelines.stages import STAGES, Output, Resumable
+from pipelines.trusting import permitted_code
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -97,7 +98,7 @@ def run(stage: str, argv: Sequence[str]) -> None:
     kept = [name for name in outputs if options[name] == Resumable]
     place = arguments[outputs[0]].parent
     try:
-        with _finished_whole(arguments, outputs, kept) as arguments:
+        with permitted_code(recipe), _finished_whole(arguments, outputs, kept) as arguments:
             function(**arguments, **sections)
     except FactoryError:
         raise

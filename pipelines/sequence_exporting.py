@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +37,29 @@ def export_sequences(
     whole.mkdir(parents=True)
     names = family.export(bundle, whole, task.max_length)
     parity = family.check_export(bundle, whole, examples, wanted.parity)
+    converted = shrink(family, bundle, whole, names, out, examples, task, wanted)
+    shutil.rmtree(whole)
+    return {"parity": parity, "converted_matrices": converted}
+
+
+def shrink(
+    family: SequenceFamily,
+    bundle: Bundle,
+    whole: Path,
+    names: Sequence[str],
+    out: Path,
+    examples: list[Example],
+    task: Task,
+    wanted: FloatTokens | Int8Tokens | BlockwiseTokens,
+) -> dict[str, int]:
+    """Float32 files in `whole` to files in `out` as the recipe says; how many matrices of each were converted.
+
+    Raises ModelError where one of the model's matrices was passed over.
+    """
     converted = {name: _shrink(family, bundle, whole, name, out, examples, task, wanted) for name in names}
     if not isinstance(wanted, FloatTokens):
         require_count(out, sum(converted.values()), expected_products(bundle.model))
-    for left in whole.iterdir():
-        left.unlink()
-    whole.rmdir()
-    return {"parity": parity, "converted_matrices": converted}
+    return converted
 
 
 def _shrink(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Collection
 from pathlib import Path
 
 from pipelines.bundle import require_files, sha256_of
@@ -10,12 +11,12 @@ from pipelines.errors import ModelError, TransientError
 
 WEIGHTS = "model.safetensors"
 
-#: What a model needs; nothing else is fetched from a hub, no code and no pickle.
+#: What a model needs; of code a hub gives what the recipe trusts by name, and pickles never.
 HUB_FILES = ("config.json", WEIGHTS, "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
 
 
-def fetch_pretrained(source: str, sha256: str) -> Path:
-    """The local folder of a pretrained model, its weights checked against their digest.
+def fetch_pretrained(source: str, sha256: str, code: Collection[str] = ()) -> Path:
+    """The local folder of a pretrained model, its weights checked against their digest; `code` names files of its own code.
 
     Raises ModelError where the source does not exist or has other weights, TransientError where a hub does not answer.
     """
@@ -23,7 +24,7 @@ def fetch_pretrained(source: str, sha256: str) -> Path:
     if scheme == "package" and rest:
         folder = _package_folder(source, rest)
     elif scheme == "hub" and rest:
-        folder = _hub_folder(source, rest)
+        folder = _hub_folder(source, rest, code)
     else:
         folder = Path(source)
     require_files(folder, "config.json", WEIGHTS)
@@ -43,7 +44,7 @@ def _package_folder(source: str, rest: str) -> Path:
     return Path(spec.submodule_search_locations[0], inner)
 
 
-def _hub_folder(source: str, rest: str) -> Path:
+def _hub_folder(source: str, rest: str, code: Collection[str]) -> Path:
     repo, at, revision = rest.partition("@")
     if not at or not revision:
         raise ModelError(f"{source}: a hub source needs a pinned revision: hub:ORG/NAME@REVISION")
@@ -56,7 +57,7 @@ def _hub_folder(source: str, rest: str) -> Path:
     )
 
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=[*HUB_FILES, *code]))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ModelError(
             f"{source}: the hub has no such repository or revision (or it is private: set HF_TOKEN)"

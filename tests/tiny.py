@@ -92,6 +92,15 @@ def tiny_config(kind: str, vocab_size: int) -> Any:
             true_hidden_size=32,
             num_feedforward_networks=2,
         )
+    if kind == "deberta-v2":
+        relative = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True}
+        buckets = {"position_buckets": 8, "max_relative_positions": -1, "norm_rel_ebd": "layer_norm"}
+        return hf.DebertaV2Config(**common, **sizes, **relative, **buckets, position_biased_input=False)
+    if kind == "modernbert":
+        ends = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+        # A window of two words either way: shorter than the texts, so that it shows.
+        windows = {"local_attention": 4, "global_attn_every_n_layers": 3}
+        return hf.ModernBertConfig(**common, **sizes, **ends, **windows)
     raise ValueError(kind)
 
 

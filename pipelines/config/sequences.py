@@ -280,4 +280,8 @@ class TokenClassificationRecipe(SequenceRecipe):
     def _tags_are_no_texts(self) -> TokenClassificationRecipe:
         if isinstance(self.teach, ApiTeacher):
             raise ValueError("teach.mode is api, whose answers are texts; tags need one of scratch, finetune, ready")
+        if self.label.texts is not None:
+            raise ValueError("label.texts: a tagger writes no texts to learn from; set it to null")
+        if self.distill.on_policy is not None:
+            raise ValueError("distill.on_policy: a tagger writes no texts of its own; set it to null")
         return self

@@ -27,6 +27,16 @@ class Anatomy:
     width_name: str
     heads_name: str
     depth_name: str
+    #: One matrix that makes queries, keys and values, each a third of its outputs.
+    fused: str | None = None
+    #: Parts of `attention` that belong to its heads too, in some checkpoints: where one is there, no head can go.
+    beside_heads: tuple[str, ...] = ()
+    #: Whether the model takes a finished mask [B, 1, 1, T]; else it makes masks of its own, such as windows, of [B, T].
+    takes_additive_mask: bool = True
+    #: A norm that every layer has but the first: what becomes the first loses it, and recovery makes up for it.
+    only_later: str | None = None
+    #: Why FFN width and heads stay, where `attention_out` and the FFN's parts are None.
+    why_uncut: str = "its layers are bottlenecks"
 
 
 _BERT = Anatomy(
@@ -81,6 +91,39 @@ ANATOMIES: dict[str, Anatomy] = {
         width_name="intermediate_size",
         heads_name="num_attention_heads",
         depth_name="num_hidden_layers",
+    ),
+    # Positions are relative: one table for the whole stack, bucketed, of which nothing can go.
+    "deberta-v2": Anatomy(
+        **{
+            **_BERT.__dict__,
+            "queries": "attention.self.query_proj",
+            "keys": "attention.self.key_proj",
+            "values": "attention.self.value_proj",
+            "positions": None,
+            "beside_heads": ("pos_key_proj", "pos_query_proj"),
+            "takes_additive_mask": False,
+        }
+    ),
+    # Rotary positions; gate and value of the FFN, and queries, keys and values, are one matrix each.
+    "modernbert": Anatomy(
+        layers="layers",
+        queries=None,
+        keys=None,
+        values=None,
+        attention=None,
+        attention_out=None,
+        ffn_up=None,
+        ffn_down=None,
+        positions=None,
+        position_offset=0,
+        head=("classifier",),
+        width_name="intermediate_size",
+        heads_name="num_attention_heads",
+        depth_name="num_hidden_layers",
+        fused="attn.Wqkv",
+        only_later="attn_norm",
+        takes_additive_mask=False,
+        why_uncut="its layers fuse queries, keys and values, and the FFN's two inputs, into one matrix each",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Encoder classifiers: BERT, RoBERTa, DistilBERT, MobileBERT with a sequence-classification head.
+"""Encoder classifiers: BERT, RoBERTa, DistilBERT, MobileBERT, DeBERTa, ModernBERT with a sequence-classification head.
 
 Plain transformers has no BERT with fewer heads than its hidden width asks for. So pruned heads are gone from the modules that
 train and export, and stand as zero rows and columns in the saved folder: the same function, loadable by everybody.
@@ -22,7 +22,9 @@ from pipelines.errors import ModelError
 from pipelines.families.anatomy import anatomy_named, anatomy_of, part, replace_part
 from pipelines.families.base import LayerUnits, Outputs, TokenIds
 from pipelines.families.loading import few, load_model, load_tokenizer, save_bundle
+from pipelines.families.widths import PER_LAYER, with_layers
 from pipelines.techniques.narrowing import narrow_in, narrow_out, widen_in, widen_out
+from pipelines.techniques.tracing import traceable
 
 #: An exported batch must keep its mask, and its size free: two texts of different length.
 EXPORT_TEXTS = ("an example text of a few words for the export", "short")
@@ -114,9 +116,10 @@ class EncoderClassifier:
         anatomy = anatomy_of(model)
         if anatomy.ffn_up is None or anatomy.ffn_down is None or anatomy.attention_out is None:
             raise ModelError(
-                f"architecture {model.config.model_type!r}: FFN width and heads cannot be pruned (its layers are bottlenecks); "
+                f"architecture {model.config.model_type!r}: FFN width and heads cannot be pruned ({anatomy.why_uncut}); "
                 "set prune.intermediate_size and prune.num_attention_heads to null"
             )
+        _require_own_heads(model)
         size = model.config.hidden_size // model.config.num_attention_heads
         return [
             LayerUnits(
@@ -134,8 +137,11 @@ class EncoderClassifier:
     def drop_layers(self, model: Any, keep: Sequence[int]) -> None:
         anatomy = anatomy_of(model)
         layers = _layers(model)
-        replace_part(model.base_model, anatomy.layers, nn.ModuleList([layers[index] for index in keep]))
-        setattr(model.config, anatomy.depth_name, len(keep))
+        kept = [layers[index] for index in keep]
+        if anatomy.only_later is not None:
+            replace_part(kept[0], anatomy.only_later, nn.Identity())
+        replace_part(model.base_model, anatomy.layers, nn.ModuleList(kept))
+        _set_layers(model.config, keep)
         if getattr(model.config, "teacher_layers", None):
             model.config.teacher_layers = [model.config.teacher_layers[index] for index in keep]
         pruned = _pruned_heads(model)
@@ -177,7 +183,7 @@ class EncoderClassifier:
             head.bias.data.mul_(factor)
 
     def export_module(self, model: Any) -> nn.Module:
-        return _LogitsOnly(model)
+        return _LogitsOnly(model) if anatomy_of(model).takes_additive_mask else _OwnMasks(model)
 
     def export_texts(self) -> Sequence[str]:
         return EXPORT_TEXTS
@@ -198,6 +204,18 @@ class _LogitsOnly(nn.Module):  # type: ignore[misc]
         return logits
 
 
+class _OwnMasks(nn.Module):  # type: ignore[misc]
+    """A classifier that makes its masks itself, of attention_mask [B, T]."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = traceable(model)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
+
+
 def _load_model(folder: Path, *, fresh_head: bool = False, **changes: Any) -> Any:
     """Load a classifier whose every tensor stands in the folder; with fresh_head, all but the head's."""
     anatomy_named(str(read_json(folder / "config.json").get("model_type")))
@@ -206,6 +224,15 @@ def _load_model(folder: Path, *, fresh_head: bool = False, **changes: Any) -> An
 
 def _layers(model: Any) -> Any:
     return part(model.base_model, anatomy_of(model).layers)
+
+
+def _set_layers(config: Any, keep: Sequence[int]) -> None:
+    """The config of a stack of these layers, its lists with one entry a layer too."""
+    changed = with_layers(config, "num_hidden_layers", keep)
+    setattr(config, anatomy_named(config.model_type).depth_name, len(keep))
+    for name in PER_LAYER:
+        if isinstance(getattr(config, name, None), list):
+            setattr(config, name, getattr(changed, name))
 
 
 def _spread(student: int, teacher: int) -> list[int]:
@@ -217,7 +244,7 @@ def _fresh(model: Any, depth: int) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     config = copy.deepcopy(model.config)
-    setattr(config, anatomy_of(model).depth_name, depth)
+    _set_layers(config, [index % len(_layers(model)) for index in range(depth)])
     return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
 
 
@@ -240,10 +267,13 @@ def _captured_relations(model: Any, wanted: bool) -> Iterator[list[Tensor]]:
         yield captured
         return
     anatomy, last = anatomy_of(model), _layers(model)[-1]
-    handles = [
-        part(last, str(path)).register_forward_hook(lambda _module, _inputs, output: captured.append(output))
-        for path in (anatomy.queries, anatomy.keys, anatomy.values)
-    ]
+
+    def catch(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if len(captured) < 3:  # DeBERTa's projections read its table of positions afterwards
+            captured.extend(output.chunk(3, dim=-1) if anatomy.fused else [output])
+
+    paths = (anatomy.fused,) if anatomy.fused else (anatomy.queries, anatomy.keys, anatomy.values)
+    handles = [part(last, str(path)).register_forward_hook(catch) for path in paths]
     try:
         yield captured
     finally:
@@ -252,6 +282,18 @@ def _captured_relations(model: Any, wanted: bool) -> Iterator[list[Tensor]]:
 
 
 # --- heads: absent in memory, zero on disk ------------------------------------------------------------------------------
+
+
+def _require_own_heads(model: Any) -> None:
+    """Raise ModelError where heads have more matrices than queries, keys and values."""
+    anatomy = anatomy_of(model)
+    attention = part(_layers(model)[0], str(anatomy.attention))
+    present = {name for name in anatomy.beside_heads if hasattr(attention, name)}
+    if present:
+        raise ModelError(
+            f"architecture {model.config.model_type!r}: heads cannot be pruned (this checkpoint has {few(present)} beside its keys "
+            "and queries: share_att_key is false); set prune.intermediate_size and prune.num_attention_heads to null"
+        )
 
 
 def _pruned_heads(model: Any) -> dict[int, list[int]]:

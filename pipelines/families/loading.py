@@ -11,6 +11,7 @@ import torch
 
 from pipelines.bundle import LINEAGE, Bundle, read_json, require_files, sha256_of, write_json
 from pipelines.errors import ModelError
+from pipelines.trusting import permitted
 
 #: File name -> sha256 of the code that may run.
 Trusted = Mapping[str, str]
@@ -28,11 +29,12 @@ def load_model(
 
     With `fresh_head` the folder is a pretrained body: what is outside the body may be missing, and what another task had
     there is left aside. Raises ModelError where the folder is damaged, lacks a tensor that it may not lack, holds one that nothing reads, or
-    needs code that `trusted` does not name.
+    needs code that neither `trusted` nor the running recipe names.
     """
     import transformers
     from safetensors import SafetensorError
 
+    trusted = trusted or _carried_along(folder)
     check_code(folder, trusted)
     try:
         model, found = getattr(transformers, auto).from_pretrained(
@@ -67,6 +69,12 @@ def _check_tensors(folder: Path, found: Mapping[str, Any], body: str) -> None:
         raise ModelError(
             f"{weights}: holds {few(extra)}, which this architecture does not read; its config.json belongs to another checkpoint"
         )
+
+
+def _carried_along(folder: Path) -> Trusted | None:
+    """The code of a bundle that came from a checkpoint with code of its own, as far as the running recipe permits it."""
+    found = {path.name: sha256_of(path) for path in sorted(folder.glob("*.py"))}
+    return {name: digest for name, digest in found.items() if permitted(name, digest)} or None
 
 
 def check_code(folder: Path, trusted: Trusted | None) -> None:

@@ -1,4 +1,4 @@
-"""What a transformers config calls each width of a generator, as data, and how to read and change it there."""
+"""What a transformers config calls each width, as data, and how to read and change it there."""
 
 from __future__ import annotations
 
@@ -8,22 +8,31 @@ from typing import Any
 
 #: Width -> every name it has in a config; all that a config knows are set together (BART has one for each stack).
 KEYS: dict[str, tuple[str, ...]] = {
-    "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim"),
+    "intermediate_size": (
+        "intermediate_size",
+        "n_inner",
+        "hidden_dim",
+        "ffn_dim",
+        "d_ff",
+        "encoder_ffn_dim",
+        "decoder_ffn_dim",
+    ),
     "num_attention_heads": (
         "num_attention_heads",
         "n_head",
+        "n_heads",
         "num_heads",
         "encoder_attention_heads",
         "decoder_attention_heads",
     ),
     "num_key_value_heads": ("num_key_value_heads",),
     "head_dim": ("head_dim", "d_kv"),
-    "hidden_size": ("hidden_size", "n_embd", "d_model"),
+    "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
     "num_experts": ("num_local_experts", "num_experts"),
     "num_experts_per_tok": ("num_experts_per_tok",),
     "vocab_size": ("vocab_size",),
 }
-DEPTHS: dict[str, tuple[str, ...]] = {"num_hidden_layers": ("num_hidden_layers", "n_layer", "num_layers")}
+DEPTHS: dict[str, tuple[str, ...]] = {"num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers")}
 TWO_DEPTHS: dict[str, tuple[str, ...]] = {
     "num_encoder_layers": ("encoder_layers", "num_layers"),
     "num_hidden_layers": ("decoder_layers", "num_decoder_layers"),

@@ -124,6 +124,6 @@ def _student(family: SequenceFamily, teacher: Bundle, data: CleanData, wanted: T
         return family.resized(teacher, choice)
     if isinstance(choice, OtherStudent):
         trusted = choice.trust_remote_code.files if choice.trust_remote_code is not None else None
-        bundle = family.load_pretrained(fetch_pretrained(choice.source, choice.sha256), data, trusted)
+        bundle = family.load_pretrained(fetch_pretrained(choice.source, choice.sha256, trusted or ()), data, trusted)
         return Bundle(bundle.model, bundle.tokenizer, teacher.lineage)
     return Bundle(with_layers_alone(teacher.model, choice.layers), teacher.tokenizer, teacher.lineage)

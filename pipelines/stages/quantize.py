@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -110,9 +111,16 @@ def _shrink(
 
 
 def _save_beside(bundle: Bundle, out: Path) -> None:
-    """config.json and the tokenizer, the latter without white space: every user downloads it."""
-    bundle.model.config.name_or_path = ""
-    bundle.model.config.save_pretrained(out)
+    """config.json and the tokenizer, the latter without white space: every user downloads it.
+
+    A checkpoint's own code stays behind, and the mention of it: the exported graph needs none, and no user should run any.
+    """
+    config = copy.deepcopy(bundle.model.config)
+    config.name_or_path = ""
+    config._auto_class = None
+    if hasattr(config, "auto_map"):
+        del config.auto_map
+    config.save_pretrained(out)
     bundle.tokenizer.name_or_path = ""
     bundle.tokenizer.save_pretrained(out)
     path = out / "tokenizer.json"

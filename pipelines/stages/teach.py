@@ -89,7 +89,7 @@ def _untrained(data: CleanData, task: Task, teach: FreshTeacher | TunedTeacher |
     if isinstance(teach, FreshTeacher):
         return family.fresh(teach, data, task.max_length)
     trusted = teach.trust_remote_code.files if teach.trust_remote_code is not None else None
-    return family.load_pretrained(fetch_pretrained(teach.source, teach.sha256), data, trusted)
+    return family.load_pretrained(fetch_pretrained(teach.source, teach.sha256, trusted or ()), data, trusted)
 
 
 def _teach_sequences(

@@ -40,7 +40,8 @@ def cut(model: Any, keep: Kept, parts: Mapping[str, Parts], stacks: Mapping[str,
     state = narrowed(model, keep.units, parts, stacks)
     smaller.load_state_dict(_renumbered(state, smaller.state_dict(), keep, stacks))
     smaller.tie_weights()
-    smaller.generation_config = copy.deepcopy(model.generation_config)
+    if hasattr(model, "generation_config"):  # taggers write nothing
+        smaller.generation_config = copy.deepcopy(model.generation_config)
     return smaller.to(model.device).train(model.training)
 
 

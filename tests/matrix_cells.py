@@ -1,0 +1,157 @@
+"""How each cell of the table of generators and taggers is proven, given an architecture's chain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from slm_registry import TextGenerator, TextToText, TokenClassifier
+from slm_registry.runtime.loading import load_folder
+
+from pipelines.bundle import read_json, read_lineage
+from pipelines.errors import ModelError
+from pipelines.families import load_bundle, sequence_family_of
+from pipelines.techniques.slicing import shape_of
+from pipelines.techniques.weightmatrices import expected_products
+from tests.families_cells import CUTS
+from tests.registry.generators import torch_greedy
+from tests.sequence_chain import ONE_EPOCH, QUANTIZED, TARGETS, Chain, losses_of
+
+TEXTS = ["the cat sees a book", "Tom", "my friend finds the moon", "Anna reads Berlin"]
+WRITTEN = {"rows": 8, "prompt_tokens": 4, "max_new_tokens": 6, "temperature": 1.0, "replace": True}
+ON_POLICY = {"share": 1.0, "prompt_tokens": 4, "max_new_tokens": 6, "temperature": 1.0}
+FEWER_LAYERS = {"distill__student": {"kind": "layers", "layers": [0, 2]}}
+#: Largest distance of a quantized file's first output from float32's.
+NEAR = {"int8": 0.15, "int4": 0.5, "GPTQ": 0.5}
+
+
+def check_cell(chain: Chain, column: str, reason: str | None) -> None:
+    """The cell works, or a user is told why not."""
+    if reason is None:
+        (CHECKS.get(column) or (_cut if column in CUTS else _quantized))(chain, column)
+        return
+    with pytest.raises((ModelError, ValueError), match=reason):
+        _ask_in_vain(chain, column)
+
+
+def _ask_in_vain(chain: Chain, column: str) -> None:
+    if column == "teacher texts":
+        chain.recipe(label__texts=WRITTEN)
+    elif column == "on-policy":
+        chain.recipe(distill__on_policy=ON_POLICY)
+    else:
+        chain.cut("refused", {f"prune__{CUTS[column]}": TARGETS[CUTS[column]]})
+
+
+def _learned(curve: Path) -> None:
+    losses = losses_of(curve)
+    assert len(losses) > 1 and losses[-1] < losses[0], losses
+
+
+def _top_k(chain: Chain, column: str) -> None:
+    assert read_json(chain.signals / "facts.json")["label"]["signals"]["kind"] == "top_k"
+    _learned(chain.distilled("of-top-k", chain.signals, **FEWER_LAYERS).with_suffix(".csv"))
+
+
+def _sampled(chain: Chain, column: str) -> None:
+    signals = chain.labelled("draws", label__signals={"kind": "sampled", "k": 32})
+    _learned(chain.distilled("of-draws", signals, **FEWER_LAYERS).with_suffix(".csv"))
+
+
+def _texts(chain: Chain, column: str) -> None:
+    signals = chain.labelled("texts", label__texts=WRITTEN)
+    written = read_json(signals / "written.json")
+    assert 0 < len(written) <= WRITTEN["rows"]
+    _learned(chain.distilled("of-texts", signals, **FEWER_LAYERS).with_suffix(".csv"))
+
+
+def _on_policy(chain: Chain, column: str) -> None:
+    changes = FEWER_LAYERS | {"distill__on_policy": ON_POLICY, "distill__training": ONE_EPOCH}
+    student = chain.distilled("of-itself", chain.signals, **changes)
+    assert all(math.isfinite(loss) for loss in losses_of(student.with_suffix(".csv")))
+    task = chain.recipe().task
+    before, after = (load_bundle(folder, task).model for folder in (chain.teacher, student))
+    assert not torch.equal(before.get_input_embeddings().weight, after.get_input_embeddings().weight)
+
+
+def _cut(chain: Chain, column: str) -> None:
+    """The fullest cut has this one in it; the pruned folder is one that plain transformers loads."""
+    import transformers
+
+    key, before = CUTS[column], load_bundle(chain.student, chain.recipe().task)
+    auto = getattr(transformers, sequence_family_of(chain.recipe().task).auto)
+    model = auto.from_pretrained(chain.pruned, trust_remote_code=chain.trusted is not None)
+    if key == "vocabulary":
+        assert model.config.vocab_size == len(chain.bundle.tokenizer) < len(before.tokenizer)
+    else:
+        assert getattr(shape_of(model), key) == TARGETS[key] < getattr(shape_of(before.model), key)
+
+
+def _float(chain: Chain, column: str) -> None:
+    """The stage has held logits and greedy tokens against torch; here the published folder answers without torch."""
+    last = read_lineage(chain.exported)["stages"][-1]
+    assert last["stage"] == "quantize" and last["parity"] <= 1e-3
+    model = load_folder(chain.exported)
+    if isinstance(model, TokenClassifier):
+        _same_tags(chain, model)
+        return
+    assert isinstance(model, TextGenerator | TextToText)
+    tokenizer, end = chain.bundle.tokenizer, chain.bundle.tokenizer.eos_token_id
+    special = isinstance(model, TextToText)
+    rows = [tokenizer(text, add_special_tokens=special)["input_ids"] for text in TEXTS]
+    # The context ends there; of an encoder-decoder the answer has one of its own.
+    room = [12 if special else model.max_length - len(row) for row in rows]
+    wanted = [
+        answer[:most]
+        for answer, most in zip(torch_greedy(chain.bundle.model, rows, 12, [end], left=not special), room, strict=True)
+    ]
+    for batch_size in (1, 4):
+        found = model.generate(TEXTS, max_new_tokens=12, batch_size=batch_size)
+        assert [one.prompt_tokens for one in found] == list(map(len, rows))
+        assert [list(one.token_ids) for one in found] == wanted
+
+
+def _same_tags(chain: Chain, model: TokenClassifier) -> None:
+    words = [text.split() for text in TEXTS]
+    found = [[tag.label if tag else None for tag in row] for row in model.predict_words(words)]
+    torch_side, wanted = chain.bundle.model, []
+    for row in words:
+        encoded = chain.bundle.tokenizer(row, is_split_into_words=True, return_tensors="pt")
+        with torch.inference_mode():
+            best = torch_side(input_ids=encoded["input_ids"]).logits[0].argmax(-1).tolist()
+        places = [encoded.word_ids(0).index(word) for word in range(len(row))]
+        wanted.append([torch_side.config.id2label[best[place]] for place in places])
+    assert found == wanted
+
+
+def _quantized(chain: Chain, column: str) -> None:
+    assert column in QUANTIZED
+    folder, converted = chain.quantized(column)
+    assert sum(converted.values()) >= expected_products(chain.bundle.model) > 0
+    distance = chain.distance(folder)
+    assert 0 < distance < NEAR[column], distance
+    assert all(_weight_bytes(folder / path.name) < _weight_bytes(path) for path in chain.exported.glob("*.onnx"))
+    model = load_folder(folder)
+    if isinstance(model, TokenClassifier):
+        assert [len(row) for row in model.predict_words([["Tom", "sees"]])] == [2]
+    else:
+        assert isinstance(model, TextGenerator | TextToText)
+        assert len(model.generate(TEXTS, max_new_tokens=4)) == len(TEXTS)
+
+
+def _weight_bytes(path: Path) -> int:
+    import onnx
+
+    return sum(len(tensor.raw_data) for tensor in onnx.load(str(path)).graph.initializer)
+
+
+CHECKS: dict[str, Callable[[Chain, str], None]] = {
+    "top-k signals": _top_k,
+    "sampled signals": _sampled,
+    "teacher texts": _texts,
+    "on-policy": _on_policy,
+    "float32": _float,
+}
