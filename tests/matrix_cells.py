@@ -24,8 +24,8 @@ TEXTS = ["the cat sees a book", "Tom", "my friend finds the moon", "Anna reads B
 WRITTEN = {"rows": 8, "prompt_tokens": 4, "max_new_tokens": 6, "temperature": 1.0, "replace": True}
 ON_POLICY = {"share": 1.0, "prompt_tokens": 4, "max_new_tokens": 6, "temperature": 1.0}
 FEWER_LAYERS = {"distill__student": {"kind": "layers", "layers": [0, 2]}}
-#: Largest distance of a quantized file's first output from float32's.
-NEAR = {"int8": 0.15, "int4": 0.5, "GPTQ": 0.5}
+#: Largest distance of a quantized file's first output from float32's; random weights are wide, and unrelated outputs are 1.4 apart.
+NEAR = {"int8": 0.15, "int4": 0.7, "GPTQ": 0.7}
 
 
 def check_cell(chain: Chain, column: str, reason: str | None) -> None:
