@@ -19,7 +19,7 @@ from pipelines.bundle import read_lineage, write_json
 from pipelines.config import Task, task_of
 from pipelines.environment import disable_telemetry, quiet_libraries
 from pipelines.errors import FactoryError, ModelError
-from pipelines.families.causal import MODEL_FILE
+from pipelines.families.batching import MODEL_FILE
 from pipelines.families.sequences import Example
 from pipelines.sequence_sides import SequenceSide, exported_side, torch_side
 

@@ -16,6 +16,15 @@ from pipelines.config import FreshStudent, FreshTeacher, OnPolicy, TeacherTexts
 from pipelines.data.clean import CleanData, Split
 from pipelines.errors import DataError, ModelError
 from pipelines.families.base import TokenIds
+from pipelines.families.batching import (
+    MODEL_FILE,
+    PARITY_PROMPTS,
+    PARITY_TOKENS,
+    WRITE_BATCH,
+    batch_of_ids,
+    padded,
+    written,
+)
 from pipelines.families.fresh import fresh_model, resized_model, train_tokenizer
 from pipelines.families.loading import Trusted, load_model, load_tokenizer, require_model
 from pipelines.families.output import PROBE_TOKENS, check_head, head_of
@@ -23,13 +32,6 @@ from pipelines.families.sequences import Batch, Example, Feed, Rows, token_names
 from pipelines.techniques.cached_decoding import CausalSession
 from pipelines.techniques.exporting_causal import export_causal
 from pipelines.techniques.generation_parity import check_causal_parity
-
-#: The exported file.
-MODEL_FILE = "model.onnx"
-#: Parity is checked on so many prompts of up to so many tokens, and over as many new ones; fewer where texts are shorter.
-PARITY_PROMPTS, PARITY_TOKENS = 4, 16
-#: Prompts that are continued side by side.
-WRITE_BATCH = 32
 
 
 class CausalModel:
@@ -65,13 +67,7 @@ class CausalModel:
         return [Example(block, range(len(block) - 1), block[1:]) for block in blocks if len(block) > 1]
 
     def collate(self, bundle: Bundle, examples: Sequence[Example]) -> Batch:
-        width = max(len(example.ids) for example in examples)
-        ids = torch.full((len(examples), width), bundle.tokenizer.pad_token_id, dtype=torch.long)
-        mask = torch.zeros((len(examples), width), dtype=torch.long)
-        for index, example in enumerate(examples):
-            ids[index, : len(example.ids)] = torch.tensor(example.ids)
-            mask[index, : len(example.ids)] = 1
-        return batch_of({"input_ids": ids, "attention_mask": mask}, examples)
+        return batch_of_ids(bundle, examples)
 
     def rows(self, model: Any, batch: Batch) -> Rows:
         return Rows(_states(model, batch.inputs)[batch.rows, batch.places], head_of(model))
@@ -81,15 +77,17 @@ class CausalModel:
     ) -> list[Example]:
         """Continuations of the first `prompt_tokens` of each example; what is predicted is the continuation alone."""
         torch.manual_seed(seed)
-        written: list[Example] = []
+        found: list[Example] = []
         for start in range(0, len(examples), WRITE_BATCH):
             prompts = [example.ids[: how.prompt_tokens] for example in examples[start : start + WRITE_BATCH]]
-            written += [
+            ids, mask = padded(prompts, bundle.tokenizer.pad_token_id, "left")
+            answers = written(bundle, (ids, mask), how, skip=ids.shape[1])
+            found += [
                 Example(prompt + answer, range(len(prompt) - 1, len(prompt) + len(answer) - 1), answer)
-                for prompt, answer in zip(prompts, continued(bundle, prompts, how), strict=True)
+                for prompt, answer in zip(prompts, answers, strict=True)
                 if answer
             ]
-        return written
+        return found
 
     def row_lengths(self, bundle: Bundle, split: Split, examples: Sequence[Example]) -> list[int]:
         lengths = [len(document) for document in _documents(bundle.tokenizer, split.texts)]
@@ -153,40 +151,3 @@ def _states(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     """Last hidden states [B, T, H], after the last norm."""
     states: Tensor = model.base_model(**inputs, use_cache=False).last_hidden_state
     return states
-
-
-def batch_of(inputs: dict[str, Tensor], examples: Sequence[Example]) -> Batch:
-    """Inputs with the places and classes of the examples' predictions."""
-    counts = torch.tensor([len(example.classes) for example in examples])
-    return Batch(
-        inputs,
-        torch.arange(len(examples)).repeat_interleave(counts),
-        torch.tensor([place for example in examples for place in example.places]),
-        torch.tensor([one for example in examples for one in example.classes]),
-    )
-
-
-def continued(bundle: Bundle, prompts: Sequence[TokenIds], how: TeacherTexts | OnPolicy) -> list[TokenIds]:
-    """What a model writes after each prompt, its end-of-text included; prompts are padded on the left."""
-    pad, end = bundle.tokenizer.pad_token_id, bundle.tokenizer.eos_token_id
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    sampling = {"do_sample": True, "temperature": how.temperature, "top_k": 0} if how.temperature > 0 else {}
-    was_training = bundle.model.training
-    bundle.model.eval()
-    with torch.inference_mode():
-        answers = bundle.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=how.max_new_tokens,
-            pad_token_id=pad,
-            eos_token_id=end,
-            **({"do_sample": False} | sampling),
-        )
-    bundle.model.train(was_training)
-    return [_until(answer, end) for answer in answers[:, width:].tolist()]
-
-
-def _until(answer: TokenIds, end: int) -> TokenIds:
-    return answer[: answer.index(end) + 1] if end in answer else answer

@@ -13,7 +13,7 @@ from pipelines.bundle import LINEAGE, Bundle, read_lineage
 from pipelines.config import FreshStudent, FreshTeacher, OnPolicy, TeacherTexts
 from pipelines.data.clean import CleanData, Split
 from pipelines.families.base import TokenIds
-from pipelines.families.causal import PARITY_PROMPTS, PARITY_TOKENS, WRITE_BATCH, batch_of
+from pipelines.families.batching import PARITY_PROMPTS, PARITY_TOKENS, WRITE_BATCH, batch_of, padded, written
 from pipelines.families.fresh import fresh_model, resized_model, train_tokenizer
 from pipelines.families.loading import Trusted, load_model, load_tokenizer, require_model
 from pipelines.families.output import PROBE_TOKENS, check_head, head_of
@@ -59,8 +59,8 @@ class TextToText:
 
     def collate(self, bundle: Bundle, examples: Sequence[Example]) -> Batch:
         pad, start = bundle.tokenizer.pad_token_id, _start(bundle)
-        ids, mask = _padded([list(example.ids) for example in examples], pad)
-        decoded, _ = _padded([[start, *example.classes[:-1]] for example in examples], pad)
+        ids, mask = padded([list(example.ids) for example in examples], pad)
+        decoded, _ = padded([[start, *example.classes[:-1]] for example in examples], pad)
         inputs = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": decoded}
         return batch_of(inputs, examples)
 
@@ -72,13 +72,17 @@ class TextToText:
     ) -> list[Example]:
         """The model's own answers to the examples' texts."""
         torch.manual_seed(seed)
-        written: list[Example] = []
+        found: list[Example] = []
         for start in range(0, len(examples), WRITE_BATCH):
             asked = examples[start : start + WRITE_BATCH]
-            for example, answer in zip(asked, _answered(bundle, asked, how), strict=True):
-                if answer:
-                    written.append(Example(example.ids, range(len(answer)), answer))
-        return written
+            inputs = padded([list(example.ids) for example in asked], bundle.tokenizer.pad_token_id)
+            answers = written(bundle, inputs, how, skip=1, decoder_start_token_id=_start(bundle))
+            found += [
+                Example(example.ids, range(len(answer)), answer)
+                for example, answer in zip(asked, answers, strict=True)
+                if answer
+            ]
+        return found
 
     def row_lengths(self, bundle: Bundle, split: Split, examples: Sequence[Example]) -> list[int]:
         return [len(example.classes) for example in examples]
@@ -128,13 +132,6 @@ def _start(bundle: Bundle) -> int:
     return int(bundle.tokenizer.pad_token_id if start is None else start)
 
 
-def _padded(rows: Sequence[TokenIds], pad: int) -> tuple[Tensor, Tensor]:
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    return ids, mask
-
-
 def _states(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     """The decoder's last hidden states [B, T, H]."""
     read = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
@@ -145,27 +142,6 @@ def _states(model: Any, inputs: dict[str, Tensor]) -> Tensor:
         use_cache=False,
     ).last_hidden_state
     return states
-
-
-def _answered(bundle: Bundle, examples: Sequence[Example], how: TeacherTexts | OnPolicy) -> list[TokenIds]:
-    pad, end = bundle.tokenizer.pad_token_id, bundle.tokenizer.eos_token_id
-    ids, mask = _padded([list(example.ids) for example in examples], pad)
-    sampling = {"do_sample": True, "temperature": how.temperature, "top_k": 0} if how.temperature > 0 else {}
-    was_training = bundle.model.training
-    bundle.model.eval()
-    with torch.inference_mode():
-        answers = bundle.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=how.max_new_tokens,
-            decoder_start_token_id=_start(bundle),
-            pad_token_id=pad,
-            eos_token_id=end,
-            **({"do_sample": False, "num_beams": 1} | sampling),
-        )
-    bundle.model.train(was_training)
-    rows = answers[:, 1:].tolist()
-    return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
 
 def _checked(bundle: Bundle) -> Bundle:

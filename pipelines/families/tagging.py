@@ -13,7 +13,7 @@ from pipelines.bundle import LINEAGE, Bundle, read_lineage
 from pipelines.config import FreshStudent, FreshTeacher, OnPolicy, TeacherTexts
 from pipelines.data.clean import CleanData, Split
 from pipelines.errors import ModelError
-from pipelines.families.causal import MODEL_FILE, batch_of
+from pipelines.families.batching import MODEL_FILE, batch_of_ids
 from pipelines.families.fresh import resized_model
 from pipelines.families.loading import Trusted, few, load_model, load_tokenizer, require_model
 from pipelines.families.sequences import Batch, Example, Feed, Rows
@@ -72,13 +72,7 @@ class Tagger:
         return found
 
     def collate(self, bundle: Bundle, examples: Sequence[Example]) -> Batch:
-        width = max(len(example.ids) for example in examples)
-        ids = torch.full((len(examples), width), bundle.tokenizer.pad_token_id, dtype=torch.long)
-        mask = torch.zeros((len(examples), width), dtype=torch.long)
-        for index, example in enumerate(examples):
-            ids[index, : len(example.ids)] = torch.tensor(example.ids)
-            mask[index, : len(example.ids)] = 1
-        return batch_of({"input_ids": ids, "attention_mask": mask}, examples)
+        return batch_of_ids(bundle, examples)
 
     def rows(self, model: Any, batch: Batch) -> Rows:
         # A tagger's classes are few: its logits are their own features.

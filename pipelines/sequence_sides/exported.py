@@ -16,7 +16,7 @@ from pipelines.bundle import Bundle
 from pipelines.config import Task
 from pipelines.data.clean import Split
 from pipelines.families import sequence_family_of
-from pipelines.families.causal import MODEL_FILE
+from pipelines.families.batching import MODEL_FILE
 from pipelines.families.loading import load_tokenizer
 from pipelines.families.sequences import Batch, Example, Rows
 from pipelines.sequence_clients import exported_writer
