@@ -21,7 +21,7 @@ from pipelines.environment import disable_telemetry, quiet_libraries
 from pipelines.errors import FactoryError, ModelError
 from pipelines.families.batching import MODEL_FILE
 from pipelines.families.sequences import Example
-from pipelines.sequence_sides import SequenceSide, exported_side, torch_side
+from pipelines.sequences.sides import SequenceSide, exported_side, torch_side
 
 #: Tokens that an answer may have where its task names no number.
 NEW_TOKENS = 256

@@ -14,7 +14,7 @@ from pipelines.bundle import Bundle, sha256_of
 from pipelines.config import SequenceRecipe
 from pipelines.data.clean import load_clean
 from pipelines.families import load_bundle, sequence_family_of
-from pipelines.sequence_exporting import shrink
+from pipelines.sequences.exporting import shrink
 from pipelines.stages.distill import distill
 from pipelines.stages.label import label
 from pipelines.stages.prune import prune

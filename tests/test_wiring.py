@@ -67,7 +67,7 @@ EVERYWHERE = {"bundle", "config", "curves", "data", "errors", "reproducible", "s
 def test_a_stages_own_code_is_a_dependency(stage: str) -> None:
     """The modules and rooms of pipelines/ that a stage imports, directly, stand among its dependencies."""
     source = (ROOT / "pipelines" / "stages" / f"{stage}.py").read_text(encoding="utf-8")
-    imported = set(re.findall(r"from pipelines\.((?:techniques\.)?\w+)", source))
+    imported = set(re.findall(r"from pipelines\.((?:(?:techniques|sequences)\.)?\w+)", source))
     modules = {ROOT / "pipelines" / name.replace(".", "/") for name in imported - EVERYWHERE}
     needed = {str((path if path.is_dir() else path.with_suffix(".py")).relative_to(ROOT)) for path in modules}
     assert needed <= set(GRAPH[stage]["do"]["deps"])

@@ -9,8 +9,8 @@ from pipelines.data.clean import CleanData
 from pipelines.reporting.card import rows_of, write_card
 from pipelines.reporting.report import render
 from pipelines.reporting.sequence_tables import SIDE_NAMES, measure_table
-from pipelines.sequence_evaluation import SequenceEvaluation
-from pipelines.sequence_quality import MAIN
+from pipelines.sequences.evaluation import SequenceEvaluation
+from pipelines.sequences.quality import MAIN
 
 #: The hub's name of each task.
 PIPELINE_TAGS = {

@@ -13,8 +13,8 @@ from pipelines.curves import read_curve
 from pipelines.reporting import charts
 from pipelines.reporting.report import CURVES, render
 from pipelines.reporting.sequence_tables import SIDE_NAMES, measure_table, sides_of
-from pipelines.sequence_evaluation import SequenceEvaluation
-from pipelines.sequence_quality import MAIN, MainMetric
+from pipelines.sequences.evaluation import SequenceEvaluation
+from pipelines.sequences.quality import MAIN, MainMetric
 
 COLORS = {
     SIDE_NAMES["teacher"]: charts.TEACHER,

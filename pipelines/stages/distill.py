@@ -18,8 +18,8 @@ from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, load_clean
 from pipelines.families import family_of, save_bundle_of, sequence_family_of
 from pipelines.families.sequences import SequenceFamily
-from pipelines.labelling import read_labels
 from pipelines.reproducible import fix_randomness
+from pipelines.sequences.labelling import read_labels
 from pipelines.signals import read_signals
 from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output

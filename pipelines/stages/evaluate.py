@@ -14,7 +14,7 @@ from pipelines.reporting.card import write_documents
 from pipelines.reporting.report import render_report
 from pipelines.reporting.sequence_card import write_sequence_documents
 from pipelines.reporting.sequence_report import render_sequence_report
-from pipelines.sequence_evaluation import evaluate_sequences, folders_of, plot_sequence_data
+from pipelines.sequences.evaluation import evaluate_sequences, folders_of, plot_sequence_data
 from pipelines.stages import Output
 
 

@@ -9,8 +9,8 @@ from pipelines.bundle import digest_of
 from pipelines.config import Label, Task, TokenLabel
 from pipelines.data.clean import load_clean
 from pipelines.families import family_of, sequence_family_of
-from pipelines.labelling import write_labels
 from pipelines.reproducible import fix_randomness
+from pipelines.sequences.labelling import write_labels
 from pipelines.signals import write_signals
 from pipelines.stages import Resumable
 from pipelines.techniques.augmenting import synthetic_texts

@@ -16,7 +16,7 @@ from pipelines.data.clean import CleanData, load_clean
 from pipelines.families import family_of, load_bundle, save_bundle_of, sequence_family_of
 from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
-from pipelines.sequence_pruning import prune_sequences
+from pipelines.sequences.pruning import prune_sequences
 from pipelines.signals import read_signals
 from pipelines.stages import Output
 from pipelines.techniques.distilling import Lesson, batch_loss, learn, lesson_from, read_lesson

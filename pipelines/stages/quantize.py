@@ -24,7 +24,7 @@ from pipelines.data.clean import CleanData, load_clean
 from pipelines.families import family_of, load_bundle, sequence_family_of
 from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
-from pipelines.sequence_exporting import export_sequences
+from pipelines.sequences.exporting import export_sequences
 from pipelines.stages import Output
 from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_onnx
 from pipelines.techniques.quantizing import dynamic_int8, fit_temperature, static_int8

@@ -11,7 +11,7 @@ import torch
 
 from pipelines.families import sequence_family_of
 from pipelines.harness import HarnessModel, main
-from pipelines.sequence_sides import exported_side, torch_side
+from pipelines.sequences.sides import exported_side, torch_side
 from tests.sequence_bundles import TASKS, exported_bundle, torch_bundle
 from tests.tiny_generators import LINES
 

@@ -11,8 +11,8 @@ import numpy as np
 from pipelines.config import Task
 from pipelines.data.clean import Split
 from pipelines.families import sequence_family_of
-from pipelines.sequence_prompts import Asked
-from pipelines.sequence_sides.predicting import Predictions
+from pipelines.sequences.prompts import Asked
+from pipelines.sequences.sides.predicting import Predictions
 from pipelines.techniques import span_metrics, text_metrics
 from pipelines.techniques.metrics import ReliabilityBin, calibration_error, reliability_bins
 from pipelines.techniques.resampling import OfSums

@@ -17,11 +17,11 @@ from pipelines.config import Task, TextToTextTask, TokenEvaluate
 from pipelines.data.clean import CleanData
 from pipelines.evaluation import download_bytes, write_plots
 from pipelines.progress import Progress
-from pipelines.sequence_clients import WriterLoader, answering, exported_writer, torch_writer
-from pipelines.sequence_prompts import asked_of
-from pipelines.sequence_quality import MAIN, Ground, Quality, agreement, quality_of
-from pipelines.sequence_sides import SequenceSide, SideLoader, exported_side, torch_side
-from pipelines.sequence_sides.predicting import Predictions
+from pipelines.sequences.clients import WriterLoader, answering, exported_writer, torch_writer
+from pipelines.sequences.prompts import asked_of
+from pipelines.sequences.quality import MAIN, Ground, Quality, agreement, quality_of
+from pipelines.sequences.sides import SequenceSide, SideLoader, exported_side, torch_side
+from pipelines.sequences.sides.predicting import Predictions
 from pipelines.techniques.measuring import latencies, peak_memory
 from pipelines.techniques.metrics import Interval
 from pipelines.techniques.resampling import paired_bootstrap

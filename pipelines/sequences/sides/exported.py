@@ -19,8 +19,8 @@ from pipelines.families import sequence_family_of
 from pipelines.families.batching import MODEL_FILE
 from pipelines.families.loading import load_tokenizer
 from pipelines.families.sequences import Batch, Example, Rows
-from pipelines.sequence_clients import exported_writer
-from pipelines.sequence_sides.predicting import Looked, Predictions, look, predictions
+from pipelines.sequences.clients import exported_writer
+from pipelines.sequences.sides.predicting import Looked, Predictions, look, predictions
 from pipelines.techniques.cached_decoding import CausalSession, Seq2SeqSession
 from pipelines.techniques.exporting import open_session
 from pipelines.techniques.writing_speed import Writer

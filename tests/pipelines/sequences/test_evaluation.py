@@ -22,9 +22,9 @@ from pipelines.data.clean import load_clean, write_clean
 from pipelines.data.rows import SPLITS, Row
 from pipelines.environment import ROOT
 from pipelines.errors import GateError
-from pipelines.sequence_evaluation import SequenceEvaluation, evaluate_sequences, folders_of
-from pipelines.sequence_quality import MAIN, agreement
-from pipelines.sequence_sides.predicting import Predictions
+from pipelines.sequences.evaluation import SequenceEvaluation, evaluate_sequences, folders_of
+from pipelines.sequences.quality import MAIN, agreement
+from pipelines.sequences.sides.predicting import Predictions
 from pipelines.stages.evaluate import evaluate
 from pipelines.stages.gate import gate
 from tests.sequence_bundles import SETTINGS, TASKS, clean_of, side_folders
@@ -99,7 +99,7 @@ def test_the_main_metric_is_all_that_was_predicted(measured: SequenceEvaluation)
 
 
 def test_words_that_a_tagger_never_read_are_in_no_span(measured: SequenceEvaluation) -> None:
-    from pipelines.sequence_quality import quality_of
+    from pipelines.sequences.quality import quality_of
 
     if MAIN[measured.ground.task.type].writes:
         return
@@ -228,7 +228,7 @@ def test_a_gate_can_be_set_on_any_of_it(outputs: tuple[str, Path], tmp_path: Pat
 def test_the_measured_process_is_as_light_as_a_users(outputs: tuple[str, Path]) -> None:
     """What answers on the exported side imports nothing of the factory's heavy libraries."""
     program = (
-        "import pathlib, sys; from pipelines.config import task_of; from pipelines.sequence_clients import *;"
+        "import pathlib, sys; from pipelines.config import task_of; from pipelines.sequences.clients import *;"
         "answer = answering(pathlib.Path(sys.argv[1]), 1, load=exported_writer, task=task_of(eval(sys.argv[2])), new_tokens=3);"
         "answer(['my parcel today']);"
         "print(' '.join(name for name in ('torch', 'transformers', 'sklearn', 'pandas', 'nltk') if name in sys.modules))"

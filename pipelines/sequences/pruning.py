@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from pipelines.bundle import Bundle
-from pipelines.config import ShapePruning, Task
+from pipelines.config import ShapePruning, Task, Vocabulary
 from pipelines.data.clean import CleanData
 from pipelines.families.sequences import Example, SequenceFamily
-from pipelines.labelling import read_labels
+from pipelines.sequences.labelling import read_labels
 from pipelines.techniques.importance import Importance, kept, layer_importance, magnitude, taylor
 from pipelines.techniques.pruning import CalibrationLosses
 from pipelines.techniques.slicing import CUTTABLE, DEPTHS, Shape, shape_of, sliced, with_heads
@@ -49,7 +49,7 @@ def prune_sequences(
             epochs=wanted.recovery.epochs if step == wanted.steps else wanted.step_epochs,
         )
     if wanted.vocabulary is not None:
-        bundle = _without_tokens(bundle, data, labelled.examples, wanted)
+        bundle = _without_tokens(bundle, data, labelled.examples, wanted.vocabulary)
     return bundle, records
 
 
@@ -108,10 +108,9 @@ def _calibration(
     return losses
 
 
-def _without_tokens(bundle: Bundle, data: CleanData, examples: Sequence[Example], wanted: ShapePruning) -> Bundle:
-    assert wanted.vocabulary is not None
+def _without_tokens(bundle: Bundle, data: CleanData, examples: Sequence[Example], wanted: Vocabulary) -> Bundle:
     before = bundle.tokenizer
-    in_use = kept_tokens(before, [example.seen for example in examples], wanted.vocabulary, ids_in_use(bundle.model))
+    in_use = kept_tokens(before, [example.seen for example in examples], wanted, ids_in_use(bundle.model))
     smaller = prune_vocabulary(bundle.model, before, in_use)
     check_vocabulary(before, smaller, in_use, [*data.train.texts, *data.train.targets])
     return Bundle(bundle.model, smaller, bundle.lineage)

@@ -12,7 +12,7 @@ from pipelines.config import Task, TeacherTexts
 from pipelines.data.clean import Split
 from pipelines.families import sequence_family_of
 from pipelines.families.sequences import Batch, Example, Rows
-from pipelines.sequence_sides.predicting import Looked, Predictions, look, predictions
+from pipelines.sequences.sides.predicting import Looked, Predictions, look, predictions
 from pipelines.techniques.span_metrics import told_spans
 from pipelines.techniques.writing_speed import Written
 

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.data.clean import Split
 from pipelines.errors import DataError
-from pipelines.sequence_prompts import asked_of, spread
+from pipelines.sequences.prompts import asked_of, spread
 from tests.sequence_bundles import SETTINGS, TASKS, split_of
 from tests.tiny_generators import LINES, bpe_tokenizer
 

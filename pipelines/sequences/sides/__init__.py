@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pipelines.config import Task
 from pipelines.data.clean import Split
 from pipelines.families.sequences import Example
-from pipelines.sequence_sides.predicting import Looked, Predictions
+from pipelines.sequences.sides.predicting import Looked, Predictions
 from pipelines.techniques.writing_speed import Written
 
 
@@ -35,7 +35,7 @@ SideLoader = Callable[[Path, int, Task], SequenceSide]
 
 def torch_side(folder: Path, threads: int, task: Task) -> SequenceSide:
     """A bundle of the factory's in torch, eager. Raises ModelError."""
-    from pipelines.sequence_sides.in_torch import TorchTagger, TorchWriter
+    from pipelines.sequences.sides.in_torch import TorchTagger, TorchWriter
 
     side = TorchTagger if task.type == "token-classification" else TorchWriter
     return side(folder, threads, task)
@@ -43,6 +43,6 @@ def torch_side(folder: Path, threads: int, task: Task) -> SequenceSide:
 
 def exported_side(folder: Path, threads: int, task: Task) -> SequenceSide:
     """An exported bundle: predictions from its graphs, texts through slm_registry, as a downstream team calls it."""
-    from pipelines.sequence_sides.exported import Exported
+    from pipelines.sequences.sides.exported import Exported
 
     return Exported(folder, threads, task)

@@ -11,7 +11,7 @@ import torch
 
 from pipelines.data.clean import Split
 from pipelines.families import sequence_family_of
-from pipelines.sequence_sides import exported_side, torch_side
+from pipelines.sequences.sides import exported_side, torch_side
 from tests.sequence_bundles import TASKS, exported_bundle, split_of, torch_bundle
 
 

@@ -17,7 +17,7 @@ WriterLoader = Callable[[Path, int, Task], Writer]
 
 def torch_writer(folder: Path, threads: int, task: Task) -> Writer:
     """A bundle of the factory's in torch."""
-    from pipelines.sequence_sides import torch_side
+    from pipelines.sequences.sides import torch_side
 
     return torch_side(folder, threads, task).write
 
