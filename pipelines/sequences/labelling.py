@@ -61,8 +61,10 @@ def write_labels(
         ) as store,
         Progress("label", len(everything)) as progress,
     ):
-        progress.advance(store.written)
-        for start in range(store.written, len(everything), wanted.batch_size):
+        # From a whole batch on: what shares a forward pass decides the last bits of its logits.
+        begun = store.written - store.written % wanted.batch_size
+        progress.advance(begun)
+        for start in range(begun, len(everything), wanted.batch_size):
             batch = everything[start : start + wanted.batch_size]
             _label_batch(store, family, teacher, batch, start, k, wanted, seed)
             progress.advance(len(batch))
@@ -98,7 +100,8 @@ def _label_batch(
                 if isinstance(wanted.signals, SampledSignals)
                 else top_k_of(logits, k)
             )
-            store.append(index, np.array(example.seen, dtype=np.int64), said)
+            if index >= store.written:
+                store.append(index, np.array(example.seen, dtype=np.int64), said)
 
 
 def _classes(family: SequenceFamily, teacher: Bundle, examples: Sequence[Example]) -> int:
