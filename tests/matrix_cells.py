@@ -21,7 +21,7 @@ from tests.registry.generators import torch_greedy
 from tests.sequence_chain import ONE_EPOCH, QUANTIZED, TARGETS, Chain, losses_of
 
 TEXTS = ["the cat sees a book", "Tom", "my friend finds the moon", "Anna reads Berlin"]
-WRITTEN = {"rows": 8, "prompt_tokens": 4, "max_new_tokens": 6, "temperature": 1.0, "replace": True}
+WRITTEN = {"rows": 32, "prompt_tokens": 4, "max_new_tokens": 6, "temperature": 1.0, "replace": True}
 ON_POLICY = {"share": 1.0, "prompt_tokens": 4, "max_new_tokens": 6, "temperature": 1.0}
 FEWER_LAYERS = {"distill__student": {"kind": "layers", "layers": [0, 2]}}
 #: Largest distance of a quantized file's first output from float32's; random weights are wide, and unrelated outputs are 1.4 apart.
