@@ -12,6 +12,8 @@ from pipelines.techniques.metrics import ReliabilityBin
 
 TEACHER, MODEL, GREY = "#7a869a", "#0b6e4f", "#d0d5dd"
 CONTROL, STUDENT = "#c98a2b", "#6bb39a"
+#: Phases of a loss curve that a reader knows by another name.
+NAMES = {"control": "student alone"}
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
@@ -77,16 +79,18 @@ def reliability_diagram(bins: Mapping[str, Sequence[ReliabilityBin]]) -> str:
 
 
 def loss_curves(curves: Mapping[str, Sequence[Mapping[str, str]]], measure: str = "validation_accuracy") -> str:
-    """A measure on validation data over the epochs of every training stage, end to end."""
+    """A measure on validation data over the epochs of every training stage, end to end; students of one stage side by side."""
     figure, axes = _figure(6.4, 2.8)
     start = 0
-    for stage, rows in curves.items():
-        if not rows:
-            continue
-        places = [start + at + 1 for at in range(len(rows))]
-        axes.plot(places, [float(row[measure]) for row in rows], marker=".", label=stage)
-        start += len(rows)
+    for rows in curves.values():
+        students: dict[str, list[float]] = {}
+        for row in rows:
+            students.setdefault(row["phase"].split()[0], []).append(float(row[measure]))
+        for name, values in students.items():
+            axes.plot(range(start + 1, start + 1 + len(values)), values, marker=".", label=NAMES.get(name, name))
+        start += max(map(len, students.values()), default=0)
     axes.set(xlabel="epoch", ylabel=measure.replace("_", " "))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     if start:
         axes.legend(frameon=False)
     return _svg(figure)
