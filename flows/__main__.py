@@ -117,6 +117,7 @@ def _report(root: Path, result: BuildResult) -> None:
 
     from flows.console import next_commands, show_result
     from flows.record import read_json
+    from pipelines.config import load_recipe
 
     console, publication = Console(), result.publication
     if result.metrics:
@@ -126,7 +127,8 @@ def _report(root: Path, result: BuildResult) -> None:
         word = "published" if publication.created else "unchanged"
         lines.append(f"{word}  {publication.model} {publication.version} as {publication.alias} in {publication.url}")
     url, alias = (publication.url, publication.alias) if publication else (None, "")
-    commands = next_commands(result.model, url, alias, Path(PREFECT_HOME.value()))
+    task = load_recipe(root / "params.yaml", result.model).task.type
+    commands = next_commands(result.model, task, url, alias, Path(PREFECT_HOME.value()))
     print("\n".join([*lines, "next:", *(f"  {command}" for command in commands)]))
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.graph import Plan
+from flows.results import result_rows
 
 #: Prefect's log lines, shortened: time and text, and the task's name where one speaks. Read by Prefect at import.
 LOG_FORMATS = {
@@ -23,7 +24,13 @@ LOG_FORMATS = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s  %(task_run_name)s  %(message)s",
 }
 
-Number = int | float
+#: Task -> the command that asks a published model, and a text to ask it.
+ASK = {
+    "text-classification": ("predict", "where is my parcel?"),
+    "token-classification": ("predict", "where is my parcel?"),
+    "text-generation": ("generate", "def read_lines(path):"),
+    "text-to-text": ("generate", "def read_lines(path):"),
+}
 
 
 @contextmanager
@@ -58,37 +65,8 @@ def show_plan(plan: Plan, console: Console) -> None:
     console.print(table)
 
 
-def result_rows(metrics: Any) -> list[tuple[str, str, str, str]]:
-    """`measure, teacher, model, comparison` of what the metrics file holds; a missing figure is a dash, never an error."""
-    teacher, model, comparison = (_section(metrics, name) for name in ("teacher", "model", "comparison"))
-
-    def ratio(key: str, word: str) -> str:
-        value = comparison.get(key)
-        return f"{value:.1f}x {word}" if isinstance(value, Number) else ""
-
-    rows = [
-        ("accuracy, % (95 % interval)", _accuracy(teacher), _accuracy(model), _difference(comparison)),
-        ("macro-F1, %", _percent(teacher.get("macro_f1")), _percent(model.get("macro_f1")), ""),
-        ("calibration error (ECE)", _number(teacher.get("ece"), "{:.3f}"), _number(model.get("ece"), "{:.3f}"), ""),
-        ("size, MB", _megabytes(teacher), _megabytes(model), ratio("size_ratio", "smaller")),
-        (
-            "p50, ms at batch 1",
-            _number(teacher.get("p50_ms"), "{:.2f}"),
-            _number(model.get("p50_ms"), "{:.2f}"),
-            ratio("latency_ratio", "faster"),
-        ),
-        (
-            "texts a second",
-            _number(teacher.get("texts_per_s"), "{:.0f}"),
-            _number(model.get("texts_per_s"), "{:.0f}"),
-            ratio("throughput_ratio", "as many"),
-        ),
-    ]
-    return rows
-
-
 def show_result(metrics: Any, published: bool, console: Console) -> None:
-    """The table teacher | model."""
+    """The table teacher | model; intervals are of 95 %."""
     heads = ("", "teacher", "published model" if published else "model", "")
     rows = result_rows(metrics)
     if not console.is_terminal:
@@ -101,50 +79,16 @@ def show_result(metrics: Any, published: bool, console: Console) -> None:
     console.print(table)
 
 
-def next_commands(model: str, url: str | None, alias: str, home: Path) -> list[str]:
+def next_commands(model: str, task: str, url: str | None, alias: str, home: Path) -> list[str]:
     """Three commands to go on with, as they work from the folder that one is in."""
     here = Path(sys.executable).parent
 
     def tool(name: str) -> str:
         return name if str(here) in os.environ.get("PATH", "").split(os.pathsep) else os.path.relpath(here / name)
 
-    reference = f"{model}@{alias}"
-    predict = f"{tool('slm-registry')} predict {reference} --store {shlex.quote(url or 'store')} 'where is my parcel?'"
+    verb, text = ASK[task]
+    ask = f"{tool('slm-registry')} {verb} {model}@{alias} --store {shlex.quote(url or 'store')} {shlex.quote(text)}"
     if not url:
-        predict = f"{tool('python')} -m flows build {model} --publish store"
+        ask = f"{tool('python')} -m flows build {model} --publish store"
     page = f"PREFECT_HOME={shlex.quote(os.path.relpath(home))} {tool('prefect')} server start"
-    return [predict, f"{tool('dvc')} repro", f"{page}   # then open http://127.0.0.1:4200"]
-
-
-def _section(metrics: Any, name: str) -> Mapping[str, Any]:
-    section = metrics.get(name) if isinstance(metrics, dict) else None
-    return section if isinstance(section, dict) else {}
-
-
-def _number(value: Any, pattern: str) -> str:
-    return pattern.format(value) if isinstance(value, Number) else "-"
-
-
-def _percent(value: Any) -> str:
-    return f"{100 * value:.2f}" if isinstance(value, Number) else "-"
-
-
-def _megabytes(side: Mapping[str, Any]) -> str:
-    size = side.get("bytes")
-    return f"{size / 1e6:.1f}" if isinstance(size, Number) else "-"
-
-
-def _accuracy(side: Mapping[str, Any]) -> str:
-    low, high = side.get("accuracy_low"), side.get("accuracy_high")
-    interval = f" ({_percent(low)}-{_percent(high)})" if isinstance(low, Number) and isinstance(high, Number) else ""
-    return _percent(side.get("accuracy")) + interval
-
-
-def _difference(comparison: Mapping[str, Any]) -> str:
-    value, low, high = (comparison.get(f"accuracy_difference{end}") for end in ("", "_low", "_high"))
-    if not isinstance(value, Number):
-        return ""
-    interval = (
-        f" ({100 * low:+.2f} to {100 * high:+.2f})" if isinstance(low, Number) and isinstance(high, Number) else ""
-    )
-    return f"{100 * value:+.2f} points{interval}"
+    return [ask, f"{tool('dvc')} repro", f"{page}   # then open http://127.0.0.1:4200"]
