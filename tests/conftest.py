@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
+
+if TYPE_CHECKING:
+    from tests.made_once import MadeOnce
 
 # A deadline would time a shared machine, not the code.
 hypothesis.settings.register_profile("factory", deadline=None)
@@ -22,6 +27,17 @@ def registry_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
             patch.delenv(f"SLM_REGISTRY_{name}", raising=False)
         patch.setenv("SLM_REGISTRY_CACHE", str(tmp_path_factory.mktemp("registry-cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MadeOnce]:
+    """Tiny models and their exports, shared with the other workers of this run."""
+    from tests.made_once import MadeOnce
+
+    base = tmp_path_factory.getbasetemp()
+    shared = MadeOnce((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once")
+    yield shared
+    assert not shared.altered(), "a test changed what others use; let it take a copy"
 
 
 @pytest.fixture(scope="session")

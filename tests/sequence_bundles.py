@@ -84,9 +84,9 @@ def exported_bundle(folder: Path, source: Path, task: Task) -> Path:
     return folder
 
 
-def side_folders(folder: Path, task: Task, control: bool) -> dict[str, Path]:
-    """Teacher, student, where wanted its control, and the exported student."""
-    teacher, student = torch_bundle(folder / "teacher", task), torch_bundle(folder / "student", task, seed=1)
-    if control:
-        torch_bundle(student / CONTROL, task, seed=2)
-    return {"teacher": teacher, "student": student, "exported": exported_bundle(folder / "exported", student, task)}
+def side_folders(folder: Path, task: Task) -> None:
+    """Write teacher, student with its control inside, and the exported student."""
+    torch_bundle(folder / "teacher", task)
+    student = torch_bundle(folder / "student", task, seed=1)
+    torch_bundle(student / CONTROL, task, seed=2)
+    exported_bundle(folder / "exported", student, task)

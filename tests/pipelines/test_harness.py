@@ -12,7 +12,8 @@ import torch
 from pipelines.families import sequence_family_of
 from pipelines.harness import HarnessModel, main
 from pipelines.sequences.sides import exported_side, torch_side
-from tests.sequence_bundles import TASKS, exported_bundle, torch_bundle
+from tests.made_once import MadeOnce
+from tests.sequence_bundles import TASKS, torch_bundle
 from tests.tiny_generators import LINES
 
 TASK = TASKS["text-generation"]
@@ -46,10 +47,9 @@ metric_list: [{metric: bits_per_byte}]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("harness")
-    source = torch_bundle(folder / "torch", TASK)
-    return source, exported_bundle(folder / "exported", source, TASK)
+def folders(made_once: MadeOnce) -> tuple[Path, Path]:
+    sides = made_once.sides(TASK)
+    return sides["student"], sides["exported"]
 
 
 def log_probabilities(folder: Path, ids: list[int]) -> list[float]:

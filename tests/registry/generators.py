@@ -1,12 +1,10 @@
-"""Tiny models without torch: one that recites a text, one that tags words; and real tiny ones, exported once a run."""
+"""Tiny models without torch: one that recites a text, one that tags words."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -160,25 +158,6 @@ def _checked(graph: onnx.GraphProto) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
     return model
-
-
-@cache
-def exported(kind: str) -> tuple[Any, Path]:
-    """A tiny random model of an architecture in torch, and its exported folder."""
-    import transformers as hf
-
-    from pipelines.techniques.exporting_causal import export_causal
-    from pipelines.techniques.exporting_seq2seq import export_seq2seq
-    from tests.tiny_generators import CAUSAL, MAKERS
-
-    folder = MAKERS[kind](Path(mkdtemp()) / kind, kind)
-    if kind in CAUSAL:
-        model = hf.AutoModelForCausalLM.from_pretrained(folder).eval()
-        export_causal(model, folder / "model.onnx", 64)
-    else:
-        model = hf.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
-        export_seq2seq(model, folder, 64)
-    return model, folder
 
 
 def with_ends(folder: Path, into: Path, ends: list[int]) -> Path:

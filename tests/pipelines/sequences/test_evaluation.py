@@ -27,21 +27,19 @@ from pipelines.sequences.quality import MAIN, agreement
 from pipelines.sequences.sides.predicting import Predictions
 from pipelines.stages.evaluate import evaluate
 from pipelines.stages.gate import gate
-from tests.sequence_bundles import SETTINGS, TASKS, clean_of, side_folders
+from tests.made_once import MadeOnce
+from tests.sequence_bundles import SETTINGS, TASKS, clean_of
 
 
 @pytest.fixture(scope="module", params=list(TASKS))
-def sides(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, Path, dict[str, Path]]:
-    folder = tmp_path_factory.mktemp("evaluation")
-    return request.param, folder, side_folders(folder, TASKS[request.param], control=True)
+def sides(request: pytest.FixtureRequest, made_once: MadeOnce) -> tuple[str, dict[str, Path]]:
+    return request.param, made_once.sides(TASKS[request.param])
 
 
 @pytest.fixture(scope="module")
-def measured(sides: tuple[str, Path, dict[str, Path]]) -> SequenceEvaluation:
+def measured(sides: tuple[str, dict[str, Path]]) -> SequenceEvaluation:
     task = TASKS[sides[0]]
-    return evaluate_sequences(folders_of(**sides[2]), clean_of(task), task, SETTINGS)
+    return evaluate_sequences(folders_of(**sides[1]), clean_of(task), task, SETTINGS)
 
 
 def test_the_shape_is_the_classifiers_with_the_students_beside(measured: SequenceEvaluation) -> None:
@@ -128,9 +126,10 @@ def test_agreement_is_by_name_over_rows_cut_into_the_same_tokens() -> None:
 
 
 @pytest.fixture(scope="module")
-def outputs(sides: tuple[str, Path, dict[str, Path]]) -> tuple[str, Path]:
+def outputs(sides: tuple[str, dict[str, Path]], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """The stage run on real folders."""
-    name, folder, folders = sides
+    name, folders = sides
+    folder = tmp_path_factory.mktemp("evaluation")
     task, data = TASKS[name], clean_of(TASKS[name])
     second = data.test.targets or [None] * len(data.test.texts)
     rows = [
@@ -164,12 +163,14 @@ def tiny_data(task: str) -> Any:
     return kinds[task].model_construct(unlabelled=None)
 
 
-def test_the_stage_leaves_metrics_plots_report_and_a_whole_bundle(outputs: tuple[str, Path]) -> None:
+def test_the_stage_leaves_metrics_plots_report_and_a_whole_bundle(
+    outputs: tuple[str, Path], sides: tuple[str, dict[str, Path]]
+) -> None:
     task, folder = outputs
     metrics = read_json(folder / "evaluation" / "metrics.json")
     assert read_json(folder / "bundle" / "metrics.json") == metrics
     assert read_json(folder / "bundle" / "lineage.json")["stages"][-1]["stage"] == "evaluate"
-    assert all((folder / "bundle" / path.name).exists() for path in (folder / "exported").iterdir())
+    assert all((folder / "bundle" / path.name).exists() for path in sides[1]["exported"].iterdir())
     with (folder / "evaluation" / "confusion.csv").open() as file:
         assert next(csv.reader(file)) == ["actual", "predicted"]
         assert (len(list(file)) > 0) == (task == "token-classification")

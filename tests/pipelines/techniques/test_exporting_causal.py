@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -16,21 +14,16 @@ from pipelines.errors import ModelError
 from pipelines.techniques.cached_decoding import CausalSession, left_padded
 from pipelines.techniques.exporting_causal import export_causal
 from pipelines.techniques.generation_parity import check_causal_parity
-from tests.tiny_generators import CAUSAL, LINES, bpe_tokenizer, tiny_causal
+from tests.made_once import MadeOnce
+from tests.tiny_generators import CAUSAL, LINES, bpe_tokenizer
 
 TOLERANCE = 1e-4
 
 
-@cache
-def exported(kind: str) -> tuple[Any, Path]:
-    """A tiny model and its file, made once a test run."""
-    from transformers import AutoModelForCausalLM
-
-    folder = tiny_causal(Path(mkdtemp()) / kind, kind)
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    path = folder / "model.onnx"
-    export_causal(model, path, 64)
-    return model, path
+def exported(made_once: MadeOnce, kind: str) -> tuple[Any, Path]:
+    """A tiny model and its file."""
+    model, folder = made_once.model(kind)
+    return model, folder / "model.onnx"
 
 
 def prompts() -> list[list[int]]:
@@ -53,13 +46,13 @@ def checked(model: Any, path: Path, tolerance: float = TOLERANCE) -> float:
 
 
 @pytest.mark.parametrize("kind", CAUSAL)
-def test_logits_and_greedy_tokens_are_those_of_transformers(kind: str) -> None:
-    model, path = exported(kind)
+def test_logits_and_greedy_tokens_are_those_of_transformers(made_once: MadeOnce, kind: str) -> None:
+    model, path = exported(made_once, kind)
     assert checked(model, path) < TOLERANCE
 
 
-def test_only_the_last_logits_where_asked() -> None:
-    _, path = exported("llama")
+def test_only_the_last_logits_where_asked(made_once: MadeOnce) -> None:
+    _, path = exported(made_once, "llama")
     session = CausalSession(path)
     ids, mask = left_padded(prompts(), 1)
     whole, cache = session.step(ids, mask, session.empty(3))
@@ -69,8 +62,8 @@ def test_only_the_last_logits_where_asked() -> None:
         assert all((same[name] == cache[name]).all() for name in cache)
 
 
-def test_optimum_reads_the_names() -> None:
-    _, path = exported("llama")
+def test_optimum_reads_the_names(made_once: MadeOnce) -> None:
+    _, path = exported(made_once, "llama")
     graph = onnx.load(str(path)).graph
     axes = {
         value.name: [item.dim_param or item.dim_value for item in value.type.tensor_type.shape.dim]
@@ -85,8 +78,8 @@ def test_optimum_reads_the_names() -> None:
     assert len(axes) == 4 + 1 + 2 * 2 * 3
 
 
-def test_the_file_depends_on_the_weights_alone(tmp_path: Path) -> None:
-    model, path = exported("llama")
+def test_the_file_depends_on_the_weights_alone(made_once: MadeOnce, tmp_path: Path) -> None:
+    model, path = exported(made_once, "llama")
     folder = tmp_path / "elsewhere"
     model.save_pretrained(folder)
     code = (
@@ -101,10 +94,10 @@ def test_the_file_depends_on_the_weights_alone(tmp_path: Path) -> None:
         assert trace not in content
 
 
-def test_other_weights_are_a_hard_error() -> None:
+def test_other_weights_are_a_hard_error(made_once: MadeOnce) -> None:
     from copy import deepcopy
 
-    model, path = exported("gpt2")
+    model, path = exported(made_once, "gpt2")
     other = deepcopy(model)
     with torch.no_grad():
         other.transformer.h[0].mlp.c_fc.weight[0, 0] += 1
@@ -116,19 +109,19 @@ def test_other_weights_are_a_hard_error() -> None:
         checked(other, path, tolerance=1e9)
 
 
-def test_a_graph_without_its_window_is_a_hard_error() -> None:
+def test_a_graph_without_its_window_is_a_hard_error(made_once: MadeOnce, tmp_path: Path) -> None:
     """Mistral's window is 16 tokens; the file of the same weights without one is wrong beyond it, and found out."""
     from copy import deepcopy
 
-    model, path = exported("mistral")
+    model, _ = made_once.model("mistral")
     blind = deepcopy(model)
     blind.config.sliding_window = None
-    export_causal(blind, path.with_name("blind.onnx"), 64)
+    export_causal(blind, tmp_path / "blind.onnx", 64)
     with pytest.raises(ModelError, match=r"differ from torch|leaves transformers"):
-        checked(model, path.with_name("blind.onnx"))
+        checked(model, tmp_path / "blind.onnx")
 
 
-def test_contexts_that_the_model_has_not() -> None:
-    model, path = exported("llama")
+def test_contexts_that_the_model_has_not(made_once: MadeOnce, tmp_path: Path) -> None:
+    model, _ = made_once.model("llama")
     with pytest.raises(ModelError, match="max_length 65 is beyond the model's context of 64 tokens"):
-        export_causal(model, path.with_name("long.onnx"), 65)
+        export_causal(model, tmp_path / "long.onnx", 65)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -11,11 +9,10 @@ import pytest
 
 from pipelines.errors import ModelError
 from pipelines.techniques.cached_decoding import DECODER_FILE, ENCODER_FILE, CausalSession, left_padded
-from pipelines.techniques.exporting_causal import export_causal
-from pipelines.techniques.exporting_seq2seq import export_seq2seq
 from pipelines.techniques.quantizing_weights import blockwise_weights, dynamic_int8_products, input_moments
 from pipelines.techniques.weightmatrices import expected_products, normalise_products, require_count
-from tests.tiny_generators import CAUSAL, LINES, SEQ2SEQ, bpe_tokenizer, tiny_causal, tiny_seq2seq
+from tests.made_once import MadeOnce
+from tests.tiny_generators import CAUSAL, LINES, SEQ2SEQ, bpe_tokenizer
 
 PLAIN: dict[str, Any] = {
     "head_bits": 8,
@@ -24,21 +21,6 @@ PLAIN: dict[str, Any] = {
     "symmetric": True,
     "accuracy_level": 0,
 }
-
-
-@cache
-def exported(kind: str) -> tuple[Any, Path]:
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    if kind in CAUSAL:
-        folder = tiny_causal(Path(mkdtemp()) / kind, kind)
-        model = AutoModelForCausalLM.from_pretrained(folder).eval()
-        export_causal(model, folder / "model.onnx", 64)
-    else:
-        folder = tiny_seq2seq(Path(mkdtemp()) / kind, kind)
-        model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
-        export_seq2seq(model, folder, 64)
-    return model, folder
 
 
 def logits(path: Path) -> np.ndarray:
@@ -50,8 +32,8 @@ def logits(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", [*CAUSAL, *SEQ2SEQ])
-def test_every_matrix_is_converted(kind: str, tmp_path: Path) -> None:
-    model, folder = exported(kind)
+def test_every_matrix_is_converted(made_once: MadeOnce, kind: str, tmp_path: Path) -> None:
+    model, folder = made_once.model(kind)
     files = ["model.onnx"] if kind in CAUSAL else [ENCODER_FILE, DECODER_FILE]
     for bits in (4, 8):
         count = sum(blockwise_weights(folder / name, tmp_path / name, bits=bits, **PLAIN) for name in files)
@@ -63,8 +45,8 @@ def test_every_matrix_is_converted(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "mixtral"])
-def test_the_quantized_graph_computes_nearly_the_same(kind: str, tmp_path: Path) -> None:
-    _, folder = exported(kind)
+def test_the_quantized_graph_computes_nearly_the_same(made_once: MadeOnce, kind: str, tmp_path: Path) -> None:
+    _, folder = made_once.model(kind)
     whole = logits(folder / "model.onnx")
     errors = []
     for bits in (8, 4):
@@ -73,8 +55,8 @@ def test_the_quantized_graph_computes_nearly_the_same(kind: str, tmp_path: Path)
     assert errors[0] < 0.05 < errors[1] < 0.6
 
 
-def test_embeddings_shrink_too_and_a_tied_one_stands_once(tmp_path: Path) -> None:
-    _, folder = exported("gpt2")
+def test_embeddings_shrink_too_and_a_tied_one_stands_once(made_once: MadeOnce, tmp_path: Path) -> None:
+    _, folder = made_once.model("gpt2")
     sizes = {}
     for name, bits in (("float", None), ("int8", 8)):
         out = tmp_path / f"{name}.onnx"
@@ -85,8 +67,8 @@ def test_embeddings_shrink_too_and_a_tied_one_stands_once(tmp_path: Path) -> Non
     assert sizes["float"] - sizes["int8"] > 3.9 * 320 * 32 > 0.8 * 3.9 * tables  # the word table costs nothing more
 
 
-def test_a_width_that_no_block_divides_is_refused(tmp_path: Path) -> None:
-    _, folder = exported("gpt2")
+def test_a_width_that_no_block_divides_is_refused(made_once: MadeOnce, tmp_path: Path) -> None:
+    _, folder = made_once.model("gpt2")
     with pytest.raises(ModelError, match=r"is 32 wide, no multiple of block_size 64: choose a block_size that divides"):
         blockwise_weights(
             folder / "model.onnx", tmp_path / "q.onnx", bits=4, **(PLAIN | {"embedding_bits": 8, "block_size": 64})
@@ -121,8 +103,8 @@ def test_gemm_in_other_forms() -> None:
         normalise_products(graph(alpha=0.5))
 
 
-def test_calibrated_rounding_is_nearer_than_the_nearest(tmp_path: Path) -> None:
-    _, folder = exported("llama")
+def test_calibrated_rounding_is_nearer_than_the_nearest(made_once: MadeOnce, tmp_path: Path) -> None:
+    _, folder = made_once.model("llama")
     path = folder / "model.onnx"
     session = CausalSession(path)
     ids = np.random.default_rng(0).integers(2, 320, (8, 40))

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import chisquare
 from slm_registry.runtime.sampling import Sampling, choose
 
-from tests.registry.generators import exported
+from tests.made_once import MadeOnce
 
 DRAWS = 4000
 
@@ -29,9 +29,9 @@ def expected(logits: np.ndarray[Any, Any], sampling: Sampling) -> np.ndarray[Any
 
 
 @pytest.fixture(scope="module")
-def logits() -> np.ndarray[Any, Any]:
+def logits(made_once: MadeOnce) -> np.ndarray[Any, Any]:
     """Scores [V] of a tiny model's next token."""
-    model, _ = exported("llama")
+    model, _ = made_once.model("llama")
     with torch.inference_mode():
         found: np.ndarray[Any, Any] = model(torch.tensor([[5, 9, 40, 77]])).logits[0, -1].numpy()
     return found

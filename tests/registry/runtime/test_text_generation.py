@@ -17,7 +17,8 @@ from slm_registry import CorruptError, Generation, InputTypeError, TextGenerator
 from slm_registry.runtime import text_generation
 from slm_registry.runtime.loading import load_folder
 
-from tests.registry.generators import END, STORY, exported, make_reciter, torch_greedy, with_ends
+from tests.made_once import MadeOnce
+from tests.registry.generators import END, STORY, make_reciter, torch_greedy, with_ends
 from tests.registry.helpers import REPOSITORY
 from tests.tiny_generators import CAUSAL
 
@@ -35,8 +36,8 @@ def tokens_of(model: TextGenerator, text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", CAUSAL)
-def test_greedy_tokens_are_those_of_transformers(kind: str, tmp_path: Path) -> None:
-    torch_model, folder = exported(kind)
+def test_greedy_tokens_are_those_of_transformers(made_once: MadeOnce, kind: str, tmp_path: Path) -> None:
+    torch_model, folder = made_once.model(kind)
     model = load_folder(folder)
     assert isinstance(model, TextGenerator)
     rows = [tokens_of(model, text) for text in PROMPTS]
@@ -56,8 +57,8 @@ def test_greedy_tokens_are_those_of_transformers(kind: str, tmp_path: Path) -> N
     assert len({len(row) for row in expected}) > 1
 
 
-def test_sampled_rows_do_not_depend_on_their_batch() -> None:
-    model = load_folder(exported("llama")[1])
+def test_sampled_rows_do_not_depend_on_their_batch(made_once: MadeOnce) -> None:
+    model = load_folder(made_once.model("llama")[1])
     assert isinstance(model, TextGenerator)
     options: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.3, "top_k": 40, "top_p": 0.95, "seed": 5}
     whole = model.generate([*PROMPTS, PROMPTS[0]], **options)
@@ -72,10 +73,10 @@ def test_sampled_rows_do_not_depend_on_their_batch() -> None:
     assert model.generate(PROMPTS, **unseeded) != model.generate(PROMPTS, **unseeded)
 
 
-def test_repetition_penalty_is_that_of_transformers() -> None:
+def test_repetition_penalty_is_that_of_transformers(made_once: MadeOnce) -> None:
     import torch
 
-    torch_model, folder = exported("llama")
+    torch_model, folder = made_once.model("llama")
     model = load_folder(folder)
     assert isinstance(model, TextGenerator)
     row = tokens_of(model, PROMPTS[0])
@@ -88,10 +89,12 @@ def test_repetition_penalty_is_that_of_transformers() -> None:
 
 
 @pytest.mark.parametrize("at_once", [None, 3000])
-def test_scores_are_torch_log_probabilities(monkeypatch: pytest.MonkeyPatch, at_once: int | None) -> None:
+def test_scores_are_torch_log_probabilities(
+    made_once: MadeOnce, monkeypatch: pytest.MonkeyPatch, at_once: int | None
+) -> None:
     import torch
 
-    torch_model, folder = exported("llama")
+    torch_model, folder = made_once.model("llama")
     model = load_folder(folder)
     assert isinstance(model, TextGenerator)
     if at_once is not None:
@@ -197,8 +200,8 @@ def test_nothing_to_begin_with(tmp_path: Path, reciter: TextGenerator) -> None:
     assert [score.tokens for score in begun.score(["", "x"])] == [0, 1]
 
 
-def test_many_threads_get_what_one_gets() -> None:
-    model = load_folder(exported("llama")[1])
+def test_many_threads_get_what_one_gets(made_once: MadeOnce) -> None:
+    model = load_folder(made_once.model("llama")[1])
     assert isinstance(model, TextGenerator)
     options: dict[str, Any] = {"max_new_tokens": 10, "temperature": 0.9, "seed": 1}
     expected = model.generate(PROMPTS, **options)

@@ -11,7 +11,8 @@ import pytest
 from slm_registry import TextToText, UsageError
 from slm_registry.runtime.loading import load_folder
 
-from tests.registry.generators import exported, torch_greedy, with_ends
+from tests.made_once import MadeOnce
+from tests.registry.generators import torch_greedy, with_ends
 from tests.tiny_generators import SEQ2SEQ
 
 TEXTS = ["the cat sat on the mat", "import os", "once upon a time there was a small house by the sea", "def"]
@@ -28,8 +29,8 @@ def rows_of(model: TextToText) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("kind", SEQ2SEQ)
-def test_greedy_tokens_are_those_of_transformers(kind: str, tmp_path: Path) -> None:
-    torch_model, folder = exported(kind)
+def test_greedy_tokens_are_those_of_transformers(made_once: MadeOnce, kind: str, tmp_path: Path) -> None:
+    torch_model, folder = made_once.model(kind)
     model = loaded(folder)
     rows = rows_of(model)
     ends = list(model._ends)
@@ -43,8 +44,8 @@ def test_greedy_tokens_are_those_of_transformers(kind: str, tmp_path: Path) -> N
     assert [list(one.token_ids) for one in ended] == torch_greedy(torch_model, rows, 20, ends, left=False)
 
 
-def test_text_streams_and_stops() -> None:
-    model = loaded(exported("t5")[1])
+def test_text_streams_and_stops(made_once: MadeOnce) -> None:
+    model = loaded(made_once.model("t5")[1])
     (whole,) = model.generate(TEXTS[:1], max_new_tokens=20)
     assert whole.text == model._opened().tokenizer.decode(list(whole.token_ids))
     stream = model.stream(TEXTS[0], max_new_tokens=20)
@@ -59,8 +60,8 @@ def test_text_streams_and_stops() -> None:
         assert all(found == expected for found in pool.map(lambda _: model.generate(TEXTS, **options), range(24)))  # type: ignore[arg-type]
 
 
-def test_texts_that_are_too_long() -> None:
-    model = loaded(exported("t5")[1])
+def test_texts_that_are_too_long(made_once: MadeOnce) -> None:
+    model = loaded(made_once.model("t5")[1])
     text = "the cat " * 90
     with pytest.raises(UsageError, match="text 1 is longer than 64 tokens; shorten it, or cut it with truncate"):
         model.generate(["fine", text], max_new_tokens=2)
@@ -68,18 +69,18 @@ def test_texts_that_are_too_long() -> None:
     assert cut.prompt_tokens == 64
 
 
-def test_an_answer_ends_with_the_decoders_positions() -> None:
-    model = loaded(exported("bart")[1])
+def test_an_answer_ends_with_the_decoders_positions(made_once: MadeOnce) -> None:
+    model = loaded(made_once.model("bart")[1])
     found = model.generate(["the cat"], max_new_tokens=500)[0]
     assert (len(found.token_ids), found.finish_reason) == (63, "length") or found.finish_reason == "end"
     with pytest.raises(UsageError, match="text 0 is longer"):
         model.generate(["the cat " * 90], max_new_tokens=2)
 
 
-def test_a_first_token_that_is_forced(tmp_path: Path) -> None:
+def test_a_first_token_that_is_forced(made_once: MadeOnce, tmp_path: Path) -> None:
     import torch
 
-    torch_model, folder = exported("bart")
+    torch_model, folder = made_once.model("bart")
     model = loaded(shutil.copytree(folder, tmp_path / "forced"))
     rows = rows_of(model)[:1]
     (tmp_path / "forced" / "generation_config.json").write_text(json.dumps({"forced_bos_token_id": 42}))
@@ -92,8 +93,8 @@ def test_a_first_token_that_is_forced(tmp_path: Path) -> None:
     assert found.token_ids[0] == 42
 
 
-def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
-    folder = shutil.copytree(exported("t5")[1], tmp_path / "mixed")
+def test_files_that_do_not_belong_together(made_once: MadeOnce, tmp_path: Path) -> None:
+    folder = shutil.copytree(made_once.model("t5")[1], tmp_path / "mixed")
     shutil.copyfile(folder / "decoder_model.onnx", folder / "encoder_model.onnx")
     with pytest.raises(UsageError, match=r"encoder_model\.onnx: it must take input_ids and attention_mask"):
         load_folder(folder)

@@ -12,14 +12,14 @@ import torch
 from pipelines.data.clean import Split
 from pipelines.families import sequence_family_of
 from pipelines.sequences.sides import exported_side, torch_side
-from tests.sequence_bundles import TASKS, exported_bundle, split_of, torch_bundle
+from tests.made_once import MadeOnce
+from tests.sequence_bundles import TASKS, split_of
 
 
 @pytest.fixture(scope="module", params=list(TASKS))
-def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
-    task, folder = TASKS[request.param], tmp_path_factory.mktemp("sides")
-    source = torch_bundle(folder / "torch", task)
-    return request.param, source, exported_bundle(folder / "exported", source, task)
+def folders(request: pytest.FixtureRequest, made_once: MadeOnce) -> tuple[str, Path, Path]:
+    sides = made_once.sides(TASKS[request.param])
+    return request.param, sides["student"], sides["exported"]
 
 
 def test_the_exported_side_predicts_what_torch_does(folders: tuple[str, Path, Path]) -> None:
