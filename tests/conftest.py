@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -14,9 +15,36 @@ from moto.server import ThreadedMotoServer
 if TYPE_CHECKING:
     from tests.made_once import MadeOnce
 
+#: Files that take half a minute and more, the longest first. They begin first: a worker is not left alone with one at the
+#: end. Those that want the same exports stand one after the other, so that one worker makes them and no other waits.
+LONG_FILES = (
+    "test_matrix_causal.py",
+    "pipelines/techniques/test_exporting_causal.py",
+    "pipelines/techniques/test_exporting_seq2seq.py",
+    "test_matrix_pairs.py",
+    "test_end_to_end.py",
+    "flows/test_command_line.py",
+    "pipelines/techniques/test_quantizing_weights.py",
+    "registry/runtime/test_text_generation.py",
+    "registry/runtime/test_text_to_text.py",
+    "test_matrix.py",
+    "flows/test_build.py",
+    "flows/test_deployment.py",
+    "registry/serving/test_reload.py",
+    "benchmarks/test_board.py",
+    "registry/test_crash.py",
+    "test_matrix_own_code.py",
+)
+
 # A deadline would time a shared machine, not the code.
 hypothesis.settings.register_profile("factory", deadline=None)
 hypothesis.settings.load_profile("factory")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first; within a file, and among the others, the order stays."""
+    places = {Path(__file__).parent / name: at for at, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -91,22 +91,12 @@ def test_a_failed_stage_ends_in_one_line_and_its_exit_code(built: Toy) -> None:
     assert not (built.folder / "store").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "line"),
-    [
-        (
-            ["build", "gamma"],
-            2,
-            "RecipeError: {folder}/params.yaml: no model 'gamma' under `models`; there are: alpha, beta",
-        ),
-        (["build", "alpha", "--publish", "ftp://x"], 2, "UsageError: "),
-    ],
-)
 @pytest.mark.usefixtures("api")
-def test_a_mistake_is_one_line(built: Toy, arguments: list[str], code: int, line: str) -> None:
-    found, output = built.flows(*arguments)
-    assert found == code, output
-    assert output.splitlines()[-1].startswith(line.format(folder=built.folder))
+def test_a_mistake_is_one_line(built: Toy) -> None:
+    code, output = built.flows("build", "gamma")
+    assert code == 2, output
+    line = f"RecipeError: {built.folder}/params.yaml: no model 'gamma' under `models`; there are: alpha, beta"
+    assert output.splitlines()[-1].startswith(line)
     assert "Traceback" not in output
 
 
@@ -120,6 +110,7 @@ def test_a_wrong_destination_is_told_before_any_work(built: Toy, wrong: tuple[st
     # Prefect's queue of events may still report on a busy machine.
     lines = [line for line in output.splitlines() if "Still processing items" not in line]
     assert lines[-1].startswith("UsageError: ")
+    assert "Traceback" not in output
 
 
 def test_outside_a_project(tmp_path: Path) -> None:
