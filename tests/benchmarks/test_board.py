@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import __main__ as board_program
 from benchmarks import chain
 from benchmarks.__main__ import main
+from benchmarks.chain import recipe_for
 from pipelines.config import ClassificationRecipe
 from pipelines.environment import ROOT
 from tests.tiny import tiny_rows, write_csv
 
 SYSTEMS = ["tfidf", "teacher-torch", "teacher-ort", "teacher-int8", "factory"]
+
+
+def short_recipe(name: str, source: Path) -> dict[str, Any]:
+    """The board's recipe with one pass over the rows a training; one thread, since two spin while another worker has the core."""
+    block = recipe_for(name, source)
+    block["task"]["threads"] = 1
+    for training in (block["teach"]["training"], block["distill"]["training"], block["prune"]["recovery"]):
+        training["epochs"] = 1
+    return block
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +43,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder / "b.svg"),
     ]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chain, "recipe_for", short_recipe)
         # The board's own settings measure for minutes what is here only looked at for being there.
         patch.setattr(board_program, "LATENCY_ROUNDS", 30)
         patch.setattr(board_program, "THROUGHPUT_SECONDS", 0.1)
