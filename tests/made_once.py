@@ -24,21 +24,21 @@ class MadeOnce:
 
     def model(self, kind: str) -> tuple[Any, Path]:
         """A random model of an architecture in torch, in evaluation mode, and its folder with weights and ONNX files."""
-        folder = self._folder(kind, lambda made: _export(kind, made))
+        folder = self.folder(kind, lambda made: _export(kind, made))
         if kind not in self._torch:
             self._torch[kind] = _load(kind, folder)
         return self._torch[kind], folder
 
     def sides(self, task: Task) -> dict[str, Path]:
         """Bundles of a task, as tests.sequence_bundles.side_folders makes them."""
-        folder = self._folder(task.type, lambda made: side_folders(made, task))
+        folder = self.folder(task.type, lambda made: side_folders(made, task))
         return {name: folder / name for name in ("teacher", "student", "exported")}
 
     def altered(self) -> list[str]:
         """Folders that were handed out here and no longer hold the files that were made."""
         return [folder.name for folder, digest in self._digests.items() if _digest(folder) != digest]
 
-    def _folder(self, name: str, make: Callable[[Path], object]) -> Path:
+    def folder(self, name: str, make: Callable[[Path], object]) -> Path:
         """The first worker that wants a folder makes it, others wait; nobody sees half of one."""
         folder, partial = self.root / name, self.root / f"{name}.partial"
         if folder in self._digests:
