@@ -57,6 +57,14 @@ def registry_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """fsync looks at its descriptor and returns. No test here cuts the power, and a disk takes milliseconds each of thousands of times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MadeOnce]:
     """Tiny models and their exports, shared with the other workers of this run."""
