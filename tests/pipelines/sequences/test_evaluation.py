@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pipelines.stages.evaluate as stage
 from pipelines.bundle import read_json
-from pipelines.config import MetricGate
+from pipelines.config import MetricGate, Task
 from pipelines.curves import COLUMNS
 from pipelines.data.clean import load_clean, write_clean
 from pipelines.data.rows import SPLITS, Row
 from pipelines.environment import ROOT
 from pipelines.errors import GateError
-from pipelines.sequences.evaluation import SequenceEvaluation, evaluate_sequences, folders_of
+from pipelines.sequences.evaluation import SequenceEvaluation, evaluate_sequences
 from pipelines.sequences.quality import MAIN, agreement
 from pipelines.sequences.sides.predicting import Predictions
-from pipelines.stages.evaluate import evaluate
 from pipelines.stages.gate import gate
 from tests.made_once import MadeOnce
 from tests.sequence_bundles import SETTINGS, TASKS, clean_of
@@ -37,9 +37,58 @@ def sides(request: pytest.FixtureRequest, made_once: MadeOnce) -> tuple[str, dic
 
 
 @pytest.fixture(scope="module")
-def measured(sides: tuple[str, dict[str, Path]]) -> SequenceEvaluation:
-    task = TASKS[sides[0]]
-    return evaluate_sequences(folders_of(**sides[1]), clean_of(task), task, SETTINGS)
+def evaluated(
+    sides: tuple[str, dict[str, Path]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, SequenceEvaluation]:
+    """The stage run on real folders: the folder of its outputs, and what it measured."""
+    task, folder = TASKS[sides[0]], tmp_path_factory.mktemp("evaluation")
+    prepare(folder, task)
+    made: list[SequenceEvaluation] = []
+
+    def keep(*arguments: Any) -> SequenceEvaluation:
+        made.append(evaluate_sequences(*arguments))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "evaluate_sequences", keep)
+        stage.evaluate(
+            folder / "clean",
+            **sides[1],
+            curves=folder / "curves",
+            bundle=folder / "bundle",
+            evaluation=folder / "evaluation",
+            task=task,
+            evaluate=SETTINGS,
+        )
+    (measured,) = made
+    return folder, measured
+
+
+def prepare(folder: Path, task: Task) -> None:
+    """A clean set and the curves of the stages before."""
+    data = clean_of(task)
+    second = data.test.targets or [None] * len(data.test.texts)
+    rows = [
+        Row(split, "a.csv", line, text, answer)
+        for split in SPLITS
+        for line, (text, answer) in enumerate(zip(data.test.texts, second, strict=True))
+    ]
+    write_clean(folder / "clean", rows, [], tiny_data(task.type))
+    assert load_clean(folder / "clean").test == data.test
+    (folder / "curves").mkdir()
+    for name in ("teach", "distill", "prune"):
+        lines = [",".join(COLUMNS), *(f"{name},{epoch},2.0,{2.0 / epoch},0.5" for epoch in (1, 2, 3))]
+        (folder / "curves" / f"{name}.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def measured(evaluated: tuple[Path, SequenceEvaluation]) -> SequenceEvaluation:
+    return evaluated[1]
+
+
+@pytest.fixture(scope="module")
+def outputs(sides: tuple[str, dict[str, Path]], evaluated: tuple[Path, SequenceEvaluation]) -> tuple[str, Path]:
+    return sides[0], evaluated[0]
 
 
 def test_the_shape_is_the_classifiers_with_the_students_beside(measured: SequenceEvaluation) -> None:
@@ -123,36 +172,6 @@ def test_agreement_is_by_name_over_rows_cut_into_the_same_tokens() -> None:
     other = named(["a", "b", "cd"], ["z", "x", "cd"], [2, 1])
     assert agreement(teacher, other) == {"agreement": 0.5, "agreement_rows": 0.5}
     assert agreement(teacher, named(["ab", "cd"], ["ab", "cd"], [1, 1])) == {}
-
-
-@pytest.fixture(scope="module")
-def outputs(sides: tuple[str, dict[str, Path]], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """The stage run on real folders."""
-    name, folders = sides
-    folder = tmp_path_factory.mktemp("evaluation")
-    task, data = TASKS[name], clean_of(TASKS[name])
-    second = data.test.targets or [None] * len(data.test.texts)
-    rows = [
-        Row(split, "a.csv", line, text, answer)
-        for split in SPLITS
-        for line, (text, answer) in enumerate(zip(data.test.texts, second, strict=True))
-    ]
-    write_clean(folder / "clean", rows, [], tiny_data(task.type))
-    assert load_clean(folder / "clean").test == data.test
-    (folder / "curves").mkdir()
-    for stage in ("teach", "distill", "prune"):
-        lines = [",".join(COLUMNS), *(f"{stage},{epoch},2.0,{2.0 / epoch},0.5" for epoch in (1, 2, 3))]
-        (folder / "curves" / f"{stage}.csv").write_text("\n".join(lines) + "\n")
-    evaluate(
-        folder / "clean",
-        **folders,
-        curves=folder / "curves",
-        bundle=folder / "bundle",
-        evaluation=folder / "evaluation",
-        task=task,
-        evaluate=SETTINGS,
-    )
-    return name, folder
 
 
 def tiny_data(task: str) -> Any:
