@@ -33,7 +33,7 @@ def export_onnx(family: Family, bundle: Bundle, max_length: int, out: Path) -> N
     encoded = family.encode(bundle.tokenizer, family.export_texts(), max_length)
     sample = family.collate(bundle.tokenizer, encoded)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=max_length)}
-    with warnings.catch_warnings(), quiet("torch.onnx"):
+    with warnings.catch_warnings(), quiet("torch.onnx"), without_stack_traces():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecated internals
         program = torch.onnx.export(
             family.export_module(bundle.model).eval(),
@@ -112,6 +112,19 @@ def check_parity(
                 f"quantize.parity allows {tolerance:.0e}; do not publish this file"
             )
     return worst
+
+
+@contextmanager
+def without_stack_traces() -> Iterator[None]:
+    """Trace without noting for each node where in the source it comes from: it takes long, and strip_traces takes it out again."""
+    import torch.fx.config as settings
+
+    before = settings.do_not_emit_stack_traces
+    settings.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        settings.do_not_emit_stack_traces = before
 
 
 @contextmanager
