@@ -86,7 +86,7 @@ def exported_bundle(folder: Path, source: Path, task: Task) -> Path:
 
 def side_folders(folder: Path, task: Task) -> None:
     """Write teacher, student with its control inside, and the exported student."""
-    torch_bundle(folder / "teacher", task)
-    student = torch_bundle(folder / "student", task, seed=1)
+    torch_bundle(folder / "teacher", task, seed=1)
+    student = torch_bundle(folder / "student", task)
     torch_bundle(student / CONTROL, task, seed=2)
     exported_bundle(folder / "exported", student, task)

@@ -19,6 +19,7 @@ from pipelines.__main__ import options_of, sections_of, stage_function
 from pipelines.documentation import pages
 from pipelines.environment import ROOT
 from pipelines.stages import STAGES, Output, Resumable
+from tests.conftest import LONG_FILES
 
 GRAPH: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 OURS = [*sorted((ROOT / "pipelines").rglob("*.py")), *sorted((ROOT / "flows").rglob("*.py"))]
@@ -147,6 +148,10 @@ def test_imports_run_one_way(module: str, banned: str) -> None:
     env = {"PYTHONPATH": f"{ROOT}:{ROOT / 'registry'}", "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_the_test_files_that_begin_first_are_there() -> None:
+    assert [name for name in LONG_FILES if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_telemetry_is_switched_off_in_one_place() -> None:
