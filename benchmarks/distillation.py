@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,7 @@ def setting(blocks: int, threads: int) -> Setting:
     tokenizer = train_tokenizer(FreshTokenizer(kind="byte_bpe", vocab_size=VOCABULARY), texts, LENGTH)
     teacher = fresh_model(family.auto, fresh_teacher(), tokenizer, LENGTH)
     student = resized_model(family.auto, teacher, FreshStudent(kind="random", sizes=STUDENT))
-    whole = [
-        one for one in family.examples(teacher, Split(texts[: 40 * blocks]), LENGTH) if len(one.ids) == LENGTH
-    ]
+    whole = [one for one in family.examples(teacher, Split(texts[: 40 * blocks]), LENGTH) if len(one.ids) == LENGTH]
     if len(whole) < blocks:
         raise SystemExit(f"the standard library gave {len(whole)} blocks of {LENGTH} tokens, not {blocks}")
     return Setting(family, teacher, student, whole[:blocks], threads)
@@ -141,7 +140,7 @@ def label(given: Setting, folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def ours(given: Setting, folder: Path, cross_entropy: float) -> float:
+def ours(given: Setting, folder: Path, true_classes: float) -> float:
     """The factory's loop on stored signals; one example is its validation."""
     from pipelines.bundle import Bundle
     from pipelines.config import TokenLosses
@@ -154,7 +153,7 @@ def ours(given: Setting, folder: Path, cross_entropy: float) -> float:
         weight=1.0,
         mixture=0.5,
         temperature=1.0,
-        cross_entropy=cross_entropy,
+        cross_entropy=true_classes,
         chunk_rows=512,
     )
     start = time.perf_counter()
@@ -305,7 +304,7 @@ def main(argv: list[str]) -> int:
         signals = Path(folder) / "signals"
         label_s = label(given, signals)
         sides: dict[str, Side] = {
-            name: (lambda now, weight=weight: ours(now, signals, weight)) for name, weight in STORED.items()
+            name: partial(ours, folder=signals, true_classes=weight) for name, weight in STORED.items()
         }
         found = measure(given, sides | {GKD: gkd, PLAIN: cross_entropy}, options.rounds)
     conditions = f"{options.threads} threads a side, {options.rounds} rounds, {before} at the start"

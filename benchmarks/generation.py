@@ -32,7 +32,14 @@ SIZES: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 MAX_LENGTH, PARITY = 256, 1e-3
-_FOUR = {"technique": "blockwise", "parity": PARITY, "bits": 4, "head_bits": 4, "embedding_bits": None, "block_size": 32}
+_FOUR = {
+    "technique": "blockwise",
+    "parity": PARITY,
+    "bits": 4,
+    "head_bits": 4,
+    "embedding_bits": None,
+    "block_size": 32,
+}
 _FOUR |= {"symmetric": True, "accuracy_level": 4, "rounding": "nearest", "calibration_rows": 1}
 #: Side -> the recipe's `quantize`.
 EXPORTS: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chain import build, recipe_for, run
+from benchmarks.chain import recipe_for, run
 from pipelines.environment import disable_telemetry, quiet_libraries
 
 NAME, SMALL = "stories260k", "stories260k-small"

@@ -21,7 +21,12 @@ from pipelines.environment import disable_telemetry, quiet_libraries
 STAGES = ("validate", "teach", "label", "distill", "prune", "quantize", "evaluate", "gate")
 #: What stands in a row: key of metrics.json -> its heading and its factor.
 COLUMNS = {"rouge_1": ("ROUGE-1", 100), "rouge_2": ("ROUGE-2", 100), "rouge_l": ("ROUGE-L", 100)}
-COLUMNS |= {"chrf": ("chrF", 1), "bleu": ("BLEU", 1), "exact_match": ("exact, %", 100), "repetition": ("repeated, %", 100)}
+COLUMNS |= {
+    "chrf": ("chrF", 1),
+    "bleu": ("BLEU", 1),
+    "exact_match": ("exact, %", 100),
+    "repetition": ("repeated, %", 100),
+}
 
 
 def first_sentence(text: str) -> str:
@@ -67,7 +72,9 @@ def trivial_scores(trial: Trial, clean: Path, recipe: Mapping[str, Any]) -> dict
     }
 
 
-def section(name: str, trial: Trial, made: Path, trivial: Mapping[str, float], seconds: Mapping[str, float]) -> list[str]:
+def section(
+    name: str, trial: Trial, made: Path, trivial: Mapping[str, float], seconds: Mapping[str, float]
+) -> list[str]:
     """One data folder's table, and what the published model answers."""
     metrics = json.loads((made / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
     asked, total = metrics["run"]["asked_rows"], sum(seconds.values()) / 60

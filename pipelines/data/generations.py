@@ -33,8 +33,9 @@ def own_texts(model: Path, count: int, tokens: int, seed: int) -> Iterator[str]:
     from pipelines.bundle import Bundle
     from pipelines.config import OnPolicy
     from pipelines.families.batching import ends_of, written
-    from pipelines.families.loading import load_model, load_tokenizer
+    from pipelines.families.loading import load_model, load_tokenizer, require_model
 
+    require_model(model)
     bundle = Bundle(load_model(model, "AutoModelForCausalLM"), load_tokenizer(model), {})
     begin, ends = bundle.tokenizer.bos_token_id, ends_of(bundle)
     if begin is None:
