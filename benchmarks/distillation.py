@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 import statistics
 import sys
 import tempfile
@@ -204,7 +205,7 @@ def _arguments(folder: str) -> dict[str, Any]:
         "per_device_train_batch_size": BATCH,
         "num_train_epochs": 1,
         "learning_rate": LEARNING_RATE,
-        "warmup_ratio": WARM_UP,
+        "warmup_steps": WARM_UP,
         "lr_scheduler_type": "cosine",
         "max_grad_norm": 1.0,
         "use_cpu": True,
@@ -291,6 +292,7 @@ def main(argv: list[str]) -> int:
     """Label, measure, write the section."""
     disable_telemetry()
     quiet_libraries()
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     parser = argparse.ArgumentParser(prog="python -m benchmarks.distillation", description=__doc__)
     parser.add_argument("--page", type=Path, required=True, help="the page that the table goes to")
     parser.add_argument("--rounds", type=int, default=3)

@@ -30,8 +30,8 @@ COLUMNS |= {
 
 
 def first_sentence(text: str) -> str:
-    """Up to the first full stop that a space follows."""
-    return re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0]
+    """Up to the first stop that a space and a capital follow."""
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", text.strip(), maxsplit=1)[0]
 
 
 def itself(text: str) -> str:

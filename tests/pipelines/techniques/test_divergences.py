@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -347,7 +348,8 @@ def test_scores_in_groups_and_their_gradients_are_those_of_gather_scatter_and_lo
         (groups.nan_to_num(neginf=0) * weights).sum().backward()
         found.append((groups.detach(), leaf.grad))
     assert torch.equal(found[0][0], found[1][0])
-    torch.testing.assert_close(found[0][1], found[1][1])
+    torch.testing.assert_close(found[0][1][[0, 1, 3, 4]], found[1][1][[0, 1, 3, 4]])
+    torch.testing.assert_close(found[0][1][2], F.pad(weights[2, :3], (0, 6)))  # where torch's own logsumexp gives NaN
 
 
 def _grouped_slowly(scores: Tensor, ids: Tensor) -> Tensor:
