@@ -21,10 +21,10 @@ pytestmark = pytest.mark.skipif(not CHECKPOINT.is_dir(), reason=f"no checkpoint 
 #: Width of the table -> tokens of the greedy story that must be the checkpoint's own, and how much its perplexity may grow.
 KEPT = {
     "float32": (200, 1.001),
-    "int8, activations too": (20, 1.03),
-    "8 bits in blocks": (40, 1.01),
-    "4 bits in blocks, nearest": (5, 1.2),
-    "4 bits in blocks, GPTQ": (5, 1.15),
+    "int8, activations too": (40, 1.05),
+    "8 bits in blocks": (100, 1.01),
+    "4 bits in blocks, nearest": (10, 1.25),
+    "4 bits in blocks, GPTQ": (10, 1.2),
 }
 
 
@@ -96,5 +96,5 @@ def test_the_published_story_is_the_checkpoints_own(folder: Path, width: str) ->
     assert same_start(told.token_ids, story()) >= tokens, told.text
     text = exact.generate([""], max_new_tokens=len(story()))[0].text
     assert perplexity_of(model, [text]) <= growth * perplexity_of(exact, [text])
-    # Where it goes another way, what it tells is as likely a story: greedy ones have a perplexity near 1.3, drawn ones near 3.1.
-    assert perplexity_of(exact, [told.text]) < 2.0
+    # Where it goes another way, what it tells is as likely a story: greedy ones have a perplexity near 1.6, drawn ones near 3.8.
+    assert perplexity_of(exact, [told.text]) < 2.2
