@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 MODEL ?= support-intents
 STORE ?= store
 DATA ?= ../shared/data/banking77 ../shared/data/clinc150_oos
+PAIRS ?= ../shared/data/tatoeba_en_de ../shared/data/scitldr_abstract
+STORIES ?= ../shared/models/stories260K
 OUT ?= build/bench/rows.json
 MINUTES ?= 20
 SEED ?= 1
@@ -16,7 +18,7 @@ ROUNDS ?= 5
 S3 ?=
 WORK ?= build/bench-registry
 
-.PHONY: demo test install lint types unit soak bench bench-registry reproduce docs clean
+.PHONY: demo test install lint types unit soak bench bench-registry bench-generation bench-distillation bench-text-to-text bench-stories reproduce docs clean
 
 demo: install  ## build MODEL by flow, publish it to the folder registry STORE, print the table
 	$(BIN)/python -m flows build $(MODEL) --publish $(STORE) --alias candidate
@@ -52,6 +54,19 @@ bench: install  ## the board: DATA="folder ..." OUT=rows.json
 
 bench-registry: install  ## publish and pull against the raw store: SIZE=1GB ROUNDS=5 WORK=/dev/shm/bench S3=s3://bucket?endpoint_url=... (default: moto, Ceph)
 	PYTHONPATH=.:registry $(BIN)/python -m benchmarks.registry --size $(SIZE) --rounds $(ROUNDS) --work $(WORK) --table benchmarks/REGISTRY.md $(if $(S3),--s3 "$(S3)")
+
+bench-generation: install  ## how fast an exported model writes, beside transformers
+	$(BIN)/python -m benchmarks.generation --page benchmarks/RESULTS.md
+
+bench-distillation: install  ## tokens/s of training on stored signals, beside TRL (installed here) and plain cross-entropy
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps trl==1.16.0
+	$(BIN)/python -m benchmarks.distillation --page benchmarks/RESULTS.md
+
+bench-text-to-text: install  ## summarization and translation from fresh weights, beside a trivial answer
+	$(BIN)/python -m benchmarks.text_to_text --data $(PAIRS) --work build/bench-text-to-text --page benchmarks/RESULTS.md
+
+bench-stories: install  ## a real checkpoint through the whole factory: docs/stories.md
+	$(BIN)/python -m benchmarks.stories --model $(STORIES) --work build/bench-stories --page docs/stories.md
 
 reproduce: install  ## build MODEL twice from scratch and compare the published files' digests
 	$(BIN)/python -m flows reproduce $(MODEL)

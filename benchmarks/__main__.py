@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.pages import machine, write_section
 from pipelines.environment import disable_telemetry, quiet_libraries
 
 LATENCY_ROUNDS = 300
@@ -74,13 +72,10 @@ def scope(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[s
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The board as Markdown."""
-    processor = next(
-        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
-    )
     lines = [
         "# The board",
         "",
-        f"{date.today().isoformat()}, {processor}, {os.cpu_count()} cores, Python {platform.python_version()}; one thread while timing; tokenizing included.",
+        f"{machine()}; one thread while timing; tokenizing included.",
         "Written by `make bench`; every system of a data set was built and measured in that one run, the latencies in turns of 25 texts.",
         "Settings were picked on validation data; a run looks at test data once, for what it has built. The difference is to the teacher, with the 95 % interval of a paired bootstrap.",
         "MB is everything that a user downloads to run the model. Build seconds of everything but `tfidf` include the teacher's fine-tuning.",
@@ -118,11 +113,6 @@ def _line(row: dict[str, Any], teacher: dict[str, Any], wide: bool) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
-
-
 def main(argv: list[str]) -> int:
     """Run the board."""
     disable_telemetry()
@@ -134,7 +124,7 @@ def main(argv: list[str]) -> int:
         "--data", type=Path, nargs="+", required=True, help="folders with train/validation/test.csv (text,label)"
     )
     parser.add_argument("--out", type=Path, required=True, help="where the JSON rows go")
-    parser.add_argument("--table", type=Path, required=True, help="where the Markdown table goes")
+    parser.add_argument("--table", type=Path, required=True, help="the page that the Markdown table goes to")
     parser.add_argument("--work", type=Path, required=True, help="folder to build in; what stands there is replaced")
     parser.add_argument("--picture", type=Path, required=True, help="where the SVG goes")
     options = parser.parse_args(argv)
@@ -152,7 +142,7 @@ def main(argv: list[str]) -> int:
         options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     draw(rows, options.picture)
     board = table(rows)
-    options.table.write_text(board, encoding="utf-8")
+    write_section(options.table, "board", board)
     print(board)
     return 0
 

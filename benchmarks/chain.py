@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,22 @@ def recipe_for(name: str, source: Path) -> dict[str, Any]:
     return block
 
 
-def build(name: str, source: Path, work: Path, stages: tuple[str, ...]) -> dict[str, float]:
+def build(name: str, source: Path, work: Path, stages: Sequence[str]) -> dict[str, float]:
     """Run stages from scratch in `work`; seconds of each. Raises CalledProcessError where one fails."""
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    (work / "params.yaml").write_text(yaml.safe_dump({"models": {name: recipe_for(name, source)}}), encoding="utf-8")
+    return run(name, recipe_for(name, source), work, stages)
+
+
+def run(name: str, recipe: dict[str, Any], work: Path, stages: Sequence[str]) -> dict[str, float]:
+    """Run stages of a recipe on what stands in `work` already; seconds of each. Raises CalledProcessError where one fails."""
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "params.yaml").write_text(yaml.safe_dump({"models": {name: recipe}}), encoding="utf-8")
     graph = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'registry'}"}
     seconds = {}
     for stage in stages:
-        command = (
-            graph[stage]["do"]["cmd"].replace("${key}", name).replace("${item.data.source}", str(source.resolve()))
-        )
+        command = graph[stage]["do"]["cmd"].replace("${key}", name)
+        command = command.replace("${item.data.source}", recipe["data"]["source"])
         start = time.perf_counter()
         subprocess.run([sys.executable, *shlex.split(command)[1:]], cwd=work, env=environment, check=True)
         seconds[stage] = time.perf_counter() - start

@@ -41,7 +41,8 @@ def split_of(task: Task) -> Split:
     """Test rows of a task."""
     if task.type == "token-classification":
         return Split([text for text, _ in TAGGED], targets=[tags for _, tags in TAGGED])
-    targets = [" ".join(line.split()[:2]) for line in LINES]
+    # The story is longer than an answer may be.
+    targets = [line if line.startswith("once upon") else " ".join(line.split()[:2]) for line in LINES]
     return Split(list(LINES), targets=targets if task.type == "text-to-text" else [])
 
 

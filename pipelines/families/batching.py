@@ -54,11 +54,11 @@ def batch_of(inputs: dict[str, Tensor], examples: Sequence[Example]) -> Batch:
 def written(
     bundle: Bundle, inputs: tuple[Tensor, Tensor], how: TeacherTexts | OnPolicy, skip: int, **more: Any
 ) -> list[TokenIds]:
-    """What a model writes for ids and mask [B, T]: of each row what follows its first `skip` tokens, its end-of-text included.
+    """What a model writes for ids and mask [B, T]: of each row what follows its first `skip` tokens, its end included.
 
     At temperature 0 the likeliest token each time; else draws from the whole distribution.
     """
-    end = bundle.tokenizer.eos_token_id
+    ends = ends_of(bundle)
     sampling = {"do_sample": True, "temperature": how.temperature, "top_k": 0} if how.temperature > 0 else {}
     was_training = bundle.model.training
     bundle.model.eval()
@@ -68,9 +68,21 @@ def written(
             attention_mask=inputs[1],
             max_new_tokens=how.max_new_tokens,
             pad_token_id=bundle.tokenizer.pad_token_id,
-            eos_token_id=end,
+            eos_token_id=ends,
             **({"do_sample": False, "num_beams": 1} | sampling | more),
         )
     bundle.model.train(was_training)
     rows: list[TokenIds] = answers[:, skip:].tolist()
-    return [row[: row.index(end) + 1] if end in row else row for row in rows]
+    return [_until(row, ends) for row in rows]
+
+
+def ends_of(bundle: Bundle) -> list[int]:
+    """The tokens that end what a model writes: the tokenizer's, and those that the model itself names beside it."""
+    named = getattr(getattr(bundle.model, "generation_config", None), "eos_token_id", None)
+    more = named if isinstance(named, list) else [named]
+    return sorted({end for end in [bundle.tokenizer.eos_token_id, *more] if end is not None})
+
+
+def _until(row: TokenIds, ends: Sequence[int]) -> TokenIds:
+    """A row up to its first end, which stays."""
+    return next((row[: at + 1] for at, token in enumerate(row) if token in ends), row)

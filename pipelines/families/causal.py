@@ -137,14 +137,20 @@ class CausalModel:
 
 
 def _documents(tokenizer: Any, texts: Sequence[str]) -> list[TokenIds]:
-    begin = [tokenizer.bos_token_id] if getattr(tokenizer, "add_bos_token", False) else []
     if not texts:
         return []
+    begin = _beginning(tokenizer)
     rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     empty = next((text for text, row in zip(texts, rows, strict=True) if not row), None)
     if empty is not None:
         raise DataError(f"the text {empty[:40]!r} has no token under this tokenizer; remove the row")
     return [begin + row + [tokenizer.eos_token_id] for row in rows]
+
+
+def _beginning(tokenizer: Any) -> TokenIds:
+    """The token that the tokenizer puts before each text, as slm_registry's does; a template puts it there whatever `add_bos_token` says."""
+    begin = tokenizer.bos_token_id
+    return [begin] if begin is not None and tokenizer("a")["input_ids"][0] == begin else []
 
 
 def _states(model: Any, inputs: dict[str, Tensor]) -> Tensor:

@@ -143,7 +143,7 @@ def _mean_loss(rows: Rows, classes: Tensor, teacher: TeacherRows | None, weights
     """weight x divergence + cross_entropy x cross-entropy, mean over the predictions."""
 
     def rows_loss(logits: Tensor, where: Where) -> Tensor:
-        total = logits.sum() * 0
+        total = logits.new_zeros(())
         if teacher is not None and weights.weight > 0:
             each = divergences.by_row(
                 FORMULAS[weights.divergence], logits, teacher(where), weights.temperature, weights.mixture

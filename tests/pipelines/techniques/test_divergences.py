@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -328,3 +329,29 @@ def test_sides_that_do_not_fit_are_refused() -> None:
     for stored in (TopK(few, torch.zeros(1, 2), "renormalise"), Sampled(few, torch.ones(1, 2))):
         with pytest.raises(ModelError, match="2 rows, the teacher's 1"):
             divergences.kl(torch.zeros(2, 8), stored, 1.0)
+
+
+def test_scores_in_groups_and_their_gradients_are_those_of_gather_scatter_and_logsumexp() -> None:
+    torch.manual_seed(3)
+    scores = torch.randn(5, 9, dtype=torch.float64)
+    scores[1, 4] = -math.inf
+    scores[2] = -math.inf
+    scores[2, :3] = torch.tensor([0.5, 1.0, 2.0])
+    ids = torch.stack([torch.randperm(9)[:3] for _ in range(5)])
+    ids[2] = torch.tensor([0, 1, 2])  # nothing is left outside
+    weights = torch.randn(5, 4, dtype=torch.float64)
+    weights[2, 3] = 0
+    found = []
+    for grouped in (divergences._Grouped.apply, _grouped_slowly):
+        leaf = scores.clone().requires_grad_()
+        groups = grouped(leaf, ids)
+        (groups.nan_to_num(neginf=0) * weights).sum().backward()
+        found.append((groups.detach(), leaf.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1][[0, 1, 3, 4]], found[1][1][[0, 1, 3, 4]])
+    torch.testing.assert_close(found[0][1][2], F.pad(weights[2, :3], (0, 6)))  # where torch's own logsumexp gives NaN
+
+
+def _grouped_slowly(scores: Tensor, ids: Tensor) -> Tensor:
+    others = scores.scatter(-1, ids, -math.inf).logsumexp(-1, keepdim=True)
+    return torch.cat([scores.gather(-1, ids), others], -1)
