@@ -86,7 +86,7 @@ def test_it_learns_is_cut_and_answers_in_its_own_tokens(crossing: tuple[Chain, d
     assert losses[1] < losses[0]
     trained, own = (load_tokenizer(folder).get_vocab() for folder in (chain.folder / "student", exported))
     assert trained != load_tokenizer(chain.teacher).get_vocab()
-    assert set(own) < set(trained)
+    assert set(own) <= set(trained)
     assert load_tokenizer(chain.folder / "student" / CONTROL).get_vocab() == trained
     loader = TextGenerator if chain.task == "text-generation" else TextToText
     assert len(loader.from_folder(exported).generate(["the cat sees", "Tom"], max_new_tokens=4)) == 2
