@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from pipelines.bundle import Bundle
 from pipelines.data.clean import Split
-from pipelines.families.causal import CausalModel
+from pipelines.families.causal import CausalModel, beginning
 from pipelines.families.retelling import Retelling, RetoldAnswers, RetoldContinuations, Told
 from pipelines.families.seq2seq import TextToText
 from pipelines.families.sequences import Example
@@ -23,7 +24,11 @@ def teller(tokenizer: Any) -> Bundle:
 
 
 def starting_anew(tokenizer: Any) -> Any:
-    tokenizer.add_bos_token = True
+    """A template puts the end of text before each text too."""
+    end = tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{end} $A", special_tokens=[(end, tokenizer.eos_token_id)]
+    )
     return tokenizer
 
 
@@ -37,7 +42,7 @@ def test_a_stream_is_read_as_far_as_its_tokens_say(tokenizer: Any) -> None:
     text = "".join(f"{line}\n" for line in LINES)
     for at, read in enumerate(reads):
         decoded = tokenizer.decode(stream[: at + 1]).replace("<|end|><|end|>", "<|end|>").replace("<|end|>", "\n")
-        begun = decoded.removeprefix("\n") if tokenizer.add_bos_token else decoded
+        begun = decoded.removeprefix("\n") if beginning(tokenizer) else decoded
         if "\N{REPLACEMENT CHARACTER}" not in begun:
             assert begun == text[:read], at
 
