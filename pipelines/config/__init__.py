@@ -53,6 +53,7 @@ from pipelines.config.sequences import (
     OnPolicy,
     OtherStudent,
     SampledSignals,
+    ScratchStudent,
     SequenceRecipe,
     ShapePruning,
     TeacherTexts,
@@ -65,7 +66,7 @@ from pipelines.config.sequences import (
     TopKSignals,
 )
 from pipelines.config.task import Task, TextToTextTask, task_of
-from pipelines.config.teachers import FreshTeacher, FreshTokenizer, ReadyTeacher, TrustedCode, TunedTeacher
+from pipelines.config.teachers import FreshModel, FreshTeacher, FreshTokenizer, ReadyTeacher, TrustedCode, TunedTeacher
 from pipelines.config.training import Training
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "Export",
     "FloatTokens",
     "Fraction",
+    "FreshModel",
     "FreshStudent",
     "FreshTeacher",
     "FreshTokenizer",
@@ -113,6 +115,7 @@ __all__ = [
     "Retries",
     "SampledSignals",
     "Sampling",
+    "ScratchStudent",
     "Section",
     "SequenceRecipe",
     "ShapePruning",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,10 +11,10 @@ from pipelines.config.classification import StudentLayers, Vocabulary
 from pipelines.config.data import TaggedData, TargetData, TextData
 from pipelines.config.remote import ApiTeacher
 from pipelines.config.task import Task, TextToTextTask
-from pipelines.config.teachers import FreshTeacher, ReadyTeacher, Sha256, Size, TrustedCode, TunedTeacher
+from pipelines.config.teachers import FreshModel, FreshTeacher, ReadyTeacher, Sha256, Size, TrustedCode, TunedTeacher
 from pipelines.config.training import Training
 
-Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"]
+Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "uld"]
 
 
 class TopKSignals(Section):
@@ -58,10 +58,17 @@ class FreshStudent(Section):
     sizes: dict[str, Size] = Field(description="Keys of the config that differ from the teacher's.")
 
 
+class ScratchStudent(FreshModel):
+    """A student of fresh weights that shares nothing with its teacher."""
+
+    place: ClassVar[str] = "distill.student"
+    kind: Literal["scratch"] = Field(description="Fresh weights, an architecture and a tokenizer of its own.")
+
+
 class OtherStudent(Section):
     """A smaller pretrained model."""
 
-    kind: Literal["pretrained"] = Field(description="A smaller pretrained model.")
+    kind: Literal["pretrained"] = Field(description="A smaller pretrained model, with its own tokenizer.")
     source: str = Field(min_length=1, description="As teach.source.")
     sha256: Sha256 = Field(description="As teach.sha256.")
     trust_remote_code: TrustedCode | None = Field(description="As teach.trust_remote_code.")
@@ -71,10 +78,14 @@ class TokenLosses(Section):
     """What a student minimises a prediction: weight x divergence from the teacher + cross-entropy with the true class."""
 
     divergence: Divergence = Field(
-        description="Forward or reverse KL, generalized JSD (Agarwal et al. 2024), skew KL either way (Ko et al. 2024)."
+        description="Forward or reverse KL, generalized JSD (Agarwal et al. 2024), skew KL either way (Ko et al. 2024): of one tokenizer; universal logit distillation (Boizard et al. 2024): across tokenizers too."
     )
-    weight: Weight = Field(description="Weight of the divergence.")
-    mixture: float = Field(gt=0, lt=1, description="JSD's beta; the skew divergences' alpha. The KLs do not read it.")
+    weight: Weight = Field(
+        description="Weight of the divergence; 0: from texts alone, the data's and those of label.texts."
+    )
+    mixture: float = Field(
+        gt=0, lt=1, description="JSD's beta; the skew divergences' alpha. The others do not read it."
+    )
     temperature: float = Field(gt=0, le=100, description="Softens both sides of the divergence.")
     cross_entropy: Weight = Field(description="Weight of the cross-entropy with the true class.")
     chunk_rows: int = Field(
@@ -102,7 +113,7 @@ class OnPolicy(Section):
 class TokenDistill(Section):
     """The student and how it learns."""
 
-    student: StudentLayers | FreshStudent | OtherStudent = Field(
+    student: StudentLayers | FreshStudent | ScratchStudent | OtherStudent = Field(
         discriminator="kind", description="Where the student's weights come from."
     )
     losses: TokenLosses = Field(description="What the student minimises.")
@@ -248,10 +259,7 @@ class SequenceRecipe(Section):
 
     @model_validator(mode="after")
     def _draws_serve_forward_kl(self) -> SequenceRecipe:
-        users = [("distill", self.distill.losses)]
-        if isinstance(self.prune, ShapePruning):
-            users.append(("prune", self.prune.losses))
-        for stage, losses in users:
+        for stage, losses in self.losses():
             if (
                 isinstance(self.label.signals, SampledSignals)
                 and losses.weight > 0
@@ -262,6 +270,11 @@ class SequenceRecipe(Section):
                     "forward_kl alone; store top_k, or use forward_kl"
                 )
         return self
+
+    def losses(self) -> list[tuple[str, TokenLosses]]:
+        """What is minimised, by the stage that does."""
+        pruning = [("prune", self.prune.losses)] if isinstance(self.prune, ShapePruning) else []
+        return [("distill", self.distill.losses), *pruning]
 
 
 class TextToTextRecipe(SequenceRecipe):
@@ -284,4 +297,9 @@ class TokenClassificationRecipe(SequenceRecipe):
             raise ValueError("label.texts: a tagger writes no texts to learn from; set it to null")
         if self.distill.on_policy is not None:
             raise ValueError("distill.on_policy: a tagger writes no texts of its own; set it to null")
+        for stage, losses in self.losses():
+            if losses.divergence == "uld":
+                raise ValueError(
+                    f"{stage}.losses.divergence is uld, which knows no names of classes; tags have them, use another"
+                )
         return self

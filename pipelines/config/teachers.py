@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -39,15 +39,22 @@ class FreshTokenizer(Section):
     vocab_size: int = Field(ge=260, le=1 << 18, description="Tokens at most.")
 
 
-class FreshTeacher(Section):
-    """A teacher trained from fresh weights, for domains of which no checkpoint knows enough."""
+class FreshModel(Section):
+    """A model of fresh weights, with a tokenizer trained on the training text. `place` is where it stands in the recipe."""
 
-    mode: Literal["scratch"] = Field(description="Fresh weights and a tokenizer of the domain's own.")
+    place: ClassVar[str]
     architecture: str = Field(pattern=f"^{NAME_PATTERN}$", description="transformers' name of it: llama, gpt2, t5 ...")
     sizes: dict[str, Size] = Field(
         description="Keys of the architecture's config; those of the vocabulary are filled in."
     )
     tokenizer: FreshTokenizer = Field(description="The tokenizer, trained on the training text.")
+
+
+class FreshTeacher(FreshModel):
+    """A teacher trained from fresh weights, for domains of which no checkpoint knows enough."""
+
+    place: ClassVar[str] = "teach"
+    mode: Literal["scratch"] = Field(description="Fresh weights and a tokenizer of the domain's own.")
     training: Training = Field(description="The loop's settings.")
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.bundle import Bundle
 from pipelines.config import Task, TextToTextTask
 from pipelines.families.base import Family
 from pipelines.families.sequences import SequenceFamily
+
+if TYPE_CHECKING:
+    from pipelines.families.retelling import Retelling
 
 #: The task of one label a text; the others are answered token by token.
 WHOLE_TEXT = "text-classification"
@@ -31,6 +35,15 @@ def sequence_family_of(task: Task) -> SequenceFamily:
         return TextToText(task.max_target_length)
     families: dict[str, SequenceFamily] = {"text-generation": CausalModel(), "token-classification": Tagger()}
     return families[task.type]
+
+
+def retelling_of(task: Task) -> Retelling | None:
+    """How texts of a task are told in the tokens of another tokenizer; None where nothing is written."""
+    from pipelines.families.retelling import RetoldAnswers, RetoldContinuations
+
+    if isinstance(task, TextToTextTask):
+        return RetoldAnswers(task.max_length, task.max_target_length)
+    return RetoldContinuations(task.max_length) if task.type == "text-generation" else None
 
 
 def load_bundle(folder: Path, task: Task) -> Bundle:

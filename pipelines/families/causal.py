@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipelines.bundle import LINEAGE, Bundle, read_lineage
-from pipelines.config import FreshStudent, FreshTeacher, OnPolicy, TeacherTexts
+from pipelines.config import FreshModel, FreshStudent, OnPolicy, TeacherTexts
 from pipelines.data.clean import CleanData, Split
 from pipelines.errors import DataError, ModelError
 from pipelines.families.base import TokenIds
@@ -52,7 +52,7 @@ class CausalModel:
             bundle.tokenizer.pad_token = bundle.tokenizer.eos_token
         return self._checked(bundle)
 
-    def fresh(self, choice: FreshTeacher, data: CleanData, max_length: int) -> Bundle:
+    def fresh(self, choice: FreshModel, data: CleanData, max_length: int) -> Bundle:
         tokenizer = train_tokenizer(choice.tokenizer, data.train.texts, max_length)
         return self._checked(fresh_model(self.auto, choice, tokenizer, max_length))
 
@@ -139,7 +139,7 @@ class CausalModel:
 def _documents(tokenizer: Any, texts: Sequence[str]) -> list[TokenIds]:
     if not texts:
         return []
-    begin = _beginning(tokenizer)
+    begin = beginning(tokenizer)
     rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     empty = next((text for text, row in zip(texts, rows, strict=True) if not row), None)
     if empty is not None:
@@ -147,7 +147,7 @@ def _documents(tokenizer: Any, texts: Sequence[str]) -> list[TokenIds]:
     return [begin + row + [tokenizer.eos_token_id] for row in rows]
 
 
-def _beginning(tokenizer: Any) -> TokenIds:
+def beginning(tokenizer: Any) -> TokenIds:
     """The token that the tokenizer puts before each text, as slm_registry's does; a template puts it there whatever `add_bos_token` says."""
     begin = tokenizer.bos_token_id
     return [begin] if begin is not None and tokenizer("a")["input_ids"][0] == begin else []

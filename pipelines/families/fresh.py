@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pipelines.bundle import Bundle
-from pipelines.config import FreshStudent, FreshTeacher, FreshTokenizer
+from pipelines.config import FreshModel, FreshStudent, FreshTokenizer
 from pipelines.errors import ModelError
 from pipelines.families.loading import first_line
 
@@ -63,7 +63,7 @@ def train_tokenizer(wanted: FreshTokenizer, texts: Sequence[str], max_length: in
     )
 
 
-def fresh_model(auto: str, choice: FreshTeacher, tokenizer: Any, max_length: int) -> Bundle:
+def fresh_model(auto: str, choice: FreshModel, tokenizer: Any, max_length: int) -> Bundle:
     """A model built from an architecture's name and sizes.
 
     Raises ModelError where transformers does not know the architecture, or a size.
@@ -73,9 +73,9 @@ def fresh_model(auto: str, choice: FreshTeacher, tokenizer: Any, max_length: int
     if choice.architecture not in CONFIG_MAPPING:
         near = difflib.get_close_matches(choice.architecture, list(CONFIG_MAPPING), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ModelError(f"teach.architecture: transformers has no architecture {choice.architecture!r}{hint}")
+        raise ModelError(f"{choice.place}.architecture: transformers has no architecture {choice.architecture!r}{hint}")
     kind = CONFIG_MAPPING[choice.architecture]
-    _check_keys("teach.sizes", choice.sizes, kind())
+    _check_keys(f"{choice.place}.sizes", choice.sizes, kind())
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -86,7 +86,7 @@ def fresh_model(auto: str, choice: FreshTeacher, tokenizer: Any, max_length: int
     room = next((getattr(config, name) for name in POSITIONS if hasattr(config, name)), max_length)
     if room < max_length:
         raise ModelError(
-            f"task.max_length is {max_length}, longer than the {room} positions that teach.sizes gives the model; lower the one or raise the other"
+            f"task.max_length is {max_length}, longer than the {room} positions that {choice.place}.sizes gives the model; lower the one or raise the other"
         )
     return Bundle(_built(auto, config), tokenizer, {})
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipelines.bundle import LINEAGE, Bundle, read_lineage
-from pipelines.config import FreshStudent, FreshTeacher, OnPolicy, TeacherTexts
+from pipelines.config import FreshModel, FreshStudent, OnPolicy, TeacherTexts
 from pipelines.data.clean import CleanData, Split
 from pipelines.families.base import TokenIds
 from pipelines.families.batching import PARITY_PROMPTS, PARITY_TOKENS, WRITE_BATCH, batch_of, padded, written
@@ -39,7 +39,7 @@ class TextToText:
         require_model(folder)
         return _checked(Bundle(load_model(folder, self.auto, trusted=trusted), load_tokenizer(folder), {}))
 
-    def fresh(self, choice: FreshTeacher, data: CleanData, max_length: int) -> Bundle:
+    def fresh(self, choice: FreshModel, data: CleanData, max_length: int) -> Bundle:
         texts = [*data.train.texts, *data.train.targets]
         tokenizer = train_tokenizer(choice.tokenizer, texts, max_length)
         return _checked(fresh_model(self.auto, choice, tokenizer, max(max_length, self._max_target_length)))

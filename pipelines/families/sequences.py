@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.bundle import Bundle
-from pipelines.config import FreshStudent, FreshTeacher, OnPolicy, TeacherTexts
+from pipelines.config import FreshModel, FreshStudent, OnPolicy, TeacherTexts
 from pipelines.data.clean import CleanData, Split
 from pipelines.families.base import TokenIds
 from pipelines.families.loading import Trusted
@@ -79,7 +79,7 @@ class SequenceFamily(Protocol):
     def load_pretrained(self, folder: Path, data: CleanData, trusted: Trusted | None) -> Bundle:
         """Load a pretrained model for this data. Raises ModelError."""
 
-    def fresh(self, choice: FreshTeacher, data: CleanData, max_length: int) -> Bundle:
+    def fresh(self, choice: FreshModel, data: CleanData, max_length: int) -> Bundle:
         """A model of fresh weights with a tokenizer trained on the training text."""
 
     def resized(self, teacher: Bundle, choice: FreshStudent) -> Bundle:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.bundle import LINEAGE, Bundle, read_lineage
-from pipelines.config import FreshStudent, FreshTeacher, OnPolicy, TeacherTexts
+from pipelines.config import FreshModel, FreshStudent, OnPolicy, TeacherTexts
 from pipelines.data.clean import CleanData, Split
 from pipelines.errors import ModelError
 from pipelines.families.batching import MODEL_FILE, batch_of_ids
@@ -44,9 +44,9 @@ class Tagger:
         )
         return Bundle(model, load_tokenizer(folder), {})
 
-    def fresh(self, choice: FreshTeacher, data: CleanData, max_length: int) -> Bundle:
+    def fresh(self, choice: FreshModel, data: CleanData, max_length: int) -> Bundle:
         raise ModelError(
-            "teach.mode: a tagger is fine-tuned from a pretrained body; use finetune or ready, not scratch"
+            f"{choice.place}: a tagger is fine-tuned from a pretrained body and cannot begin from scratch; name a source"
         )
 
     def resized(self, teacher: Bundle, choice: FreshStudent) -> Bundle:

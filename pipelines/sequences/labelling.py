@@ -22,14 +22,23 @@ from pipelines.token_signals.choosing import example_generator, sample_of, top_k
 FACTS = "facts.json"
 WRITTEN = "written.json"
 STORE = "store"
+#: The teacher's tokenizer: what the numbers in a store mean.
+TOKENIZER = "tokenizer"
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """What `label` left: the examples, those of the data first or replaced, and the teacher's word on each of their predictions."""
+    """What `label` left: examples of the data (none where they are replaced), then those that the teacher wrote, and its word on
+    each of their predictions."""
 
-    examples: list[Example]
+    given: list[Example]
+    written: list[Example]
     signals: TokenSignals
+
+    @property
+    def examples(self) -> list[Example]:
+        """All of them, in the order of the signals."""
+        return [*self.given, *self.written]
 
 
 def write_labels(
@@ -46,8 +55,10 @@ def write_labels(
     Raises ModelError where the teacher writes nothing although the recipe asks for its texts.
     """
     _begin(folder, facts)
+    teacher.tokenizer.name_or_path = ""
+    teacher.tokenizer.save_pretrained(folder / TOKENIZER)
     written = _written(folder, family, teacher, examples, wanted.texts, seed)
-    everything = _chosen(examples, written, wanted.texts is not None and wanted.texts.replace)
+    everything = [*_given(examples, wanted.texts is not None and wanted.texts.replace), *written]
     classes = _classes(family, teacher, everything[:1])
     k = wanted.signals.k if isinstance(wanted.signals, SampledSignals) else min(wanted.signals.k, classes - 1)
     vocabulary = max(classes, len(teacher.tokenizer))
@@ -137,14 +148,13 @@ def _written(
     return [Example(*one) for one in read_json(path)]
 
 
-def _chosen(examples: Sequence[Example], written: Sequence[Example], replace: bool) -> list[Example]:
-    return list(written) if replace else [*examples, *written]
+def _given(examples: Sequence[Example], replace: bool) -> list[Example]:
+    return [] if replace else list(examples)
 
 
 def read_labels(folder: Path, examples: Sequence[Example]) -> Labelled:
     """The examples and signals that `write_labels` left, given the data's examples; DataError where they are damaged."""
     written = [Example(*one) for one in read_json(folder / WRITTEN)] if (folder / WRITTEN).exists() else []
     texts = read_json(folder / FACTS)["label"]["texts"]
-    return Labelled(
-        _chosen(examples, written, texts is not None and texts["replace"]), read_token_signals(folder / STORE)
-    )
+    given = _given(examples, texts is not None and texts["replace"])
+    return Labelled(given, written, read_token_signals(folder / STORE))

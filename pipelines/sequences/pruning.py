@@ -14,7 +14,7 @@ from pipelines.bundle import Bundle
 from pipelines.config import ShapePruning, Task, Vocabulary
 from pipelines.data.clean import CleanData
 from pipelines.families.sequences import Example, SequenceFamily
-from pipelines.sequences.labelling import read_labels
+from pipelines.sequences.lessons import lesson_from_labels
 from pipelines.techniques.importance import Importance, kept, layer_importance, magnitude, taylor
 from pipelines.techniques.pruning import CalibrationLosses
 from pipelines.techniques.slicing import CUTTABLE, DEPTHS, Shape, shape_of, sliced, with_heads
@@ -30,8 +30,7 @@ def prune_sequences(
 
     The vocabulary goes last: signals are of the teacher's tokens, and a kept token's logit does not change when others go.
     """
-    labelled = read_labels(signals, family.examples(bundle, data.train, task.max_length))
-    lesson = TokenLesson(labelled.examples, labelled.signals)
+    lesson = lesson_from_labels(signals, family, bundle, data.train, task, wanted.losses, "prune")
     checked = family.examples(bundle, data.validation, task.max_length)
     records: list[EpochRecord] = []
     for step, shape in enumerate(steps_to(shape_of(bundle.model), wanted), start=1):
@@ -49,7 +48,7 @@ def prune_sequences(
             epochs=wanted.recovery.epochs if step == wanted.steps else wanted.step_epochs,
         )
     if wanted.vocabulary is not None:
-        bundle = _without_tokens(bundle, data, labelled.examples, wanted.vocabulary)
+        bundle = _without_tokens(bundle, data, lesson.examples, wanted.vocabulary)
     return bundle, records
 
 

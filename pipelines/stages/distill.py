@@ -9,25 +9,28 @@ from pipelines.bundle import CONTROL, Bundle, extend_lineage
 from pipelines.config import (
     Distill,
     FreshStudent,
+    OnPolicy,
     OtherStudent,
+    ScratchStudent,
     StudentPretrained,
     Task,
     TokenDistill,
 )
 from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, load_clean
+from pipelines.errors import ModelError
 from pipelines.families import family_of, save_bundle_of, sequence_family_of
 from pipelines.families.sequences import SequenceFamily
 from pipelines.reproducible import fix_randomness
-from pipelines.sequences.labelling import read_labels
+from pipelines.sequences.lessons import lesson_from_labels
 from pipelines.signals import read_signals
 from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output
-from pipelines.techniques.across_tokenizers import vocabularies_agree
 from pipelines.techniques.distilling import learn, lesson_from
 from pipelines.techniques.slicing import with_layers_alone
 from pipelines.techniques.token_learning import TRUE_CLASSES, TokenLesson, learn_tokens
 from pipelines.techniques.training import EpochRecord
+from pipelines.token_signals import TokenSignals
 
 
 def distill(
@@ -89,15 +92,12 @@ def _distill_sequences(
 ) -> tuple[Bundle, Bundle | None, list[EpochRecord]]:
     family = sequence_family_of(task)
     taught = family.load(teacher)
-    bundle = _student(family, taught, data, wanted)
-    vocabularies_agree(bundle.tokenizer, taught.tokenizer)
-    given = family.examples(taught, data.train, task.max_length)
-    checked = family.examples(taught, data.validation, task.max_length)
+    bundle = _student(family, taught, data, task, wanted)
+    lesson = lesson_from_labels(signals, family, bundle, data.train, task, wanted.losses, "distill")
+    checked = family.examples(bundle, data.validation, task.max_length)
     control = copy.deepcopy(bundle) if wanted.control else None
-    labelled = read_labels(signals, given)
     settings, epochs = wanted.training, wanted.training.epochs
-    own = (wanted.on_policy, taught) if wanted.on_policy is not None else None
-    lesson = TokenLesson(labelled.examples, labelled.signals)
+    own = _own_texts(wanted.on_policy, taught, lesson)
     records = learn_tokens(
         family,
         bundle,
@@ -111,17 +111,31 @@ def _distill_sequences(
         own=own,
     )
     if control is not None:
-        alone = TokenLesson(given, None)
+        alone = TokenLesson(family.examples(bundle, data.train, task.max_length), None)
         records += learn_tokens(
             family, control, alone, checked, TRUE_CLASSES, settings, seed=task.seed, phase="control", epochs=epochs
         )
     return bundle, control, records
 
 
-def _student(family: SequenceFamily, teacher: Bundle, data: CleanData, wanted: TokenDistill) -> Bundle:
+def _own_texts(wanted: OnPolicy | None, teacher: Bundle, lesson: TokenLesson) -> tuple[OnPolicy, Bundle] | None:
+    """The student's own texts are scored in its tokens, so these must be the teacher's."""
+    if wanted is None:
+        return None
+    if not isinstance(lesson.signals, TokenSignals):
+        raise ModelError(
+            "distill.on_policy: the teacher cannot score texts in tokens that are not its own; set it to null, or give the student its tokenizer"
+        )
+    return wanted, teacher
+
+
+def _student(family: SequenceFamily, teacher: Bundle, data: CleanData, task: Task, wanted: TokenDistill) -> Bundle:
     choice = wanted.student
     if isinstance(choice, FreshStudent):
         return family.resized(teacher, choice)
+    if isinstance(choice, ScratchStudent):
+        bundle = family.fresh(choice, data, task.max_length)
+        return Bundle(bundle.model, bundle.tokenizer, teacher.lineage)
     if isinstance(choice, OtherStudent):
         trusted = choice.trust_remote_code.files if choice.trust_remote_code is not None else None
         bundle = family.load_pretrained(fetch_pretrained(choice.source, choice.sha256, trusted or ()), data, trusted)

@@ -1,10 +1,10 @@
-"""Distillation between models that cut text into different tokens, and the check that two of them cut it alike."""
+"""Distillation between models that cut text into different tokens: whether they do, where both predict the same, and a loss without names."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
@@ -13,59 +13,105 @@ from torch import Tensor
 
 from pipelines.errors import ModelError
 from pipelines.techniques.divergences import Dense, Rows, Sampled, TopK, unsupported
+from pipelines.token_signals import SampledRows, TokenSignals, TopKRows
 
-#: Where a token begins and ends in its text, in characters; (0, 0) for one that stands for no text.
-Offsets = Sequence[tuple[int, int]]
-
-
-class Vocabulary(Protocol):
-    """What is asked of a tokenizer: its tokens and their ids."""
-
-    def get_vocab(self) -> dict[str, int]:
-        """Token -> id, added tokens among them."""
+Ids = NDArray[np.int64]
 
 
-def vocabularies_agree(student: Vocabulary, teacher: Vocabulary) -> None:
-    """Raise ModelError, naming the first id whose token differs, where logits must not be compared id by id.
+def disagreement(
+    student: Any, teacher: Any, ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]]
+) -> str | None:
+    """How two tokenizers differ, in words; None where a number means the same token to both and both cut texts alike.
 
-    The tokenizers decide. A model may have more embedding rows than its tokenizer has tokens; those stand for nothing, and are not looked at.
+    `ours` and `theirs` are the same texts as token ids. Equal vocabularies do not suffice: other merges, another normalizer or another
+    end of text give the same numbers another meaning. A model may have more embedding rows than its tokenizer has tokens; those
+    stand for nothing, and are not looked at.
     """
-    ours, theirs = _by_id(student), _by_id(teacher)
+    found = _first_other_token(student, teacher) or _first_other_cut(student, teacher, ours, theirs)
+    if found is None:
+        return None
+    return f"the tokenizers of student ({_named(student)}) and teacher ({_named(teacher)}) disagree {found}"
+
+
+def _first_other_token(student: Any, teacher: Any) -> str | None:
+    ours, theirs = ({index: token for token, index in one.get_vocab().items()} for one in (student, teacher))
     for index in sorted(ours.keys() | theirs.keys()):
         if ours.get(index) != theirs.get(index):
-            raise ModelError(
-                f"student and teacher disagree on token id {index}: {_named(ours.get(index))} and {_named(theirs.get(index))}; "
-                "give the student the teacher's tokenizer, or use a loss across tokenizers (uld, or the teacher's text)"
+            return f"on token id {index}: {_quoted(ours.get(index))} and {_quoted(theirs.get(index))}"
+    return None
+
+
+def _first_other_cut(
+    student: Any, teacher: Any, ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]]
+) -> str | None:
+    for number, (one, other) in enumerate(zip(ours, theirs, strict=False)):
+        if list(one) != list(other):
+            at = next(
+                (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
             )
+            tokens = [
+                _quoted(side.convert_ids_to_tokens(row[at]) if at < len(row) else None)
+                for side, row in ((student, one), (teacher, other))
+            ]
+            return f"on how to cut example {number}: at token {at} stand {tokens[0]} and {tokens[1]}"
+    return None if len(ours) == len(theirs) else f"on how many examples the texts are: {len(ours)} and {len(theirs)}"
 
 
-def _by_id(vocabulary: Vocabulary) -> dict[int, str]:
-    return {index: token for token, index in vocabulary.get_vocab().items()}
+def _named(tokenizer: Any) -> str:
+    return f"{type(tokenizer.backend_tokenizer.model).__name__}, {len(tokenizer)} tokens"
 
 
-def _named(token: str | None) -> str:
+def _quoted(token: str | None) -> str:
     return "no token" if token is None else repr(token)
 
 
-def align(student: Offsets, teacher: Offsets) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of both sides [A], [A] at which the same text has been read, so that both predict what comes after it.
+def align(student: Sequence[int], teacher: Sequence[int]) -> tuple[Ids, Ids]:
+    """Predictions of both sides [A], [A] that are made when the same text has been read, so that both are of what comes after it.
 
-    A token's position counts once all of the text up to its end is read: of several tokens with one end (the bytes of a character, or
-    special tokens before the text) the last. Special tokens after the text count nowhere.
+    Each side says for each of its predictions how many characters have been read. Of several predictions after the same
+    characters (the bytes of a character, or special tokens before the text) the last counts; one after fewer than before, or after a
+    negative number, counts nowhere.
     """
-    ours, theirs = _positions(student), _positions(teacher)
+    ours, theirs = _last_after(student), _last_after(teacher)
     shared = sorted(ours.keys() & theirs.keys())
-    return np.array([ours[end] for end in shared], np.int64), np.array([theirs[end] for end in shared], np.int64)
+    return np.array([ours[read] for read in shared], np.int64), np.array([theirs[read] for read in shared], np.int64)
 
 
-def _positions(offsets: Offsets) -> dict[int, int]:
-    """Characters read -> the last position at which just these have been."""
-    read, positions = 0, {}
-    for position, (_, end) in enumerate(offsets):
-        if end >= read:
-            read = end
-            positions[end] = position
-    return positions
+def _last_after(reads: Sequence[int]) -> dict[int, int]:
+    """Characters read -> the last prediction after just these."""
+    most, found = 0, {}
+    for prediction, read in enumerate(reads):
+        if read >= most:
+            most = read
+            found[read] = prediction
+    return found
+
+
+class AlignedSignals:
+    """A teacher's signals as a student with other tokens reads them: some of its predictions have one of the teacher's beside them.
+
+    `partners` has an array for each of the student's examples: for each prediction the number of the teacher's, counted
+    through the whole store, or -1.
+    """
+
+    def __init__(self, signals: TokenSignals, partners: Sequence[Ids]) -> None:
+        self._signals, self._partners = signals, partners
+        self._starts = np.cumsum([0, *(signals.predictions(at) for at in range(len(signals)))])
+        self.share = float(np.mean(np.concatenate([np.zeros(0, np.int64), *partners]) >= 0))
+
+    def rows(self, examples: Sequence[int] | Ids) -> tuple[TopKRows | SampledRows, Ids]:
+        """The teacher's rows beside the student's predictions in some examples, and for each of these its row's number or -1."""
+        partners = np.concatenate([self._partners[at] for at in examples])
+        heard = partners >= 0
+        wanted = partners[heard]
+        # The store answers whole examples: those that hold a wanted prediction, end to end.
+        owners, owner = np.unique(np.searchsorted(self._starts, wanted, side="right") - 1, return_inverse=True)
+        begins = np.cumsum([0, *(self._starts[owners + 1] - self._starts[owners])])
+        stored = self._signals.rows(owners)
+        rows = wanted - self._starts[owners[owner]] + begins[owner]
+        numbers = np.full(len(partners), -1, np.int64)
+        numbers[heard] = np.arange(len(wanted))
+        return stored.part(rows), numbers
 
 
 def uld(student: Tensor, teacher: Rows, temperature: float) -> Tensor:

@@ -17,15 +17,17 @@ from pipelines.bundle import Bundle
 from pipelines.config import OnPolicy, TokenLosses, Training
 from pipelines.families.sequences import Batch, Example, Rows, SequenceFamily
 from pipelines.techniques import divergences
+from pipelines.techniques.across_tokenizers import AlignedSignals, uld_by_row
 from pipelines.techniques.chunking import Where, chunked
 from pipelines.techniques.losses import NO_LABEL
 from pipelines.techniques.training import EpochRecord, Score, train
+from pipelines.token_signals import Rows as SignalRows
 from pipelines.token_signals import TokenSignals, TopKRows
 
 #: Examples a forward pass while scoring, and predictions whose logits stand in memory then.
 SCORE_BATCH, SCORE_ROWS = 16, 1024
 
-#: The recipe's name of a divergence -> that of its formula.
+#: The recipe's name of a divergence that compares class with class -> that of its formula.
 FORMULAS: dict[str, divergences.Loss] = {
     "forward_kl": "kl",
     "reverse_kl": "reverse_kl",
@@ -39,16 +41,17 @@ TRUE_CLASSES = TokenLosses(
     divergence="forward_kl", weight=0.0, mixture=0.5, temperature=1.0, cross_entropy=1.0, chunk_rows=SCORE_ROWS
 )
 
-#: What the teacher says of some predictions, given which rows they are.
-TeacherRows = Callable[[Where], divergences.Rows]
+#: Which predictions are asked about -> what the teacher says, and of which among them.
+TeacherRows = Callable[[Where], tuple[divergences.Rows, Where]]
+EVERY = slice(None)
 
 
 @dataclass(frozen=True)
 class TokenLesson:
-    """What a student learns from: examples, and the teacher's word on each of their predictions; without signals, the true classes alone."""
+    """What a student learns from: examples, and the teacher's word on their predictions; without signals, the true classes alone."""
 
     examples: list[Example]
-    signals: TokenSignals | None
+    signals: TokenSignals | AlignedSignals | None
 
 
 class LossScore(Score):
@@ -76,7 +79,7 @@ def learn_tokens(
 
     Raises ModelError where the examples are not those that the teacher saw, or the loss stops being a number.
     """
-    if lesson.signals is not None:
+    if isinstance(lesson.signals, TokenSignals):
         for index, example in enumerate(lesson.examples):
             lesson.signals.check_tokens(index, example.seen)
     turns = np.random.default_rng([seed, 1])
@@ -113,14 +116,28 @@ def lesson_loss(
     rows = family.rows(student.model, inputs)
     if lesson.signals is None or weights.weight == 0:
         return _mean_loss(rows, inputs.classes, None, weights)
-    stored = lesson.signals.rows(batch)
+    if isinstance(lesson.signals, AlignedSignals):
+        stored, numbers = lesson.signals.rows(batch)
+        return _mean_loss(rows, inputs.classes, _said_of_some(_rows_of(stored), torch.from_numpy(numbers)), weights)
+    whole = _rows_of(lesson.signals.rows(batch))
+    return _mean_loss(rows, inputs.classes, lambda where: (whole.part(where), EVERY), weights)
+
+
+def _rows_of(stored: SignalRows) -> divergences.Rows:
     if isinstance(stored, TopKRows):
-        whole: divergences.Rows = divergences.TopK(
-            torch.from_numpy(stored.ids), torch.from_numpy(stored.log_probs), "tail"
-        )
-    else:
-        whole = divergences.Sampled(torch.from_numpy(stored.ids), torch.from_numpy(stored.counts))
-    return _mean_loss(rows, inputs.classes, whole.part, weights)
+        return divergences.TopK(torch.from_numpy(stored.ids), torch.from_numpy(stored.log_probs), "tail")
+    return divergences.Sampled(torch.from_numpy(stored.ids), torch.from_numpy(stored.counts))
+
+
+def _said_of_some(whole: divergences.Rows, numbers: Tensor) -> TeacherRows:
+    """`numbers` [N] is of each prediction its row in `whole`, or -1."""
+
+    def said(where: Where) -> tuple[divergences.Rows, Where]:
+        asked = numbers[where]
+        heard = (asked >= 0).nonzero().squeeze(-1)
+        return whole.part(asked[heard]), heard
+
+    return said
 
 
 def _scored_by(
@@ -132,29 +149,33 @@ def _scored_by(
     with torch.no_grad():
         theirs = family.rows(teacher.model, inputs)
 
-    def teacher_rows(where: Where) -> divergences.Rows:
+    def teacher_rows(where: Where) -> tuple[divergences.Rows, Where]:
         with torch.no_grad():
-            return divergences.Dense(theirs.head(theirs.features[where]).float())
+            return divergences.Dense(theirs.head(theirs.features[where]).float()), EVERY
 
     return _mean_loss(rows, torch.full_like(inputs.classes, NO_LABEL), teacher_rows, weights)
 
 
 def _mean_loss(rows: Rows, classes: Tensor, teacher: TeacherRows | None, weights: TokenLosses) -> Tensor:
-    """weight x divergence + cross_entropy x cross-entropy, mean over the predictions."""
+    """weight x divergence + cross_entropy x cross-entropy, mean over the predictions; without a divergence where the teacher said nothing."""
 
     def rows_loss(logits: Tensor, where: Where) -> Tensor:
         total = logits.new_zeros(())
         if teacher is not None and weights.weight > 0:
-            each = divergences.by_row(
-                FORMULAS[weights.divergence], logits, teacher(where), weights.temperature, weights.mixture
-            )
-            total = total + weights.weight * each.sum()
+            said, heard = teacher(where)
+            total = total + weights.weight * _by_row(logits[heard], said, weights).sum()
         if teacher is None or weights.cross_entropy > 0:
             share = weights.cross_entropy if teacher is not None else 1.0
             total = total + share * F.cross_entropy(logits, classes[where], ignore_index=NO_LABEL, reduction="sum")
         return total
 
     return chunked(rows.features, rows.head, rows_loss, weights.chunk_rows) / len(classes)
+
+
+def _by_row(logits: Tensor, said: divergences.Rows, weights: TokenLosses) -> Tensor:
+    if weights.divergence == "uld":
+        return uld_by_row(logits, said, weights.temperature)
+    return divergences.by_row(FORMULAS[weights.divergence], logits, said, weights.temperature, weights.mixture)
 
 
 def score_tokens(family: SequenceFamily, bundle: Bundle, examples: Sequence[Example]) -> LossScore:

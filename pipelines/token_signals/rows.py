@@ -33,6 +33,10 @@ class TopKRows:
         tail = np.log(np.maximum(left, np.exp(FLOOR)))
         return TopKRows(ids.astype(np.int64), log_probs.astype(np.float32), tail.astype(np.float32))
 
+    def part(self, rows: Array) -> TopKRows:
+        """Some of the rows."""
+        return TopKRows(self.ids[rows], self.log_probs[rows], self.log_tail[rows])
+
 
 @dataclass(frozen=True)
 class SampledRows:
@@ -44,6 +48,10 @@ class SampledRows:
 
     ids: Array
     counts: Array
+
+    def part(self, rows: Array) -> SampledRows:
+        """Some of the rows."""
+        return SampledRows(self.ids[rows], self.counts[rows])
 
 
 Rows = TopKRows | SampledRows

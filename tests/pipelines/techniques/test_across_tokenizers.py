@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,58 +11,81 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from pipelines.errors import ModelError
-from pipelines.techniques.across_tokenizers import align, uld, uld_by_row, vocabularies_agree
+from pipelines.techniques.across_tokenizers import AlignedSignals, align, disagreement, uld, uld_by_row
 from pipelines.techniques.divergences import Dense, Sampled, TopK
+from pipelines.token_signals import Kind, SampledRows, TopKRows, read_token_signals
 from tests.tiny_generators import LINES, bpe_tokenizer, unigram_tokenizer
+from tests.token_examples import example_of, write
 
 
-class Words:
-    """A vocabulary from a list: the id is the place."""
-
-    def __init__(self, *tokens: str) -> None:
-        self.tokens = tokens
-
-    def get_vocab(self) -> dict[str, int]:
-        return {token: index for index, token in enumerate(self.tokens)}
+def words(*tokens: str, **roles: str) -> Any:
+    """A tokenizer whose tokens are these: the id is the place."""
+    core = Tokenizer(models.WordLevel({token: at for at, token in enumerate(tokens)}, unk_token=tokens[0]))
+    return PreTrainedTokenizerFast(tokenizer_object=core, **roles)
 
 
-def test_equal_vocabularies_agree() -> None:
-    vocabularies_agree(Words("a", "b"), Words("a", "b"))
-    vocabularies_agree(bpe_tokenizer(), bpe_tokenizer())
+def merging(*pairs: tuple[str, str]) -> Any:
+    """A tokenizer of always the same vocabulary, with other merges."""
+    tokens = ["a", "b", "c", "ab", "bc", "abc"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.BPE({token: at for at, token in enumerate(tokens)}, list(pairs)))
+    )
+
+
+def told(student: Any, teacher: Any, *texts: str) -> str | None:
+    rows = [[side(text)["input_ids"] for text in texts] for side in (student, teacher)]
+    return disagreement(student, teacher, *rows)
+
+
+def test_equal_tokenizers_agree() -> None:
+    assert told(words("a", "b"), words("a", "b"), "a", "b") is None
+    assert told(bpe_tokenizer(), bpe_tokenizer(), *LINES) is None
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "told"),
+    ("ours", "theirs", "difference"),
     [
-        (Words("a", "c", "b"), Words("a", "b", "c"), "token id 1: 'c' and 'b'"),  # equal sizes, another order
-        (Words("a", "b"), Words("a", "b", "c"), "token id 2: no token and 'c'"),
-        (Words("a", "b", "c", "d"), Words("a", "b"), "token id 2: 'c' and no token"),
+        (("a", "c", "b"), ("a", "b", "c"), "token id 1: 'c' and 'b'"),  # equal sizes, another order
+        (("a", "b", "c"), ("a", "b", "d"), "token id 2: 'c' and 'd'"),  # equal sizes, another token
+        (("a", "b"), ("a", "b", "c"), "token id 2: no token and 'c'"),
+        (("a", "b", "c", "d"), ("a", "b"), "token id 2: 'c' and no token"),
     ],
 )
-def test_the_first_id_that_differs_is_named(ours: Words, theirs: Words, told: str) -> None:
-    with pytest.raises(ModelError, match=told):
-        vocabularies_agree(ours, theirs)
+def test_both_tokenizers_and_the_first_id_that_differs_are_named(
+    ours: tuple[str, ...], theirs: tuple[str, ...], difference: str
+) -> None:
+    expected = (
+        f"the tokenizers of student (WordLevel, {len(ours)} tokens) and teacher (WordLevel, {len(theirs)} tokens) "
+        f"disagree on {difference}"
+    )
+    assert told(words(*ours), words(*theirs), "a") == expected
+
+
+def test_equal_vocabularies_that_cut_otherwise_are_found() -> None:
+    left = merging(("a", "b"), ("ab", "c"), ("b", "c"))
+    right = merging(("b", "c"), ("a", "b"), ("ab", "c"))
+    assert left.get_vocab() == right.get_vocab()
+    assert told(left, right, "ab", "bc") is None
+    found = told(left, right, "ab", "abc")
+    assert found is not None
+    assert found.endswith("disagree on how to cut example 1: at token 0 stand 'abc' and 'a'")
+    found = told(left, right, "bcabc")
+    assert found is not None
+    assert found.endswith("at token 1 stand 'abc' and 'a'")
 
 
 def test_real_tokenizers_that_disagree() -> None:
-    with pytest.raises(ModelError, match="token id 0: '<|end|>' and '<pad>'".replace("|", r"\|")):
-        vocabularies_agree(bpe_tokenizer(), unigram_tokenizer())
+    found = told(bpe_tokenizer(), unigram_tokenizer(), *LINES)
+    assert found is not None
+    assert "token id 0: '<|end|>' and '<pad>'" in found
     grown = bpe_tokenizer()
     grown.add_tokens(["<tool>"])
-    with pytest.raises(ModelError, match=f"token id {len(bpe_tokenizer())}: '<tool>' and no token"):
-        vocabularies_agree(grown, bpe_tokenizer())
-
-
-def test_padded_embedding_rows_are_no_disagreement() -> None:
-    """A model of 384 rows over a tokenizer of 320: its logits are cut to the tokenizer's, or its other rows lie in the tail."""
-    tokenizer = bpe_tokenizer()
-    vocabularies_agree(tokenizer, tokenizer)
-    size, padded = len(tokenizer), torch.randn(3, 384)
-    log_probs = torch.randn(3, size).log_softmax(-1)
-    assert bool(uld(padded[:, :size], Dense(log_probs), 1.0).isfinite())
+    assert f"token id {len(bpe_tokenizer())}: '<tool>' and no token" in str(told(grown, bpe_tokenizer(), "a"))
 
 
 def slow_align(student: list[tuple[int, int]], teacher: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -86,6 +110,10 @@ def slow_align(student: list[tuple[int, int]], teacher: list[tuple[int, int]]) -
     ]
 
 
+def ends(offsets: list[tuple[int, int]]) -> list[int]:
+    return [end for _, end in offsets]
+
+
 def cut(text: str, ends: list[int], before: int, after: int) -> list[tuple[int, int]]:
     starts = [0, *ends]
     return [(0, 0)] * before + [(starts[i], end) for i, end in enumerate(ends)] + [(0, 0)] * after
@@ -100,7 +128,7 @@ def test_align(data: st.DataObject, length: int) -> None:
         return cut("x" * length, sorted([*inner, length]), *special)
 
     ours, theirs = offsets(), offsets()
-    found = list(zip(*(side.tolist() for side in align(ours, theirs)), strict=True))
+    found = list(zip(*(side.tolist() for side in align(ends(ours), ends(theirs))), strict=True))
     assert found == slow_align(ours, theirs)
     assert found  # at the text's end at least
 
@@ -112,7 +140,7 @@ def test_align_two_real_tokenizers() -> None:
     for text in LINES:
         encodings: list[Any] = [side(text, return_offsets_mapping=True) for side in (bpe, unigram)]
         sides = [encoding["offset_mapping"] for encoding in encodings]
-        positions = align(*sides)
+        positions = align(ends(sides[0]), ends(sides[1]))
         assert positions[0].dtype == np.int64
         for ours, theirs in zip(*positions, strict=True):
             assert sides[0][ours][1] == sides[1][theirs][1]
@@ -191,3 +219,42 @@ def test_uld_knows_no_names_and_teaches() -> None:
 def test_draws_cannot_serve_uld() -> None:
     with pytest.raises(ModelError, match="uld needs the teacher's probabilities"):
         uld(torch.zeros(1, 3), Sampled(torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1)), 1.0)
+
+
+def test_after_fewer_or_unknown_characters_nothing_is_aligned() -> None:
+    ours, theirs = align([0, -1, 3, 2, 7], [-1, 0, 2, 3, 7, 0])
+    assert (ours.tolist(), theirs.tolist()) == ([0, 2, 4], [1, 3, 4])
+
+
+@pytest.mark.parametrize("kind", ["top_k", "sampled"])
+def test_aligned_signals_are_the_rows_that_a_search_finds(kind: Kind, tmp_path: Path) -> None:
+    """Students' examples of 0 to 9 predictions, each without a partner or with any of the store's."""
+    stored = [example_of(number, kind)[1] for number in range(12)]
+    flat = [(rows, at) for rows in stored for at in range(len(rows.ids))]
+    rng = np.random.default_rng(3)
+    partners = [rng.integers(-1, len(flat), rng.integers(0, 10)) for _ in range(7)]
+    aligned = AlignedSignals(read_token_signals(write(tmp_path / "store", 12, kind=kind)), partners)
+    for batch in ([3, 0, 5], [1], list(range(7))):
+        found, numbers = aligned.rows(batch)
+        wanted = [partner for at in batch for partner in partners[at]]
+        assert (numbers >= 0).tolist() == [partner >= 0 for partner in wanted]
+        for partner, number in zip(wanted, numbers, strict=True):
+            if partner >= 0:
+                rows, at = flat[partner]
+                _same_row(found, number, rows, at)
+    every = np.concatenate(partners)
+    assert aligned.share == pytest.approx(sum(every >= 0) / len(every))
+
+
+def _same_row(found: TopKRows | SampledRows, number: int, rows: TopKRows | SampledRows, at: int) -> None:
+    if isinstance(found, TopKRows) and isinstance(rows, TopKRows):
+        assert found.ids[number].tolist() == rows.ids[at].tolist()
+        assert found.log_probs[number] == pytest.approx(rows.log_probs[at], abs=0.05)
+    elif isinstance(found, SampledRows) and isinstance(rows, SampledRows):
+        pairs = [
+            {i: c for i, c in zip(one.ids[row], one.counts[row], strict=True) if c}
+            for one, row in ((found, number), (rows, at))
+        ]
+        assert pairs[0] == pairs[1]
+    else:
+        raise AssertionError(f"{type(found)} of {type(rows)}")
