@@ -89,7 +89,10 @@ def _untrained(data: CleanData, task: Task, teach: FreshTeacher | TunedTeacher |
     if isinstance(teach, FreshTeacher):
         return family.fresh(teach, data, task.max_length)
     trusted = teach.trust_remote_code.files if teach.trust_remote_code is not None else None
-    return family.load_pretrained(fetch_pretrained(teach.source, teach.sha256, trusted or ()), data, trusted)
+    folder = fetch_pretrained(teach.source, teach.sha256, trusted or ())
+    if isinstance(teach, ReadyTeacher):
+        return family.load_ready(folder, data, trusted)
+    return family.load_pretrained(folder, data, trusted)
 
 
 def _teach_sequences(
