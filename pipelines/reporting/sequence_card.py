@@ -36,6 +36,6 @@ def write_sequence_documents(bundle: Path, result: SequenceEvaluation, data: Cle
         lineage=lineage,
         task=task,
         rows=rows_of(data),
-        new_tokens=max((one.tokens for one in result.sides["model"].written), default=1),
+        new_tokens=max([1, *(one.tokens for one in result.sides["model"].written)]),
     )
     write_card(bundle, card, metrics, lineage)

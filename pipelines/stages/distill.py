@@ -17,6 +17,7 @@ from pipelines.config import (
 from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, load_clean
 from pipelines.families import family_of, save_bundle_of, sequence_family_of
+from pipelines.families.context import check_context
 from pipelines.families.sequences import SequenceFamily
 from pipelines.reproducible import fix_randomness
 from pipelines.sequences.labelling import read_labels
@@ -69,6 +70,7 @@ def _distill_classifier(
         bundle = family.adopt(taught, choice, fetch_pretrained(choice.source, choice.sha256))
     else:
         bundle = family.student(taught, choice)
+    check_context(bundle.model, task, "the student")
     records = learn(
         family,
         bundle,
@@ -90,6 +92,7 @@ def _distill_sequences(
     family = sequence_family_of(task)
     taught = family.load(teacher)
     bundle = _student(family, taught, data, wanted)
+    check_context(bundle.model, task, "the student")
     vocabularies_agree(bundle.tokenizer, taught.tokenizer)
     given = family.examples(taught, data.train, task.max_length)
     checked = family.examples(taught, data.validation, task.max_length)
