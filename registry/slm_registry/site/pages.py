@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _TEMPLATES = "templates"
 _TILES = ("p50_ms", "texts_per_s", "first_token_ms", "tokens_per_s")
+# Tasks whose models answer with texts of their own.
+_WRITING = ("text-generation", "text2text-generation")
 # What stands for how long a model takes: the answer of a classifier or tagger, the first token of what writes.
 _LATENCY = ("p50_ms", "first_token_ms")
 
@@ -51,6 +53,7 @@ class Pages:
             columns=_columns(model, found),
             measures=found,
             selector=_selector(model),
+            writes=model.current.story.task in _WRITING,
             address=self._address,
             max_files=MAX_FILES,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -293,6 +294,20 @@ def test_what_says_most_of_a_generator_is_shown() -> None:
         measure.key for measure in present([dict.fromkeys((key for key, _, _ in MEASURES if "span" not in key), 1.0)])
     ]
     assert {"bits_per_byte", "chrf", "bytes", "first_token_ms", "tokens_per_s", "perplexity"} <= set(shown)
+
+
+@pytest.mark.parametrize(
+    ("task", "method", "command"),
+    [
+        ("text-to-text", "generate", "generate"),
+        ("text-generation", "generate", "generate"),
+        ("token-classification", "predict", "predict"),
+    ],
+)
+def test_the_snippets_call_what_a_model_has(task: str, method: str, command: str) -> None:
+    made = replace(release("1.0.0", {"model": WRITER}), story=story({"task": {"type": task}}))
+    page = Pages("Models", None).model(Model("m", "", (made,), 1, (EVENT,), 1, (), made, None))
+    assert f"print(model.{method}([" in page and f"slm-registry {command} m@1.0.0" in page
 
 
 def test_the_template_escapes_what_a_bundle_says(filled: Path, tmp_path: Path) -> None:
