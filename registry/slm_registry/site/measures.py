@@ -53,6 +53,7 @@ KNOWN = (
     Measure("ece", "Calibration error", "share", False),
     Measure("peak_memory_bytes", "Peak memory", "bytes", False),
     Measure("energy_j_per_1000", "Energy, J per 1,000 texts", "number", False),
+    Measure("energy_j_per_token", "Energy, J per token", "number", False),
     Measure("agreement", "Agreement with the base model", "share", True),
     Measure("token_accuracy", "Next token right", "share", True),
     Measure("first_line_match", "First line exact", "share", True),
