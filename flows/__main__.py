@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from flows.build import BuildResult
 
 
+TASKS = ("text-classification", "token-classification", "text-generation", "text-to-text")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
@@ -50,7 +53,11 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="CSV, JSONL or Parquet file, or a folder with train/validation/test",
     )
-    new.add_argument("--task", choices=["text-classification"], required=True, help="what the model is for")
+    new.add_argument("--task", choices=TASKS, required=True, help="what the model is for")
+    new.add_argument("--text-column", metavar="NAME", help="column of the texts (default: guessed, as the next ones)")
+    new.add_argument("--label-column", metavar="NAME", help="column of the labels (text-classification)")
+    new.add_argument("--tags-column", metavar="NAME", help="column of a BIO tag a word (token-classification)")
+    new.add_argument("--target-column", metavar="NAME", help="column of the answers (text-to-text)")
     return top
 
 
@@ -146,9 +153,11 @@ def main(argv: Sequence[str]) -> int:
 
     try:
         if given.command == "new":
-            from flows.new import new_recipe
+            from flows.new import Columns, new_recipe
 
-            return new_recipe(Path("params.yaml"), given.name, given.data, given.task)
+            others = {key: getattr(given, key) for key in ("label_column", "tags_column", "target_column")}
+            columns = Columns(given.text_column, others)
+            return new_recipe(Path("params.yaml"), given.name, given.data, given.task, columns)
         if given.command == "reproduce":
             return reproduce_command(given.name)
         return build_command(given.name, given.publish, given.alias, given.plan)

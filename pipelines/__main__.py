@@ -22,7 +22,7 @@ from typing import Any, get_type_hints
 
 from pipelines.config import SECTIONS, load_recipe
 from pipelines.environment import disable_telemetry, quiet_libraries
-from pipelines.errors import FactoryError, ResourceError
+from pipelines.errors import DivergedError, FactoryError, ResourceError
 from pipelines.stages import STAGES, Output, Resumable
 from pipelines.trusting import permitted_code
 
@@ -96,14 +96,37 @@ def run(stage: str, argv: Sequence[str]) -> None:
     arguments = {name: given[name] for name in options}
     outputs = [name for name, annotation in options.items() if annotation in (Output, Resumable)]
     kept = [name for name in outputs if options[name] == Resumable]
-    place = arguments[outputs[0]].parent
+    first = arguments[outputs[0]]
     try:
         with permitted_code(recipe), _finished_whole(arguments, outputs, kept) as arguments:
             function(**arguments, **sections)
-    except FactoryError:
+    except FactoryError as error:
+        if isinstance(error, DivergedError):
+            _keep_last_good(error, first)
         raise
     except Exception as error:
-        raise _disk_trouble(error, place) or error from error
+        raise _disk_trouble(error, first.parent) or _memory_trouble(error, stage) or error from error
+
+
+def _keep_last_good(error: DivergedError, output: Path) -> None:
+    """Keep the best epoch's model beside where the output would be."""
+    if error.model is not None:
+        folder = output.with_name(f"{output.name}.last-good")
+        _remove(folder)
+        error.model.save_pretrained(folder)
+        error.args = (f"{error}; the best epoch's weights are in {folder}",)
+
+
+def _memory_trouble(error: Exception, stage: str) -> ResourceError | None:
+    """The error of memory that did not suffice, after all halving."""
+    from pipelines.techniques.training import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return None
+    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ResourceError(
+        f"{stage}: out of memory ({said}); lower its batch_size or task.max_length, or use a larger machine"
+    )
 
 
 def _disk_trouble(error: Exception, place: Path) -> ResourceError | None:

@@ -4,12 +4,15 @@ FactoryError
 ├── RecipeError        exit 2   params.yaml says something that cannot be
 ├── DataError          exit 3   the data set is unusable as it stands
 ├── ModelError         exit 4   a model folder, teacher or exported file is unusable
+│   └── DivergedError           the loss of a training is no number
 ├── GateError          exit 5   the finished model misses a bound of its recipe
 ├── ResourceError      exit 6   disk, memory or permissions
 └── TransientError     exit 7   a remote source did not answer: worth a second try
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class FactoryError(Exception):
@@ -34,6 +37,14 @@ class ModelError(FactoryError):
     """A model folder is incomplete, does not match its digest, or disagrees with the data or with its own export."""
 
     exit_code = 4
+
+
+class DivergedError(ModelError):
+    """A training's loss stopped being a number. `model` has the best epoch's weights; None where no epoch ended."""
+
+    def __init__(self, message: str, model: Any | None) -> None:
+        super().__init__(message)
+        self.model = model
 
 
 class GateError(FactoryError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -12,10 +13,14 @@ from slm_registry import TextGenerator, TextToText, TokenClassifier
 from slm_registry.runtime.loading import load_folder
 
 from pipelines.bundle import read_json, read_lineage
+from pipelines.data.clean import load_clean
 from pipelines.errors import ModelError
 from pipelines.families import load_bundle, sequence_family_of
+from pipelines.families.sequences import Example
+from pipelines.sequences.labelling import Labelled, read_labels
 from pipelines.techniques.slicing import shape_of
 from pipelines.techniques.weightmatrices import expected_products
+from pipelines.token_signals import SampledRows, TopKRows
 from tests.families_cells import CUTS
 from tests.registry.generators import torch_greedy
 from tests.sequence_chain import ONE_EPOCH, QUANTIZED, TARGETS, Chain, losses_of
@@ -52,27 +57,72 @@ def _learned(curve: Path) -> None:
 
 
 def _top_k(chain: Chain, column: str) -> None:
-    assert read_json(chain.signals / "facts.json")["label"]["signals"]["kind"] == "top_k"
+    labelled = _labelled(chain, chain.signals)
+    for index in (0, len(labelled.examples) - 1):
+        stored, truth = labelled.signals.rows([index]), _teacher_says(chain, labelled.examples[index]).exp()
+        assert isinstance(stored, TopKRows)
+        told = truth.gather(1, torch.from_numpy(stored.ids))
+        assert torch.allclose(told, torch.from_numpy(stored.log_probs).exp(), atol=0.02)
+        likeliest = truth.topk(stored.ids.shape[1]).values.sum(1)
+        assert torch.allclose(told.sum(1), likeliest, atol=1e-3)
     _learned(chain.distilled("of-top-k", chain.signals, **FEWER_LAYERS).with_suffix(".csv"))
+
+
+def _labelled(chain: Chain, signals: Path) -> Labelled:
+    task = chain.recipe().task
+    given = sequence_family_of(task).examples(
+        load_bundle(chain.teacher, task), load_clean(chain.clean).train, task.max_length
+    )
+    return read_labels(signals, given)
+
+
+def _teacher_says(chain: Chain, example: Example) -> torch.Tensor:
+    """The teacher's log-probabilities [P, C] at an example's predictions."""
+    task = chain.recipe().task
+    family, teacher = sequence_family_of(task), load_bundle(chain.teacher, task)
+    with torch.inference_mode():
+        rows = family.rows(teacher.model, family.collate(teacher, [example]))
+        return rows.head(rows.features).log_softmax(-1)
+
+
+def _are_draws(log_probs: torch.Tensor, ids: torch.Tensor, counts: torch.Tensor, within: float) -> None:
+    """Draws from a distribution cost, in nats, what its entropy says: [P, C] of [P, K] ids, drawn so many times each."""
+    cost = -(counts * log_probs.gather(1, ids)).sum() / counts.sum()
+    entropy = -(log_probs.exp() * log_probs).sum(1).mean()
+    assert abs(float(cost - entropy)) < within, (float(cost), float(entropy))
 
 
 def _sampled(chain: Chain, column: str) -> None:
     signals = chain.labelled("draws", label__signals={"kind": "sampled", "k": 32})
+    labelled = _labelled(chain, signals)
+    places = range(0, len(labelled.examples), 3)
+    stored = labelled.signals.rows(list(places))
+    assert isinstance(stored, SampledRows) and (stored.counts.sum(1) == 32).all()
+    truth = torch.cat([_teacher_says(chain, labelled.examples[at]) for at in places])
+    _are_draws(truth, torch.from_numpy(stored.ids), torch.from_numpy(stored.counts), within=0.1)
     _learned(chain.distilled("of-draws", signals, **FEWER_LAYERS).with_suffix(".csv"))
 
 
 def _texts(chain: Chain, column: str) -> None:
     signals = chain.labelled("texts", label__texts=WRITTEN)
     written = read_json(signals / "written.json")
-    assert 0 < len(written) <= WRITTEN["rows"]
+    examples = _labelled(chain, signals).examples
+    assert 0 < len(written) == len(examples) <= WRITTEN["rows"]
+    truth = torch.cat([_teacher_says(chain, example) for example in examples])
+    ids = torch.tensor([token for example in examples for token in example.classes])[:, None]
+    _are_draws(truth, ids, torch.ones_like(ids), within=0.5)
     _learned(chain.distilled("of-texts", signals, **FEWER_LAYERS).with_suffix(".csv"))
 
 
 def _on_policy(chain: Chain, column: str) -> None:
     changes = FEWER_LAYERS | {"distill__on_policy": ON_POLICY, "distill__training": ONE_EPOCH}
-    student = chain.distilled("of-itself", chain.signals, **changes)
-    assert all(math.isfinite(loss) for loss in losses_of(student.with_suffix(".csv")))
     task = chain.recipe().task
+    kind = type(sequence_family_of(task))
+    with mock.patch.object(kind, "write", autospec=True, side_effect=kind.write) as write:
+        student = chain.distilled("of-itself", chain.signals, **changes)
+    assert write.call_count > 1
+    # A student that were its own teacher would have nothing to learn.
+    assert all(math.isfinite(loss) and loss > 1e-3 for loss in losses_of(student.with_suffix(".csv")))
     before, after = (load_bundle(folder, task).model for folder in (chain.teacher, student))
     assert not torch.equal(before.get_input_embeddings().weight, after.get_input_embeddings().weight)
 
@@ -133,6 +183,9 @@ def _quantized(chain: Chain, column: str) -> None:
     assert sum(converted.values()) >= expected_products(chain.bundle.model) > 0
     distance = chain.distance(folder)
     assert 0 < distance < NEAR[column], distance
+    if column == "GPTQ" and (chain.folder / "int4").exists():
+        names = [path.name for path in folder.glob("*.onnx")]
+        assert any((folder / name).read_bytes() != (chain.folder / "int4" / name).read_bytes() for name in names)
     assert all(_weight_bytes(folder / path.name) < _weight_bytes(path) for path in chain.exported.glob("*.onnx"))
     model = load_folder(folder)
     if isinstance(model, TokenClassifier):

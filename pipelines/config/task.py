@@ -13,7 +13,7 @@ class Task(Section):
     """What the model is for, and what every stage shares."""
 
     type: Literal["text-classification", "token-classification", "text-generation", "text-to-text"] = Field(
-        description="Task; decides the model family (families/) and which keys the other sections have."
+        description="Task; decides the model family (families/) and which keys the other sections have. Registry, card and hub say `text2text-generation` for text-to-text."
     )
     seed: int = Field(
         ge=0, lt=2**31, description="Seed of every random choice: splits, order of batches, fresh weights."

@@ -52,6 +52,8 @@ class CausalModel:
             bundle.tokenizer.pad_token = bundle.tokenizer.eos_token
         return self._checked(bundle)
 
+    load_ready = load_pretrained
+
     def fresh(self, choice: FreshModel, data: CleanData, max_length: int) -> Bundle:
         tokenizer = train_tokenizer(choice.tokenizer, data.train.texts, max_length)
         return self._checked(fresh_model(self.auto, choice, tokenizer, max_length))

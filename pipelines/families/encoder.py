@@ -21,7 +21,7 @@ from pipelines.config import StudentLayers, StudentPretrained, StudentRandom
 from pipelines.errors import ModelError
 from pipelines.families.anatomy import anatomy_named, anatomy_of, part, replace_part
 from pipelines.families.base import LayerUnits, Outputs, TokenIds
-from pipelines.families.loading import few, load_model, load_tokenizer, save_bundle
+from pipelines.families.loading import READY, check_labels, few, load_model, load_tokenizer, save_bundle
 from pipelines.families.widths import PER_LAYER, with_layers
 from pipelines.techniques.narrowing import narrow_in, narrow_out, widen_in, widen_out
 from pipelines.techniques.tracing import traceable
@@ -41,13 +41,9 @@ class EncoderClassifier:
 
     def load_ready(self, folder: Path, labels: Sequence[str]) -> Bundle:
         require_files(folder, "config.json", "model.safetensors", "tokenizer.json")
-        model = _load_model(folder)
+        model = _load_model(folder, remedy=READY)
         theirs = [model.config.id2label[index] for index in range(model.config.num_labels)]
-        if sorted(theirs) != sorted(labels):
-            raise ModelError(
-                f"{folder}: the teacher's labels are not the data's: only the teacher has {few(set(theirs) - set(labels))}, "
-                f"only the data has {few(set(labels) - set(theirs))}; use teach.mode: finetune, or another teacher"
-            )
+        check_labels(folder, theirs, labels)
         _reorder_labels(model, [theirs.index(label) for label in labels])
         return Bundle(model, load_tokenizer(folder), {})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from pipelines.trusting import permitted
 
 #: File name -> sha256 of the code that may run.
 Trusted = Mapping[str, str]
+#: What to do about a ready teacher that lacks its head.
+READY = "get a complete checkpoint, or set teach.mode: finetune, which trains a fresh head"
 
 
 def load_model(
@@ -23,13 +25,15 @@ def load_model(
     *,
     fresh_head: bool = False,
     trusted: Trusted | None = None,
+    remedy: str = "get a complete checkpoint",
     **changes: Any,
 ) -> Any:
     """Load a model in float32 by one of transformers' Auto classes, in evaluation mode.
 
     With `fresh_head` the folder is a pretrained body: what is outside the body may be missing, and what another task had
-    there is left aside. Raises ModelError where the folder is damaged, lacks a tensor that it may not lack, holds one that nothing reads, or
-    needs code that neither `trusted` nor the running recipe names.
+    there is left aside, of whatever size. Raises ModelError where the folder is damaged, lacks a tensor that it may not lack (which is
+    followed by `remedy`), has one of another shape or one that nothing reads, or needs code that neither `trusted` nor the running
+    recipe names.
     """
     import transformers
     from safetensors import SafetensorError
@@ -44,6 +48,7 @@ def load_model(
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # transformers' own error names no tensor; ours below does
             **changes,
         )
     except SafetensorError as error:
@@ -52,17 +57,24 @@ def load_model(
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{folder}: transformers cannot load this folder: {first_line(error)}") from error
-    _check_tensors(folder, found, f"{model.base_model_prefix}." if fresh_head else "")
+    _check_tensors(folder, found, f"{model.base_model_prefix}." if fresh_head else "", remedy)
     return model.eval()
 
 
-def _check_tensors(folder: Path, found: Mapping[str, Any], body: str) -> None:
+def _check_tensors(folder: Path, found: Mapping[str, Any], body: str, remedy: str) -> None:
     """`body` is the prefix of the tensors that must be there; empty: all must, and no other."""
     weights = folder / "model.safetensors"
     missing = {name for name in found["missing_keys"] if name.startswith(body)}
     if missing:
+        raise ModelError(f"{weights}: lacks {few(missing)}; random weights would stand in for them, {remedy}")
+    misfits = {
+        f"{name} {list(theirs)} for {list(ours)}"
+        for name, theirs, ours in found["mismatched_keys"]
+        if name.startswith(body)
+    }
+    if misfits:
         raise ModelError(
-            f"{weights}: lacks {few(missing)}; random weights would stand in for them, get a complete checkpoint"
+            f"{weights}: holds {few(misfits)} that config.json asks for; they belong to different checkpoints"
         )
     extra = set(found["unexpected_keys"])
     if extra and not body:
@@ -124,6 +136,15 @@ def save_bundle(bundle: Bundle, out: Path) -> None:
 def require_model(folder: Path, *more: str) -> None:
     """Raise ModelError unless the folder holds a model."""
     require_files(folder, "config.json", "model.safetensors", "tokenizer.json", *more)
+
+
+def check_labels(folder: Path, theirs: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raise ModelError unless a ready teacher's labels are the data's, in whatever order."""
+    if sorted(theirs) != sorted(wanted):
+        raise ModelError(
+            f"{folder}: the teacher's labels are not the data's: only the teacher has {few(set(theirs) - set(wanted))}, "
+            f"only the data has {few(set(wanted) - set(theirs))}; use teach.mode: finetune, or another teacher"
+        )
 
 
 def first_line(error: BaseException) -> str:

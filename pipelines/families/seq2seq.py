@@ -39,6 +39,8 @@ class TextToText:
         require_model(folder)
         return _checked(Bundle(load_model(folder, self.auto, trusted=trusted), load_tokenizer(folder), {}))
 
+    load_ready = load_pretrained
+
     def fresh(self, choice: FreshModel, data: CleanData, max_length: int) -> Bundle:
         texts = [*data.train.texts, *data.train.targets]
         tokenizer = train_tokenizer(choice.tokenizer, texts, max_length)

@@ -77,7 +77,10 @@ class SequenceFamily(Protocol):
         """Load a bundle that the factory saved. Raises ModelError."""
 
     def load_pretrained(self, folder: Path, data: CleanData, trusted: Trusted | None) -> Bundle:
-        """Load a pretrained model for this data. Raises ModelError."""
+        """Load a pretrained model that is to learn from this data. Raises ModelError."""
+
+    def load_ready(self, folder: Path, data: CleanData, trusted: Trusted | None) -> Bundle:
+        """Load a model that knows the task already. Raises ModelError where it lacks a tensor or has other labels than the data."""
 
     def fresh(self, choice: FreshModel, data: CleanData, max_length: int) -> Bundle:
         """A model of fresh weights with a tokenizer trained on the training text."""

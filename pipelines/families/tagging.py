@@ -15,7 +15,7 @@ from pipelines.data.clean import CleanData, Split
 from pipelines.errors import ModelError
 from pipelines.families.batching import MODEL_FILE, batch_of_ids
 from pipelines.families.fresh import resized_model
-from pipelines.families.loading import Trusted, few, load_model, load_tokenizer, require_model
+from pipelines.families.loading import READY, Trusted, check_labels, few, load_model, load_tokenizer, require_model
 from pipelines.families.sequences import Batch, Example, Feed, Rows
 from pipelines.techniques.exporting import PARITY_TEXTS, open_session
 from pipelines.techniques.tracing import Axes, save_graph, trace, traceable
@@ -42,6 +42,13 @@ class Tagger:
             id2label=names,
             label2id={tag: at for at, tag in names.items()},
         )
+        return Bundle(model, load_tokenizer(folder), {})
+
+    def load_ready(self, folder: Path, data: CleanData, trusted: Trusted | None) -> Bundle:
+        require_model(folder)
+        model = load_model(folder, self.auto, trusted=trusted, remedy=READY)
+        check_labels(folder, tags_of(model), data.labels)
+        _reorder_tags(model, data.labels)
         return Bundle(model, load_tokenizer(folder), {})
 
     def fresh(self, choice: FreshModel, data: CleanData, max_length: int) -> Bundle:
@@ -134,6 +141,18 @@ class _Tags(nn.Module):  # type: ignore[misc]
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits
         return logits
+
+
+def _reorder_tags(model: Any, tags: Sequence[str]) -> None:
+    """Permute the head so that its classes are these tags, as those of a student with a head of its own are."""
+    order = [tags_of(model).index(tag) for tag in tags]
+    body = f"{model.base_model_prefix}."
+    heads = [part for name, part in model.named_modules() if isinstance(part, nn.Linear) and not name.startswith(body)]
+    with torch.no_grad():
+        for weight in heads[-1].parameters():
+            weight.copy_(weight[order])
+    model.config.id2label = dict(enumerate(tags))
+    model.config.label2id = {tag: at for at, tag in enumerate(tags)}
 
 
 def first_tokens(words: Sequence[int | None]) -> dict[int, int]:

@@ -12,13 +12,6 @@ from pipelines.reporting.sequence_tables import SIDE_NAMES, measure_table
 from pipelines.sequences.evaluation import SequenceEvaluation
 from pipelines.sequences.quality import MAIN
 
-#: The hub's name of each task.
-PIPELINE_TAGS = {
-    "text-generation": "text-generation",
-    "text-to-text": "text2text-generation",
-    "token-classification": "token-classification",
-}
-
 #: What a model of the task does, in words.
 PURPOSES = {
     "text-generation": "It writes on from a prompt.",
@@ -29,6 +22,8 @@ PURPOSES = {
 
 def write_sequence_documents(bundle: Path, result: SequenceEvaluation, data: CleanData, lineage: Lineage) -> None:
     """Write the card, the metrics and the lineage, with the environment, into a bundle."""
+    from slm_registry.bundles.facts import pipeline_of
+
     metrics, task = result.metrics(), result.ground.task
     card = render(
         "sequence_card.md.j2",
@@ -36,11 +31,11 @@ def write_sequence_documents(bundle: Path, result: SequenceEvaluation, data: Cle
         main=MAIN[task.type],
         table=measure_table(metrics),
         names=SIDE_NAMES,
-        pipeline_tag=PIPELINE_TAGS[task.type],
+        pipeline_tag=pipeline_of(task.type),
         purpose=PURPOSES[task.type],
         lineage=lineage,
         task=task,
         rows=rows_of(data),
-        new_tokens=max((one.tokens for one in result.sides["model"].written), default=1),
+        new_tokens=max([1, *(one.tokens for one in result.sides["model"].written)]),
     )
     write_card(bundle, card, metrics, lineage)

@@ -38,6 +38,8 @@ MEASURES = (
     ("tokens_per_s", "tokens/s after it", "%.1f"),
     ("p50_ms", "p50 ms, batch 1", "%.3f"),
     ("p95_ms", "p95 ms, batch 1", "%.3f"),
+    ("energy_j_per_token", "energy, J a token (estimate)", "%.4f"),
+    ("energy_j_per_1000", "energy, J a 1000 texts (estimate)", "%.2f"),
     ("bytes", "download, bytes", "%d"),
     ("peak_memory_bytes", "peak memory of a process, bytes", "%d"),
 )

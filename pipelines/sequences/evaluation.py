@@ -22,7 +22,7 @@ from pipelines.sequences.prompts import asked_of
 from pipelines.sequences.quality import MAIN, Ground, Quality, agreement, quality_of
 from pipelines.sequences.sides import SequenceSide, SideLoader, exported_side, torch_side
 from pipelines.sequences.sides.predicting import Predictions
-from pipelines.techniques.measuring import latencies, peak_memory
+from pipelines.techniques.measuring import latencies, peak_memory, work_and_joules
 from pipelines.techniques.metrics import Interval
 from pipelines.techniques.resampling import paired_bootstrap
 from pipelines.techniques.writing_speed import Written, speed, writing_runs
@@ -130,6 +130,7 @@ def evaluate_sequences(
         costs = _speeds({name: sides[name] for name in TIMED}, asked.prompts, task, settings)
         progress.advance()
         for name, load in TIMED.items():
+            costs[name] |= _energy(sides[name], asked.prompts, task, settings)
             costs[name] |= _weights(folders[name], load, asked.prompts[:1], task, settings)
             progress.advance()
     ground = Ground(task, data.test, asked, _whole_rows(task, found))
@@ -171,6 +172,21 @@ def _speeds(
         }
     runs = writing_runs([side.write for side in sides.values()], prompts, settings.new_tokens, settings.latency_rounds)
     return {name: asdict(speed(timed)) for name, timed in zip(sides, runs, strict=True)}
+
+
+def _energy(side: SequenceSide, prompts: list[str], task: Task, settings: TokenEvaluate) -> dict[str, float]:
+    """Joules a token of what writes, a thousand texts of what tags; one text at a time, as they are timed."""
+    texts = [[prompts[at % len(prompts)]] for at in range(settings.latency_rounds)]
+    writes = MAIN[task.type].writes
+
+    def answer() -> int:
+        answers = [side.write(text, settings.new_tokens) for text in texts]
+        return sum(one.tokens for (one,) in answers) if writes else len(answers)
+
+    done, joules = work_and_joules(answer)
+    if not done:
+        return {}
+    return {"energy_j_per_token": joules / done} if writes else {"energy_j_per_1000": joules / done * 1000}
 
 
 def _weights(

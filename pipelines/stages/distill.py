@@ -20,6 +20,7 @@ from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, load_clean
 from pipelines.errors import ModelError
 from pipelines.families import family_of, save_bundle_of, sequence_family_of
+from pipelines.families.context import check_context
 from pipelines.families.sequences import SequenceFamily
 from pipelines.reproducible import fix_randomness
 from pipelines.sequences.lessons import lesson_from_labels
@@ -72,6 +73,7 @@ def _distill_classifier(
         bundle = family.adopt(taught, choice, fetch_pretrained(choice.source, choice.sha256))
     else:
         bundle = family.student(taught, choice)
+    check_context(bundle.model, task, "the student")
     records = learn(
         family,
         bundle,
@@ -93,6 +95,7 @@ def _distill_sequences(
     family = sequence_family_of(task)
     taught = family.load(teacher)
     bundle = _student(family, taught, data, task, wanted)
+    check_context(bundle.model, task, "the student")
     lesson = lesson_from_labels(signals, family, bundle, data.train, task, wanted.losses, "distill")
     checked = family.examples(bundle, data.validation, task.max_length)
     control = copy.deepcopy(bundle) if wanted.control else None

@@ -15,6 +15,7 @@ from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, Split, load_clean
 from pipelines.families import family_of, save_bundle_of, sequence_family_of
 from pipelines.families.base import Family
+from pipelines.families.context import check_context
 from pipelines.remote_teacher import answers, ask_teacher
 from pipelines.reproducible import fix_randomness
 from pipelines.sources import fetch_pretrained
@@ -65,10 +66,10 @@ def _origin(teach: Teach | FreshTeacher | TunedTeacher | ReadyTeacher | ApiTeach
 
 def _teach_classifier(data: CleanData, task: Task, teach: Teach) -> tuple[Bundle, list[EpochRecord]]:
     family, source = family_of(task), fetch_pretrained(teach.source, teach.sha256)
-    if teach.mode == "ready":
-        return family.load_ready(source, data.labels), []
-    bundle = family.load_pretrained(source, data.labels)
-    return bundle, fine_tune(family, bundle, data, task, teach)
+    ready = teach.mode == "ready"
+    bundle = (family.load_ready if ready else family.load_pretrained)(source, data.labels)
+    check_context(bundle.model, task, f"the model of teach.source {teach.source}")
+    return bundle, [] if ready else fine_tune(family, bundle, data, task, teach)
 
 
 def _learn_answers(data: CleanData, out: Path, task: Task, teach: ApiTeacher) -> tuple[Bundle, list[EpochRecord]]:
@@ -87,9 +88,15 @@ def _learn_answers(data: CleanData, out: Path, task: Task, teach: ApiTeacher) ->
 def _untrained(data: CleanData, task: Task, teach: FreshTeacher | TunedTeacher | ReadyTeacher) -> Bundle:
     family = sequence_family_of(task)
     if isinstance(teach, FreshTeacher):
-        return family.fresh(teach, data, task.max_length)
+        bundle = family.fresh(teach, data, task.max_length)
+        check_context(bundle.model, task, "the model of teach.sizes")
+        return bundle
     trusted = teach.trust_remote_code.files if teach.trust_remote_code is not None else None
-    return family.load_pretrained(fetch_pretrained(teach.source, teach.sha256, trusted or ()), data, trusted)
+    folder = fetch_pretrained(teach.source, teach.sha256, trusted or ())
+    load = family.load_ready if isinstance(teach, ReadyTeacher) else family.load_pretrained
+    bundle = load(folder, data, trusted)
+    check_context(bundle.model, task, f"the model of teach.source {teach.source}")
+    return bundle
 
 
 def _teach_sequences(

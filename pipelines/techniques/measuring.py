@@ -56,16 +56,28 @@ def throughput(predict: Predictor, texts: Sequence[str], seconds: float) -> tupl
     """Texts a second at batch 32 and joules a thousand texts (codecarbon's estimate, no network)."""
     batches = [list(texts[at : at + THROUGHPUT_BATCH]) for at in range(0, len(texts), THROUGHPUT_BATCH)]
     predict(batches[0])
+    elapsed = 0.0
+
+    def answer() -> int:
+        nonlocal elapsed
+        start, done, at = time.perf_counter(), 0, 0
+        while (elapsed := time.perf_counter() - start) < seconds:
+            batch = batches[at % len(batches)]
+            predict(batch)
+            done, at = done + len(batch), at + 1
+        return done
+
+    done, joules = work_and_joules(answer)
+    return done / elapsed, joules / done * 1000
+
+
+def work_and_joules(work: Callable[[], int]) -> tuple[int, float]:
+    """Do some work, which answers how many pieces it was; that number, and the joules of all (codecarbon's estimate, no network)."""
     tracker = _energy_tracker()
     tracker.start()
-    start, done, at = time.perf_counter(), 0, 0
-    while (elapsed := time.perf_counter() - start) < seconds:
-        batch = batches[at % len(batches)]
-        predict(batch)
-        done, at = done + len(batch), at + 1
+    done = work()
     tracker.stop()
-    joules = float(tracker.final_emissions_data.energy_consumed) * 3.6e6
-    return done / elapsed, joules / done * 1000
+    return done, float(tracker.final_emissions_data.energy_consumed) * 3.6e6
 
 
 def _energy_tracker() -> Any:

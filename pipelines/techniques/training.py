@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.config import Training
-from pipelines.errors import ModelError
+from pipelines.errors import DivergedError
 from pipelines.progress import Progress
 
 #: Batches that are sorted by length together: more saves padding, fewer mixes better.
@@ -80,7 +80,7 @@ def train(
     """Train in place and leave the best epoch's weights in the model, which ends in evaluation mode.
 
     `lengths` are the texts' token counts; `objective` answers the loss of a batch of their indices. Returns one record an epoch.
-    Where memory does not suffice, batches go through in halves from then on. Raises ModelError where the loss stops being a
+    Where memory does not suffice, batches go through in halves from then on. Raises DivergedError where the loss stops being a
     number, with the last good epoch's weights in the model.
     """
     torch.manual_seed(seed)
@@ -103,13 +103,14 @@ def train(
                 try:
                     losses.append(walk.step(batch))
                 except _NotANumberError as error:
-                    if kept:
-                        model.load_state_dict(kept)
-                    raise ModelError(f"{phase}, epoch {epoch}: {error}") from error
+                    raise _diverged(f"{phase}, epoch {epoch}: {error}", model, kept) from error
                 schedule.step()
                 progress.advance()
             model.eval()
             score = validate()
+            if not math.isfinite(score.loss):
+                said = f"the validation loss is {score.loss}; lower training.learning_rate"
+                raise _diverged(f"{phase}, epoch {epoch}: {said}", model, kept)
             records.append(EpochRecord(phase, epoch, float(np.mean(losses)), score.loss, score.accuracy))
             progress.note(
                 f"epoch {epoch}: loss {records[-1].train_loss:.4f}, validation {score.loss:.4f}, accuracy {score.accuracy:.4f}"
@@ -122,6 +123,13 @@ def train(
                 break
     model.load_state_dict(kept)
     return records
+
+
+def _diverged(message: str, model: nn.Module, kept: dict[str, Tensor]) -> DivergedError:
+    """The error, with the best epoch's weights in the model where there is one."""
+    if kept:
+        model.load_state_dict(kept)
+    return DivergedError(message, model if kept else None)
 
 
 class _NotANumberError(Exception):
@@ -146,7 +154,7 @@ class _Walk:
                 value = self._gradients(batch)
                 break
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error) or self.parts >= len(batch):
+                if not is_out_of_memory(error) or self.parts >= len(batch):
                     raise
             self._halve(len(batch))
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
@@ -177,8 +185,8 @@ class _Walk:
         )
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """torch has a type for it on GPUs alone; the CPU's allocator says it in words."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice: torch has a type for it on GPUs alone; the CPU's allocator says it in words."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
 
 

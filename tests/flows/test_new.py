@@ -11,11 +11,15 @@ import pytest
 import yaml
 
 from flows import new
-from pipelines.config import ClassificationRecipe, load_params, load_recipe
+from flows.__main__ import TASKS
+from flows.fitting import SECOND_KEYS, recipe_for
+from flows.new import Columns
+from pipelines.config import RECIPES, ClassificationRecipe, load_params, load_recipe
 from pipelines.data.profile import Profile
 from pipelines.errors import RecipeError
 from tests.flows.toy import REPOSITORY, Toy, make_toy
 
+GUESSED = Columns(None, {})
 WORDS = [
     "please",
     "could",
@@ -64,10 +68,11 @@ def seen(**changes: Any) -> Profile:
         "files": {},
         "columns": ["text", "label"],
         "text_column": "text",
-        "label_column": "label",
+        "second_column": "label",
         "rows": 1000,
-        "label_counts": {"a": 500, "b": 500},
+        "counts": {"a": 500, "b": 500},
         "lengths": [3, 40, 80, 100, 200],
+        "second_lengths": [1] * 5,
         "duplicate_share": 0.0,
         "language": "en",
     }
@@ -76,12 +81,12 @@ def seen(**changes: Any) -> Profile:
 
 def fitted(profile: Profile) -> ClassificationRecipe:
     template = yaml.safe_load((new.TEMPLATES / "text-classification.yaml").read_text())
-    return ClassificationRecipe.model_validate(new.recipe_for(profile, template, "data/x.csv", 8))
+    return ClassificationRecipe.model_validate(recipe_for(profile, template, "data/x.csv", 8))
 
 
 def test_the_recipe_fits_the_file(params: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write(params.parent / "tickets.csv", rows(200), ("Utterance", "topic"))
-    assert new.new_recipe(params, "tickets", data, "text-classification") == 0
+    assert new.new_recipe(params, "tickets", data, "text-classification", GUESSED) == 0
     recipe = load_recipe(params, "tickets")
     assert (recipe.data.source, recipe.data.text_column, recipe.data.label_column) == (
         "tickets.csv",
@@ -96,7 +101,7 @@ def test_the_recipe_fits_the_file(params: Path, capsys: pytest.CaptureFixture[st
 
 def test_nothing_that_was_there_changes_and_every_key_is_explained(params: Path) -> None:
     before = params.read_bytes()
-    new.new_recipe(params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification")
+    new.new_recipe(params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification", GUESSED)
     after = params.read_bytes()
     assert after.startswith(before)
     block = after[len(before) :].decode().splitlines()
@@ -111,7 +116,7 @@ def test_nothing_that_was_there_changes_and_every_key_is_explained(params: Path)
 def test_whatever_the_file_ends_with(params: Path, ending: str) -> None:
     before = params.read_text().rstrip("\n") + ending
     params.write_text(before)
-    new.new_recipe(params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification")
+    new.new_recipe(params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification", GUESSED)
     assert params.read_text().startswith(before)
     assert set(load_params(params).models) == set(load_params(REPOSITORY / "params.yaml").models) | {"tickets"}
 
@@ -132,7 +137,7 @@ def test_a_folder_with_splits(params: Path) -> None:
     folder.mkdir()
     write(folder / "train.csv", rows(100))
     write(folder / "test.csv", rows(40))
-    new.new_recipe(params, "given", folder, "text-classification")
+    new.new_recipe(params, "given", folder, "text-classification", GUESSED)
     splits = load_recipe(params, "given").data.splits
     assert splits.model_dump() == {"kind": "given", "train": "train.csv", "validation": 0.15, "test": "test.csv"}
 
@@ -152,7 +157,7 @@ def test_max_length_follows_the_texts(lengths: list[int], language: str, tokens:
 
 def test_fewer_rows_get_more_epochs_and_a_wider_margin() -> None:
     small, large, huge = (
-        fitted(seen(rows=count, label_counts={"a": count // 2, "b": count // 2})) for count in (500, 15_000, 500_000)
+        fitted(seen(rows=count, counts={"a": count // 2, "b": count // 2})) for count in (500, 15_000, 500_000)
     )
     assert small.distill.training.epochs > large.distill.training.epochs > huge.distill.training.epochs
     assert small.gate.max_accuracy_loss > large.gate.max_accuracy_loss > huge.gate.max_accuracy_loss > 1
@@ -160,9 +165,9 @@ def test_fewer_rows_get_more_epochs_and_a_wider_margin() -> None:
 
 
 def test_the_class_bound_holds_for_the_data_as_it_is() -> None:
-    recipe = fitted(seen(rows=100, label_counts={"a": 90, "b": 10}))
+    recipe = fitted(seen(rows=100, counts={"a": 90, "b": 10}))
     assert 2 <= recipe.data.checks.class_count.min_rows <= 6
-    assert fitted(seen(label_counts={"a": 999, "b": 1})).data.checks.class_count.min_rows == 2
+    assert fitted(seen(counts={"a": 999, "b": 1})).data.checks.class_count.min_rows == 2
 
 
 def test_an_unclear_language_is_not_checked() -> None:
@@ -171,7 +176,7 @@ def test_an_unclear_language_is_not_checked() -> None:
 
 def test_data_elsewhere_is_named_by_its_full_path(params: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     data = write(tmp_path_factory.mktemp("elsewhere") / "t.csv", rows(60))
-    new.new_recipe(params, "far", data, "text-classification")
+    new.new_recipe(params, "far", data, "text-classification", GUESSED)
     assert load_recipe(params, "far").data.source == data.as_posix()
 
 
@@ -210,6 +215,9 @@ def test_from_the_command_line_to_a_plan(project: Toy) -> None:
     write(project.folder / "data" / "orders.csv", rows(80))
     code, output = project.flows("new", "orders", "--data", "data/orders.csv", "--task", "text-classification")
     assert code == 0, output
+    columns = ("--text-column", "label", "--target-column", "text")
+    code, output = project.flows("new", "backwards", "--data", "data/orders.csv", "--task", "text-to-text", *columns)
+    assert code == 0 and "text in 'label', answers in 'text'" in output, output
     assert "validate@orders: never run" in project.flows("build", "orders", "--plan")[1]
 
 
@@ -217,5 +225,80 @@ def test_a_broken_params_file_is_named_and_left_alone(params: Path) -> None:
     text = re.sub(r"epochs: \d+", "epochs: many", params.read_text(), count=1)
     params.write_text(text)
     with pytest.raises(RecipeError, match=r"params\.yaml: models\.support-intents\..*epochs.*'many'"):
-        new.new_recipe(params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification")
+        new.new_recipe(params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification", GUESSED)
     assert params.read_text() == text
+
+
+def sequence_rows(path: Path, count: int = 60) -> Path:
+    """Texts with an answer and a tag a word, under names that say so."""
+    lines = [
+        f"{text},{text.split()[0]} it is,{' '.join(['B-WORD', *['O'] * (len(text.split()) - 1)])}"
+        for text, _ in rows(count)
+    ]
+    path.write_text("\n".join(["message,summary,tags", *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("task", TASKS[1:])
+def test_a_recipe_of_every_task_fits_the_file_and_explains_itself(params: Path, task: str) -> None:
+    before = params.read_bytes()
+    new.new_recipe(params, "fresh", sequence_rows(params.parent / "t.csv"), task, GUESSED)
+    recipe = load_recipe(params, "fresh")
+    assert isinstance(recipe, RECIPES[task]) and recipe.task.type == task
+    second = {"token-classification": "tags", "text-to-text": "summary", "text-generation": None}[task]
+    assert (recipe.data.text_column, recipe.data.second_column) == ("message", second)
+    assert recipe.prune.calibration_rows <= 48
+    block = params.read_bytes()[len(before) :].decode().splitlines()
+    keys = [at for at, line in enumerate(block) if at and not line.strip().startswith("#")]
+    assert len(keys) > 60
+    for at in keys:
+        assert "  # " in block[at] or block[at - 1].strip().startswith("# "), block[at]
+
+
+def test_the_answers_lengths_are_fitted_too() -> None:
+    template = yaml.safe_load((new.TEMPLATES / "text-to-text.yaml").read_text())
+    short, long = (
+        RECIPES["text-to-text"].model_validate(
+            recipe_for(seen(second_lengths=[1, 5, 10, most, most]), template, "x", 2)
+        )
+        for most in (20, 120)
+    )
+    assert short.task.max_target_length < long.task.max_target_length <= 64  # type: ignore[attr-defined]
+    few, many = (
+        recipe_for(seen(rows=count), template, "x", 2)["teach"]["training"]["epochs"] for count in (500, 50_000)
+    )
+    assert few > many
+
+
+def test_every_task_has_a_template_that_its_recipe_takes() -> None:
+    assert set(TASKS) == set(RECIPES) == set(SECOND_KEYS)
+    for task in TASKS:
+        RECIPES[task].model_validate(yaml.safe_load((new.TEMPLATES / f"{task}.yaml").read_text()))
+
+
+def test_named_columns_are_taken(params: Path) -> None:
+    data = sequence_rows(params.parent / "t.csv")
+    new.new_recipe(params, "fresh", data, "text-to-text", Columns("summary", {"target_column": "message"}))
+    found = load_recipe(params, "fresh").data
+    assert (found.text_column, found.second_column) == ("summary", "message")
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "message"),
+    [
+        (
+            "text-to-text",
+            "label_column",
+            "--label-column: a recipe of text-to-text has no such column; use --target-column",
+        ),
+        (
+            "text-generation",
+            "tags_column",
+            "--tags-column: a recipe of text-generation has no such column; its texts are all",
+        ),
+    ],
+)
+def test_a_column_of_another_task_is_refused(params: Path, task: str, key: str, message: str) -> None:
+    data = sequence_rows(params.parent / "t.csv")
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        new.new_recipe(params, "fresh", data, task, Columns(None, {key: "tags"}))

@@ -31,6 +31,8 @@ TASKS = {
     "ForConditionalGeneration": "text2text-generation",
     "MTModel": "text2text-generation",
 }
+#: A recipe's word for a task -> the hub's pipeline word, which stands everywhere outside of recipes. The others are the same.
+_PIPELINES = {"text-to-text": "text2text-generation"}
 _TASK = ("task.type", "task", "bundle.task.type", "recipe.task.type")
 # Where the factory's record, or one written by hand, says a thing.
 _LINEAGE: Mapping[str, tuple[str, ...]] = {
@@ -119,8 +121,13 @@ def _task(config: Mapping[str, Any], lineage: Mapping[str, Any]) -> str | None:
     leaves = dict(flatten(lineage))
     named = next((str(leaves[place]) for place in _TASK if _are_words([leaves.get(place)])), None)
     if named is not None:
-        return named
+        return pipeline_of(named)
     return task_of(config.get("architectures"))
+
+
+def pipeline_of(task: str) -> str:
+    """The hub's pipeline word for a task, whether that or a recipe's word is given."""
+    return _PIPELINES.get(task, task)
 
 
 def task_of(architectures: Any) -> str | None:

@@ -18,7 +18,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Register the commands that search and compare."""
     search = commands.add_parser("search", parents=[common], help="versions by task, metric, size, label or lineage")
     search.add_argument("name", nargs="?")
-    search.add_argument("--task", help="such as text-classification")
+    search.add_argument("--task", help="such as text-classification, or a recipe's word: text-to-text")
     search.add_argument(
         "--metric", action="append", default=[], metavar="CONDITION", help="such as 'accuracy>=0.8'; may be repeated"
     )

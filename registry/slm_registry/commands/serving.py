@@ -24,7 +24,11 @@ _SECRET = "SLM_REGISTRY_WEBHOOK_SECRET"
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Register the commands that serve and watch."""
-    _add_serve(commands.add_parser("serve", parents=[common], help="answer over HTTP with a classifier or a generator"))
+    _add_serve(
+        commands.add_parser(
+            "serve", parents=[common], help="answer over HTTP with a classifier, a tagger or a generator"
+        )
+    )
     _add_watch(commands.add_parser("watch", parents=[common], help="print, or post, what happens to a model"))
 
 
@@ -43,7 +47,9 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--max-new-tokens", type=int, default=512, help="tokens written for one request")
     serve.add_argument("--poll", type=float, default=5.0, help="seconds between looks at the log")
     serve.add_argument("--grace", type=float, default=30.0, help="seconds to finish in after SIGTERM")
-    serve.add_argument("--log", metavar="FILE", help="append predictions as JSON lines, without their texts")
+    serve.add_argument(
+        "--log", metavar="FILE", help="append a classifier's predictions as JSON lines, without their texts"
+    )
     serve.add_argument("--log-texts", action="store_true", help="with their texts")
     serve.set_defaults(run=_serve)
 

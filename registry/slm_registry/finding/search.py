@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from slm_registry.bundles.facts import pipeline_of
 from slm_registry.errors import NotFoundError, UsageError, near
 from slm_registry.log.state import Version
 
@@ -56,7 +57,7 @@ class Query:
         facts = version.facts
         if version.yanked is not None and not self.yanked:
             return False
-        if self.task is not None and facts.get("task") != self.task:
+        if self.task is not None and _task(facts) != self.task:
             return False
         if self.size is not None and not self.size.holds(version.size):
             return False
@@ -77,12 +78,18 @@ class Query:
             ("metric", condition.name, {key for item in facts for key in item["metrics"]}) for condition in self.metrics
         ]
         if self.task is not None:
-            wanted.append(("task", self.task, {item["task"] for item in facts if item["task"]}))
+            wanted.append(("task", self.task, {str(_task(item)) for item in facts if item["task"]}))
         if self.label is not None:
             wanted.append(("label", self.label, {label for item in facts for label in item["labels"]}))
         for kind, word, known in wanted:
             if word not in known:
                 raise NotFoundError(f"no version records the {kind} {word!r}; {near(word, known)}")
+
+
+def _task(facts: Mapping[str, Any]) -> str | None:
+    """What a version is for, in the hub's word; an old entry may bear a recipe's."""
+    task = facts.get("task")
+    return None if task is None else pipeline_of(task)
 
 
 def _comes_from(recorded: Mapping[str, Any], name: str, wanted: str) -> bool:
@@ -108,7 +115,9 @@ def make_query(
     if isinstance(metrics, str):
         raise UsageError(f"metrics {metrics[:80]!r}: give a list of conditions: ['accuracy>=0.8']")
     given = {name: value for name, value in lineage.items() if value is not None}
-    return Query(task, tuple(map(_metric, metrics)), _size(size), label, given, yanked)
+    return Query(
+        None if task is None else pipeline_of(task), tuple(map(_metric, metrics)), _size(size), label, given, yanked
+    )
 
 
 def _metric(text: str) -> Condition:

@@ -25,6 +25,28 @@ class PredictResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class Spotted:
+    """Words of one kind: `text`, which is from `start` to `end` of what was sent, in Unicode characters (not bytes, not
+    UTF-16 units), and the mean probability of its words' tags."""
+
+    label: str
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpansResponse:
+    """The spans of each text, in their order, and the version that found them all."""
+
+    model: str
+    version: str
+    digest: str
+    predictions: list[list[Spotted]]
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateResponse:
     """What was written, why it ended, how many tokens it took, and the version that wrote it."""
 

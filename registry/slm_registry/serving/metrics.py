@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from slm_registry.runtime.text_classification import Prediction
+from slm_registry.runtime.token_classification import Span
 from slm_registry.serving.livemodel import LiveModel
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -24,6 +25,7 @@ class Metrics:
         )
         self._in_flight = Gauge("slm_requests_in_flight", "Requests being answered", registry=registry)
         self._predictions = Counter("slm_predictions", "Texts labelled", ["label"], registry=registry)
+        self._spans = Counter("slm_spans", "Spans found", ["label"], registry=registry)
         self._generated = Counter("slm_generated_tokens", "Tokens written", registry=registry)
         self._unlogged = Counter("slm_prediction_log_failures", "Predictions that were not logged", registry=registry)
 
@@ -65,6 +67,12 @@ class Metrics:
         """Note what was answered."""
         for prediction in predictions:
             self._predictions.labels(prediction.label).inc()
+
+    def spotted(self, rows: Sequence[Sequence[Span]]) -> None:
+        """Note the spans that were found."""
+        for row in rows:
+            for span in row:
+                self._spans.labels(span.label).inc()
 
     def generated(self, tokens: int) -> None:
         """Note what was written."""

@@ -16,7 +16,6 @@ from typing import Any
 
 from slm_registry.runtime.decoding import Generation
 from slm_registry.runtime.generating import TextStream
-from slm_registry.runtime.text_classification import Prediction
 
 
 class OverloadedError(Exception):
@@ -30,8 +29,8 @@ class Runner:
         self._model, self._most, self._held = model, waiting, 0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="predict")
 
-    async def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """As a classifier's `predict`. Raises OverloadedError where too much is in hand already."""
+    async def predict(self, texts: Sequence[str]) -> list[Any]:
+        """As a classifier's or a tagger's `predict`. Raises OverloadedError where too much is in hand already."""
         with self._in_hand(len(texts)):
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._model.predict, texts)
 

@@ -11,7 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from slm_registry import __version__
 from slm_registry.client import Registry
@@ -19,13 +19,21 @@ from slm_registry.errors import RegistryError, StoreError, UsageError
 from slm_registry.finding.records import Resolved
 from slm_registry.runtime.model import DEFAULT_BATCH
 from slm_registry.runtime.text_classification import Prediction, TextClassifier
-from slm_registry.runtime.text_generation import TextGenerator
-from slm_registry.runtime.text_to_text import TextToText
+from slm_registry.runtime.token_classification import Span, TokenClassifier
 from slm_registry.serving.generate import add_generate
 from slm_registry.serving.httpedge import Edge, error_body
-from slm_registry.serving.httptypes import ErrorResponse, HealthResponse, Labelled, ModelResponse, PredictResponse
+from slm_registry.serving.httptypes import (
+    ErrorResponse,
+    HealthResponse,
+    Labelled,
+    ModelResponse,
+    PredictResponse,
+    SpansResponse,
+    Spotted,
+)
 from slm_registry.serving.livemodel import LiveModel
 from slm_registry.serving.metrics import Metrics
+from slm_registry.serving.predict import add_predict
 from slm_registry.serving.predictionlog import PredictionLog
 from slm_registry.serving.runner import OverloadedError, Runner
 
@@ -33,7 +41,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 logger = logging.getLogger("slm_registry")
-_TASKS = (TextClassifier.task, TextGenerator.task, TextToText.task)
 _PATHS = frozenset({"/predict", "/generate", "/health", "/metrics", "/model", "/openapi.json"})
 _REFUSALS = (400, 408, 413, 422, 500, 503)
 
@@ -102,7 +109,7 @@ class Service:
             poll=options.poll,
         )
         try:
-            _check_served(live, options)
+            _check_logged(live, options)
             log = PredictionLog(options.log, texts=options.log_texts) if options.log else None
         except BaseException:
             live.close()
@@ -119,14 +126,23 @@ class Service:
         """When the reference was last looked up, in UTC."""
         return self.live.status.as_of.isoformat(timespec="milliseconds")
 
-    async def predict(self, texts: list[str]) -> tuple[Resolved, list[Prediction]]:
-        """Predictions, counted and logged, and the version that made them."""
+    async def label(self, texts: list[str]) -> PredictResponse:
+        """A classifier's predictions, counted and logged, and the version that made them."""
         with self.live.use() as held:
-            predictions = await held.runner.predict(texts)
+            predictions: list[Prediction] = await held.runner.predict(texts)
         self.metrics.predicted(predictions)
         if self.log is not None:
             self._write(self.log, held.resolved, texts, predictions)
-        return held.resolved, predictions
+        found, labelled = held.resolved, [Labelled(one.label, one.probability) for one in predictions]
+        return PredictResponse(found.model, found.version, found.digest, labelled)
+
+    async def spans(self, texts: list[str]) -> SpansResponse:
+        """A tagger's spans, counted, and the version that found them."""
+        with self.live.use() as held:
+            rows: list[list[Span]] = await held.runner.predict(texts)
+        self.metrics.spotted(rows)
+        found, spotted = held.resolved, [[Spotted(*span) for span in row] for row in rows]
+        return SpansResponse(found.model, found.version, found.digest, spotted)
 
     def _write(self, log: PredictionLog, resolved: Resolved, texts: list[str], predictions: list[Prediction]) -> None:
         """Predictions are worth more than their record: a full disk shows in /health and /metrics."""
@@ -153,20 +169,23 @@ def make_app(service: Service) -> "FastAPI":
 
     # No /docs: its page would fetch scripts from elsewhere.
     app = FastAPI(title="slm-registry", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    options = service.options
+    bounds = {"most_texts": options.texts, "characters": options.characters}
     if service.live.task == TextClassifier.task:
-        _add_predict(app, service)
+        add_predict(app, service.label, PredictResponse, _refusals(), **bounds)
+    elif service.live.task == TokenClassifier.task:
+        add_predict(app, service.spans, SpansResponse, _refusals(), **bounds)
     else:
         add_generate(
             app,
             service.live,
             service.metrics,
             _refusals(),
-            characters=service.options.characters,
-            new_tokens=service.options.new_tokens,
+            characters=options.characters,
+            new_tokens=options.new_tokens,
         )
     _add_state(app, service)
     _add_errors(app)
-    options = service.options
     app.add_middleware(
         Edge,
         paths=_PATHS,
@@ -177,46 +196,14 @@ def make_app(service: Service) -> "FastAPI":
     return app
 
 
-def _add_predict(app: "FastAPI", service: Service) -> None:
-    from pydantic import BaseModel, ConfigDict, Field, model_validator
-    from pydantic_core import PydanticCustomError
-
-    options = service.options
-    Text = Annotated[str, Field(max_length=options.characters)]
-
-    class PredictRequest(BaseModel):
-        """One text, or many."""
-
-        model_config = ConfigDict(extra="forbid", strict=True)
-        texts: Text | Annotated[list[Text], Field(max_length=options.texts)] = Field(examples=[["where is my parcel"]])
-
-        @model_validator(mode="before")
-        @classmethod
-        def only_texts(cls, value: Any) -> Any:
-            # One error: an error for each of many unknown keys would hold up every other request.
-            if isinstance(value, dict) and value.keys() != {"texts"}:
-                raise PydanticCustomError("fields", "Give one field, texts, and no other")
-            return value
-
-    @app.post("/predict", responses=_refusals())
-    async def predict(request: PredictRequest) -> PredictResponse:
-        """Label one or many texts."""
-        texts = [request.texts] if isinstance(request.texts, str) else request.texts
-        resolved, found = await service.predict(texts)
-        labelled = [Labelled(prediction.label, prediction.probability) for prediction in found]
-        return PredictResponse(resolved.model, resolved.version, resolved.digest, labelled)
-
-
 def _refusals() -> dict[int | str, dict[str, Any]]:
     return {code: {"model": ErrorResponse} for code in _REFUSALS}
 
 
-def _check_served(live: LiveModel, options: Options) -> None:
-    """Raise UsageError where the model is of a kind that has no path here, or has nothing to log."""
-    if live.task not in _TASKS:
-        raise UsageError(f"{live.ref} is for {live.task}; serve runs {', '.join(_TASKS)}: use predict, or load it")
+def _check_logged(live: LiveModel, options: Options) -> None:
+    """Raise UsageError where there is to be a log, and the model has nothing to log."""
     if options.log is not None and live.task != TextClassifier.task:
-        raise UsageError(f"{live.ref} is for {live.task}; the log is one of predictions: leave --log out")
+        raise UsageError(f"{live.ref} is for {live.task}; the log has one label a text: leave --log out")
 
 
 def _add_state(app: "FastAPI", service: Service) -> None:

@@ -43,6 +43,8 @@ class Release:
     story: Story
     model: Mapping[str, float]
     teacher: Mapping[str, float]
+    #: Key of the measure that the metrics name as the one to judge by; "" where they name none.
+    main: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ def _release(registry: Registry, row: Row, details: Details, marked: Mapping[str
         story(details.lineage),
         model,
         measures.side(found, "teacher"),
+        measures.main_of(found),
     )
 
 

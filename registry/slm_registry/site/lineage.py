@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slm_registry.bundles.facts import pipeline_of
 from slm_registry.site.words import cut
 
 _MAX_TEXT = 300
@@ -48,7 +49,9 @@ def story(lineage: Mapping[str, Any]) -> Story:
         if isinstance(stage, Mapping) and _text(stage, "stage"):
             steps.append(Step(_text(stage, "stage"), _settings(stage.get("params"))))
     raw = json.dumps(lineage, ensure_ascii=False, indent=2, sort_keys=True)
-    return Story(_text(made, "task", "type"), tuple(steps), _facts(lineage, data, teacher), cut(raw, _MAX_RAW))
+    return Story(
+        pipeline_of(_text(made, "task", "type")), tuple(steps), _facts(lineage, data, teacher), cut(raw, _MAX_RAW)
+    )
 
 
 def _facts(lineage: Mapping[str, Any], data: str, teacher: str) -> tuple[tuple[str, str], ...]:

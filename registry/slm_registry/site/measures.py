@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from slm_registry.plumbing.printable import size_text
 
-Kind = Literal["share", "bytes", "ms", "number"]
+#: A rate is so many a second; a number has no unit but what its label says.
+Kind = Literal["share", "bytes", "ms", "rate", "number"]
 Side = Literal["model", "teacher"]
 # More than this of a stranger's metrics would be a wall, not a picture.
 MAX_MEASURES = 12
@@ -32,17 +33,39 @@ class Measure:
     more_is_better: bool | None = None
 
 
+# What says most comes first: of more than MAX_MEASURES the last are left out.
 KNOWN = (
+    Measure("span_f1", "Span F1", "share", True),
     Measure("accuracy", "Accuracy", "share", True),
     Measure("macro_f1", "Macro F1", "share", True),
+    Measure("bits_per_byte", "Bits per byte", "number", False),
+    Measure("chrf", "chrF", "number", True),
     Measure("bytes", "Download size", "bytes", False),
     Measure("p50_ms", "Latency, p50", "ms", False),
     Measure("p95_ms", "Latency, p95", "ms", False),
-    Measure("texts_per_s", "Texts per second", "number", True),
+    Measure("texts_per_s", "Texts per second", "rate", True),
+    Measure("first_token_ms", "Time to first token", "ms", False),
+    Measure("tokens_per_s", "Tokens per second", "rate", True),
+    Measure("perplexity", "Perplexity per token", "number", False),
+    Measure("exact_match", "Exact match", "share", True),
+    Measure("rouge_l", "ROUGE-L", "share", True),
+    Measure("bleu", "BLEU", "number", True),
     Measure("ece", "Calibration error", "share", False),
     Measure("peak_memory_bytes", "Peak memory", "bytes", False),
     Measure("energy_j_per_1000", "Energy, J per 1,000 texts", "number", False),
+    Measure("energy_j_per_token", "Energy, J per token", "number", False),
+    Measure("agreement", "Agreement with the base model", "share", True),
+    Measure("token_accuracy", "Next token right", "share", True),
+    Measure("first_line_match", "First line exact", "share", True),
+    Measure("rouge_1", "ROUGE-1", "share", True),
+    Measure("rouge_2", "ROUGE-2", "share", True),
+    Measure("repetition", "Repeated runs of 4 words", "share", False),
+    Measure("longest_repeat", "Longest repeat, words", "number", False),
+    Measure("span_precision", "Span precision", "share", True),
+    Measure("span_recall", "Span recall", "share", True),
 )
+# What a model is judged by where its metrics do not say.
+_QUALITY = ("span_f1", "accuracy", "macro_f1", "bits_per_byte", "chrf")
 _BOUNDS = ("_low", "_high")
 
 
@@ -81,12 +104,20 @@ def present(numbers: Iterable[Mapping[str, float]]) -> tuple[Measure, ...]:
     return tuple([*known, *rest][:MAX_MEASURES])
 
 
-def quality(measures: Iterable[Measure]) -> Measure | None:
-    """The measure that says how good a model is: accuracy, else macro F1, else the first of unknown meaning."""
-    found = [
-        measure for measure in measures if measure.key in ("accuracy", "macro_f1") or measure.more_is_better is None
-    ]
-    return found[0] if found else None
+def quality(measures: Iterable[Measure], main: str) -> Measure | None:
+    """The measure that says how good a model is: `main`, the one that its metrics name, else a usual one, else the first of
+    unknown meaning."""
+    found = list(measures)
+    named = [measure for measure in found if measure.key == main]
+    usual = [measure for measure in found if measure.key in _QUALITY or measure.more_is_better is None]
+    return next(iter(named or usual), None)
+
+
+def main_of(metrics: Mapping[str, Any]) -> str:
+    """The key of the measure that the metrics name as the one to judge by; "" where they name none."""
+    run = metrics.get("run")
+    named = run.get("main_metric") if isinstance(run, Mapping) else None
+    return named if isinstance(named, str) else ""
 
 
 def written(kind: Kind, value: float) -> str:
@@ -111,7 +142,7 @@ def with_interval(measure: Measure, numbers: Mapping[str, float]) -> str:
 def on_axis(kind: Kind, values: Sequence[float]) -> tuple[str, ...]:
     """The round values of an axis, with no digit too many and none too few: 2.05 kB and 2.1 kB, not 2.1 kB twice."""
     largest = max((abs(value) for value in values), default=0.0)
-    factor, unit = {"share": (100.0, " %"), "ms": (1.0, " ms"), "number": (1.0, ""), "bytes": (1.0, " B")}[kind]
+    factor, unit = {"share": (100.0, " %"), "ms": (1.0, " ms"), "bytes": (1.0, " B")}.get(kind, (1.0, ""))
     if kind == "bytes" and largest >= 1000:
         step = min(int(math.log10(largest) / 3), len(_BYTES))
         factor, unit = 1000.0**-step, f" {_BYTES[step - 1]}"

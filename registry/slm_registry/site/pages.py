@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _TEMPLATES = "templates"
-_TILES = ("p50_ms", "texts_per_s")
+_TILES = ("p50_ms", "texts_per_s", "first_token_ms", "tokens_per_s")
+# Tasks whose models answer with texts of their own.
+_WRITING = ("text-generation", "text2text-generation")
+# What stands for how long a model takes: the answer of a classifier or tagger, the first token of what writes.
+_LATENCY = ("p50_ms", "first_token_ms")
 
 
 class Pages:
@@ -45,10 +49,11 @@ class Pages:
             current=model.current,
             card=Markup(html),
             plots=_plots(model, found),
-            tiles=_tiles(model.current, measures.quality(found)),
-            columns=_columns(found),
+            tiles=_tiles(model.current, _best(model, found)),
+            columns=_columns(model, found),
             measures=found,
             selector=_selector(model),
+            writes=model.current.story.task in _WRITING,
             address=self._address,
             max_files=MAX_FILES,
         )
@@ -61,10 +66,11 @@ class Pages:
 def summary(model: Model) -> dict[str, Any]:
     """What the index says of a model, as JSON."""
     found = measures.present(release.model for release in model.releases)
-    best = measures.quality(found)
+    best = _best(model, found)
     current, numbers = model.current, model.current.model
     told = "" if model.card is None else card.render(model.card)[1]
-    cells = [best, *(m for m in measures.KNOWN if m.key in ("bytes", "p50_ms"))]
+    size = next(m for m in measures.KNOWN if m.key == "bytes")
+    cells = [best, size, next((m for m in found if m.key in _LATENCY and m.key in numbers), None)]
     line = [] if best is None else [r.model[best.key] for r in reversed(model.releases) if best.key in r.model]
     facts = [value for _, value in current.story.facts]
     return {
@@ -96,19 +102,27 @@ def _plots(model: Model, found: Sequence[Measure]) -> dict[str, Any]:
         ]
         if len(values) > 1:
             lines.append(plots.over_versions(measure, values, model.current.teacher.get(key)))
-    return {"lines": lines, "scatter": _scatter(model, measures.quality(found))}
+    return {"lines": lines, "scatter": _scatter(model, _best(model, found))}
+
+
+def _best(model: Model, found: Sequence[Measure]) -> Measure | None:
+    return measures.quality(found, model.current.main)
+
+
+def _latency(numbers: Mapping[str, float]) -> float | None:
+    return next((numbers[key] for key in _LATENCY if key in numbers), None)
 
 
 def _scatter(model: Model, best: Measure | None) -> plots.Plot | None:
     if best is None:
         return None
     points = [
-        plots.Candidate(name, numbers["bytes"], numbers[best.key], numbers.get("p50_ms"), role)
+        plots.Candidate(name, numbers["bytes"], numbers[best.key], _latency(numbers), role)
         for name, numbers, role in [
             *((r.version, r.model, "current" if r == model.current else "plain") for r in model.releases),
             ("base model", model.current.teacher, "teacher"),
         ]
-        if best.key in numbers and numbers.get("bytes", 0) > 0 and numbers.get("p50_ms", 0) >= 0
+        if best.key in numbers and numbers.get("bytes", 0) > 0 and (_latency(numbers) or 0) >= 0
     ]
     return plots.scatter(best, points) if len(points) > 1 else None
 
@@ -128,7 +142,7 @@ def _against_teacher(measure: Measure, current: Release) -> str:
     mine, theirs = current.model[measure.key], current.teacher.get(measure.key)
     if theirs is None:
         return ""
-    if measure.kind == "share":
+    if measure.kind in ("share", "number"):
         return f"base model {measures.written(measure.kind, theirs)}"
     if min(mine, theirs) <= 0:
         return ""
@@ -138,9 +152,9 @@ def _against_teacher(measure: Measure, current: Release) -> str:
     return f"{max(ratio, 1 / ratio):.1f}× {more[ratio >= 1]} than the base model"
 
 
-def _columns(found: Sequence[Measure]) -> list[Measure]:
+def _columns(model: Model, found: Sequence[Measure]) -> list[Measure]:
     """The measures that the table of versions has a column for."""
-    best = measures.quality(found)
+    best = _best(model, found)
     return [m for m in found if m == best or m.key in ("bytes", *_TILES)]
 
 

@@ -12,6 +12,9 @@ WIDTH, HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 16, 34
 WIDE, TALL = 720, 340
 _LETTER = 6.6
+# Which way is better, by whether more of a measure is; over versions, and over download size.
+_BETTER = {True: "more is better", False: "less is better", None: ""}
+_CORNER = {True: "Up and left", False: "Down and left", None: "Left"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Plot:
     reference: Tick | None = None
     x_title: str = ""
     y_title: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,7 @@ def over_versions(measure: Measure, values: Sequence[Value], teacher: float | No
         _path([(mark.x, mark.y) for mark in marks]),
         _path([*tops, *reversed(floors)]) + "Z" if len(tops) == len(floors) == len(values) > 1 else "",
         Tick(y(teacher), "base model") if shown and teacher is not None else None,
+        hint=_BETTER[measure.more_is_better],
     )
 
 
@@ -145,7 +150,8 @@ def _in_words(measure: Measure, values: Sequence[Value], teacher: float | None) 
     said = f"{measure.label} over {len(values)} versions: from {ends[0]} to {ends[1]}"
     said += f"; lowest {written(measure.kind, lowest.value)} at {lowest.version}"
     said += f", highest {written(measure.kind, highest.value)} at {highest.version}"
-    return said + ("" if teacher is None else f"; base model {written(measure.kind, teacher)}") + "."
+    said += "" if teacher is None else f"; base model {written(measure.kind, teacher)}"
+    return f"{said}; {_BETTER[measure.more_is_better]}".removesuffix("; ") + "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +193,7 @@ def scatter(measure: Measure, points: Sequence[Candidate]) -> Plot:
         tuple(placed),
         x_title="download size, logarithmic",
         y_title=measure.label,
+        hint=f"{_CORNER[measure.more_is_better]} is better; a larger circle is slower",
     )
 
 

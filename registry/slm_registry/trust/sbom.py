@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from slm_registry import __version__
+from slm_registry.bundles.facts import pipeline_of
 from slm_registry.plumbing.hashing import digest_of
 from slm_registry.plumbing.jsonio import canonical
 
@@ -126,7 +127,7 @@ def _task(lineage: Mapping[str, Any]) -> str | None:
         task = table.get("task")
         named = task.get("type") if isinstance(task, Mapping) else task
         if isinstance(named, str) and named:
-            return named
+            return pipeline_of(named)
     return None
 
 

@@ -146,6 +146,22 @@ def test_a_checkpoint_that_lacks_tensors_is_refused(bert: Bundle, tmp_path: Path
         FAMILY.load(tmp_path / "out") if reader == "load" else FAMILY.load_pretrained(tmp_path / "out", LABELS)
 
 
+@pytest.mark.parametrize("reader", ["load", "load_pretrained"])
+def test_a_tensor_of_another_shape_is_named(bert: Bundle, tmp_path: Path, reader: str) -> None:
+    FAMILY.save(bert, tmp_path / "out")
+    path = tmp_path / "out" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 40}))
+    with pytest.raises(
+        ModelError, match=r"holds bert\.embeddings\.position_embeddings\.weight \[64, 32\] for \[40, 32\]"
+    ):
+        FAMILY.load(tmp_path / "out") if reader == "load" else FAMILY.load_pretrained(tmp_path / "out", LABELS)
+
+
+def test_a_head_of_another_size_is_left_aside_where_the_teacher_is_to_learn(bert: Bundle, tmp_path: Path) -> None:
+    FAMILY.save(bert, tmp_path / "out")
+    assert FAMILY.load_pretrained(tmp_path / "out", ["yes", "no"]).model.config.num_labels == 2
+
+
 @pytest.mark.parametrize("content", [b"<html>not a model</html>", None])
 @pytest.mark.parametrize("reader", ["load", "load_pretrained"])
 def test_a_damaged_weights_file_is_named(bert: Bundle, tmp_path: Path, reader: str, content: bytes | None) -> None:

@@ -101,6 +101,8 @@ def test_the_shape_is_the_classifiers_with_the_students_beside(measured: Sequenc
     for side in ("teacher", "model"):
         assert metrics[side]["bytes"] > 1000
         assert metrics[side]["peak_memory_bytes"] > 10_000_000
+        energy = "energy_j_per_token" if MAIN[measured.ground.task.type].writes else "energy_j_per_1000"
+        assert 0 < metrics[side][energy] < 1e5
     json.dumps(metrics, allow_nan=False)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pipelines.config import Training
-from pipelines.errors import ModelError
+from pipelines.errors import DivergedError, ModelError
 from pipelines.techniques.training import Score, bucketed_batches, compact_embeddings, train
 
 SETTINGS = Training(
@@ -138,6 +138,23 @@ def test_after_a_loss_that_is_no_number_the_last_good_epoch_is_there() -> None:
     with pytest.raises(ModelError, match=r"toy, epoch 2: the loss is nan"):
         train(model, [2] * len(IDS), objective, validate, SETTINGS, seed=0, phase="toy", epochs=3)
     assert torch.equal(model.head.weight, seen[0])
+
+
+def test_a_validation_loss_that_is_no_number_ends_it_too() -> None:
+    """The last step's weights may be no numbers although every batch's loss was one."""
+    model, scores = Toy(), iter([Score(0.5, 1.0), Score(0.0, float("nan"))])
+    seen: list[Tensor] = []
+
+    def validate() -> Score:
+        seen.append(model.head.weight.detach().clone())
+        return next(scores)
+
+    def objective(batch: np.ndarray) -> Tensor:
+        return nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch])
+
+    with pytest.raises(DivergedError, match=r"toy, epoch 2: the validation loss is nan; lower") as raised:
+        train(model, [2] * len(IDS), objective, validate, SETTINGS, seed=0, phase="toy", epochs=3)
+    assert raised.value.model is model and torch.equal(model.head.weight, seen[0])
 
 
 def test_without_memory_a_batch_goes_in_halves(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from slm_registry import NotFoundError, RefusedError, Registry, UsageError
 from slm_registry.bundles.facts import MAX_LABELS, MAX_METRICS, check_facts, read_facts
 from slm_registry.finding.search import make_query
+from slm_registry.log.state import Version
 
 from tests.registry.command_line import Cli
 from tests.registry.helpers import LABELS
@@ -55,6 +56,20 @@ def filled(registry: Registry, bundle: Path, other_bundle: Path) -> Registry:
 
 def found(registry: Registry, name: str | None = None, **asked: Any) -> list[str]:
     return [f"{row.model}@{row.version}" for row in registry.search(name, **asked)]
+
+
+def test_a_recipes_word_for_a_task_and_the_hubs_are_one(registry: Registry, bundle: Path) -> None:
+    made = {"bundle": {"task": {"type": "text-to-text"}}}
+    registry.publish(bundle, "m", lineage=made)
+    assert found(registry, task="text-to-text") == found(registry, task="text2text-generation") == ["m@1.0.0"]
+    assert read_facts(bundle, made)["task"] == "text2text-generation"
+    with pytest.raises(NotFoundError, match="did you mean 'text2text-generation'"):
+        registry.search(task="text2text-generatio")
+    # Entries of before bear the recipe's word.
+    old = Version("sha256:1", 1, 1, "a", "", "", {"task": "text-to-text"})
+    assert make_query(task="text2text-generation", metrics=[], size=None, label=None, lineage={}, yanked=False).takes(
+        old
+    )
 
 
 def test_what_is_found(filled: Registry) -> None:

@@ -15,7 +15,7 @@ from openapi_spec_validator import validate
 from slm_registry import Registry
 from slm_registry.cli import main
 
-from tests.registry.generators import STORY, make_reciter, make_tagger
+from tests.registry.generators import STORY, make_reciter
 from tests.registry.helpers import make_bundle
 from tests.registry.serverprocess import Client, ServerProcess, until
 
@@ -173,14 +173,9 @@ def test_sigterm_ends_a_stream_well(tmp_path: Path) -> None:
         assert server.stop()[0] == 0
 
 
-def test_what_is_not_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_generator_does_not_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     registry = Registry(tmp_path / "store", cache=tmp_path / "cache", actor="alice")
-    registry.publish(make_tagger(tmp_path / "tagger"), "tags", lineage={})
     registry.publish(make_reciter(tmp_path / "story"), "story", lineage={})
     store = ["--store", str(tmp_path / "store")]
-    assert main(["serve", "tags", "--port", "0", *store]) == 2
-    assert (
-        "tags is for token-classification; serve runs text-classification, text-generation" in capsys.readouterr().err
-    )
     assert main(["serve", "story", "--port", "0", "--log", str(tmp_path / "log"), *store]) == 2
-    assert "the log is one of predictions: leave --log out" in capsys.readouterr().err
+    assert "the log has one label a text: leave --log out" in capsys.readouterr().err

@@ -328,7 +328,7 @@ def test_part_of_a_second_is_still_grace(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("uvicorn.Server.run", run)
     live = SimpleNamespace(task="text-classification")
-    service: Any = SimpleNamespace(options=Options(grace=0.2), metrics=Metrics(), live=live)
+    service: Any = SimpleNamespace(options=Options(grace=0.2), metrics=Metrics(), live=live, label=None)
     serve(service, "127.0.0.1", 0, print)
     assert graces == [1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from slm_registry.plumbing.printable import counted
 from slm_registry.site import words, writing
 from slm_registry.site.collect import Model, Release
 from slm_registry.site.lineage import story
-from slm_registry.site.measures import on_axis, side, written
+from slm_registry.site.measures import KNOWN, main_of, on_axis, present, side, written
 from slm_registry.site.pages import Pages, summary
 from slm_registry.site.writing import write_site
 
@@ -243,7 +244,70 @@ def test_any_figures_are_drawn(sides: list[tuple[dict[str, float], dict[str, flo
 
 def release(version: str, found: dict[str, dict[str, float]]) -> Release:
     mine = {"bytes": 1000.0} | side(found, "model")
-    return Release(version, "", (), 1, "a", "", "", {}, (), story({}), mine, side(found, "teacher"))
+    return Release(version, "", (), 1, "a", "", "", {}, (), story({}), mine, side(found, "teacher"), main_of(found))
+
+
+WRITER = {"bits_per_byte": 1.25, "perplexity": 9.4, "chrf": 31.2, "first_token_ms": 4.0, "tokens_per_s": 250.0}
+HEAVY = {"bits_per_byte": 1.2, "perplexity": 9.0, "chrf": 33.0, "first_token_ms": 8.0, "tokens_per_s": 100.0}
+
+
+def page_of(main: str, *sides: dict[str, dict[str, float]]) -> tuple[str, dict[str, object]]:
+    """The page and the index's row of a model of some versions, newest first."""
+    metrics = [found | {"run": {"main_metric": main}} for found in sides]
+    releases = tuple(release(f"1.0.{len(metrics) - at}", found) for at, found in enumerate(metrics))
+    model = Model("m", "", releases, len(releases), (EVENT,), 1, (), releases[0], None)
+    return Pages("Models", None).model(model), summary(model)
+
+
+def test_a_generator_is_judged_by_its_main_metric() -> None:
+    page, row = page_of(
+        "bits_per_byte",
+        {"model": WRITER, "teacher": HEAVY | {"bytes": 9e6}},
+        {"model": WRITER | {"bits_per_byte": 1.4}},
+    )
+    assert (row["quality"], row["figures"]) == ("Bits per byte", ["1.25", "1.0 kB", "4 ms"])
+    assert "Down and left is better; a larger circle is slower" in page
+    for name, way in (("Bits per byte", "less"), ("chrF", "more"), ("Time to first token", "less")):
+        assert f'<figcaption>{name}<span class="muted small">{way} is better</span>' in page
+    # Of what is no speed a ratio says nothing.
+    assert "base model 1.2<" in page
+    assert "2.0× faster than the base model" in page and "2.5× faster than the base model" in page
+    assert page_of("chrf", {"model": WRITER})[1]["quality"] == "chrF"
+
+
+@pytest.mark.parametrize("odd", ["bits", "zz", ""])
+def test_a_main_metric_that_was_not_measured_is_passed_over(odd: str) -> None:
+    assert page_of(odd, {"model": {"span_f1": 0.5, "accuracy": 0.9}})[1]["quality"] == "Span F1"
+    assert page_of(odd, {"model": WRITER})[1]["quality"] == "Bits per byte"
+
+
+def test_every_number_of_an_evaluation_is_known() -> None:
+    from pipelines.reporting.sequence_tables import MEASURES
+
+    assert {key for key, _, _ in MEASURES} <= {measure.key for measure in KNOWN}
+
+
+def test_what_says_most_of_a_generator_is_shown() -> None:
+    from pipelines.reporting.sequence_tables import MEASURES
+
+    shown = [
+        measure.key for measure in present([dict.fromkeys((key for key, _, _ in MEASURES if "span" not in key), 1.0)])
+    ]
+    assert {"bits_per_byte", "chrf", "bytes", "first_token_ms", "tokens_per_s", "perplexity"} <= set(shown)
+
+
+@pytest.mark.parametrize(
+    ("task", "method", "command"),
+    [
+        ("text-to-text", "generate", "generate"),
+        ("text-generation", "generate", "generate"),
+        ("token-classification", "predict", "predict"),
+    ],
+)
+def test_the_snippets_call_what_a_model_has(task: str, method: str, command: str) -> None:
+    made = replace(release("1.0.0", {"model": WRITER}), story=story({"task": {"type": task}}))
+    page = Pages("Models", None).model(Model("m", "", (made,), 1, (EVENT,), 1, (), made, None))
+    assert f"print(model.{method}([" in page and f"slm-registry {command} m@1.0.0" in page
 
 
 def test_the_template_escapes_what_a_bundle_says(filled: Path, tmp_path: Path) -> None:
