@@ -77,7 +77,9 @@ def _gemma3(config: Any) -> Facts:
             raise ModelError(f"config.json: {key} is {getattr(config, key)}, which llama.cpp does not apply in gemma3")
     rope = rope_of(config, _SLIDING)
     if rope["rope_type"] != "default":
-        raise ModelError(f"config.json: rope_type {rope['rope_type']!r} in windows, which llama.cpp's gemma3 cannot turn")
+        raise ModelError(
+            f"config.json: rope_type {rope['rope_type']!r} in windows, which llama.cpp's gemma3 cannot turn"
+        )
     return _windows(config, layers_of_27b=62) | {"rope.freq_base_swa": float(rope["rope_theta"])}
 
 
@@ -188,7 +190,9 @@ def _rope_facts(config: Any, form: LlamaCpp, head: int) -> Facts:
         return {}
     kind = rope.get("rope_type", "default")
     if kind not in ("default", "linear") and not (kind == "llama3" and form.rope_factors):
-        raise ModelError(f"config.json: rope_type {kind!r} of {form.arch} is not carried over to GGUF; choose default or linear")
+        raise ModelError(
+            f"config.json: rope_type {kind!r} of {form.arch} is not carried over to GGUF; choose default or linear"
+        )
     facts: Facts = {
         "rope.dimension_count": int(head * rope.get("partial_rotary_factor", 1.0)),
         "rope.freq_base": float(rope["rope_theta"]),

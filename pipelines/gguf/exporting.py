@@ -48,5 +48,7 @@ def _named(model: Any, arch: str) -> Iterator[tuple[str, np.ndarray]]:
     for name, value in tensors_of(model):
         known = names.get_name(name, (".weight", ".bias"))
         if known is None:
-            raise ModelError(f"{name}: llama.cpp's {arch} has no place for this tensor; no GGUF of this model would be whole")
+            raise ModelError(
+                f"{name}: llama.cpp's {arch} has no place for this tensor; no GGUF of this model would be whole"
+            )
         yield known, value.detach().float().numpy()

@@ -29,7 +29,9 @@ def vocabulary_facts(tokenizer: Any, rows: int) -> Facts:
     whole = json.loads(tokenizer.backend_tokenizer.to_str())
     model = whole["model"]
     if model["type"] != "BPE" or model.get("dropout") or model.get("end_of_word_suffix"):
-        raise ModelError(f"tokenizer.json: {model['type']} is not carried over to GGUF; llama.cpp reads BPE's as here written")
+        raise ModelError(
+            f"tokenizer.json: {model['type']} is not carried over to GGUF; llama.cpp reads BPE's as here written"
+        )
     names = {index: token for token, index in model["vocab"].items()}
     kinds = dict.fromkeys(names, NORMAL)
     for token in whole["added_tokens"]:
@@ -54,7 +56,9 @@ def _byte_level(whole: dict[str, Any]) -> Facts:
     """Byte-level BPE: merges, and the name of the expression that cuts before them."""
     normal = whole["normalizer"]
     if normal is not None and normal != {"type": "NFC"}:
-        raise ModelError(f"tokenizer.json: normalizer {normal['type']!r} before byte-level BPE, which llama.cpp does not apply")
+        raise ModelError(
+            f"tokenizer.json: normalizer {normal['type']!r} before byte-level BPE, which llama.cpp does not apply"
+        )
     name = _expression(whole["pre_tokenizer"] or {"type": "none"})
     if name == "llama-bpe" and not whole["model"].get("ignore_merges"):
         raise ModelError("tokenizer.json: ignore_merges is false, llama.cpp takes it for true under this expression")
@@ -97,7 +101,10 @@ def _space_first(whole: dict[str, Any]) -> bool:
     normal, cutter = whole["normalizer"], whole["pre_tokenizer"]
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
-    if normal == {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": _SPACE}, replace]} and cutter is None:
+    if (
+        normal == {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": _SPACE}, replace]}
+        and cutter is None
+    ):
         return True
     if normal == replace and cutter in (None, split):
         return False
@@ -125,7 +132,9 @@ def _scores(model: dict[str, Any], names: dict[int, str], rows: int) -> list[flo
         if piece[:cut] in known and piece[cut:] in known
     )
     if merges and (runs != len(ranks) or not whole):
-        raise ModelError("tokenizer.json: its merges are not those of a SentencePiece vocabulary, llama.cpp would cut otherwise")
+        raise ModelError(
+            "tokenizer.json: its merges are not those of a SentencePiece vocabulary, llama.cpp would cut otherwise"
+        )
     return [-float(ranks.get(names.get(index, ""), -1) + 1) for index in range(rows)]
 
 
