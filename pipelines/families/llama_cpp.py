@@ -181,7 +181,8 @@ def context_of(config: Any, form: LlamaCpp) -> int:
 def rope_of(config: Any, kind: str = "full_attention") -> dict[str, Any]:
     """The parameters of the rotary positions, of one kind of layers where kinds differ; empty without any."""
     rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
-    return rope.get(kind, rope)
+    found: dict[str, Any] = rope.get(kind, rope)
+    return found
 
 
 def _rope_facts(config: Any, form: LlamaCpp, head: int) -> Facts:

@@ -32,8 +32,8 @@ def write_gguf(
     import gguf
 
     writer = gguf.GGUFWriter(out, arch)
-    for key, value in facts.items():
-        writer.add_key_value(key, value, *_type_of(value))
+    for key, fact in facts.items():
+        writer.add_key_value(key, fact, *_type_of(fact))
     writer.add_file_type(FILE_TYPES[wanted])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     kinds: Counter[str] = Counter()
