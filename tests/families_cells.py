@@ -77,7 +77,6 @@ _FIXED_HEAD = "so its config cannot say that there are fewer heads"
 _HEADS_ARE_THE_WIDTH = "so a channel cannot go without a part of a head"
 _NO_TEXTS = "a tagger writes no texts"
 _NO_GGUF = "no GGUF is written for it"
-_NO_GENAI = "onnxruntime-genai does not run it"
 _WRITERS_ONLY = "only models for text-generation can be used here"
 #: Columns of other runtimes.
 RUNTIMES = ("GGUF", "genai")
@@ -89,7 +88,6 @@ GENERATOR_REASONS: dict[tuple[str, str], str] = (
     | {(kind, "hidden width"): _HEADS_ARE_THE_WIDTH for kind in ("gpt2", "gpt_neo", "gptj", "gpt_neox", "bart")}
     | {(kind, column): _WRITERS_ONLY for kind in SEQ2SEQ for column in RUNTIMES}
     | {(kind, "GGUF"): _NO_GGUF for kind in ("gpt_neo", "gptj")}
-    | {(kind, "genai"): _NO_GENAI for kind in ("gpt_neo", "gptj", "gpt_neox", "mixtral")}
 )
 TAGGER_REASONS: dict[tuple[str, str], str] = (
     {(kind, column): _NO_TEXTS for kind in ENCODERS for column in ("teacher texts", "on-policy")}
@@ -112,5 +110,4 @@ CLASSIFIER_REASONS: dict[tuple[str, str], str] = {
 OWN_CODE_REASONS: dict[tuple[str, str], str] = {
     ("openelm", "experts"): _NO_EXPERTS,
     ("openelm", "GGUF"): _NO_GGUF,
-    ("openelm", "genai"): _NO_GENAI,
 }

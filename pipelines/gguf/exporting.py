@@ -25,8 +25,9 @@ def export_gguf(bundle: Bundle, out: Path, wanted: str) -> dict[str, Any]:
     words = vocabulary_facts(bundle.tokenizer, rows)
     template = {key: words.pop(key) for key in ("chat_template",) if key in words}
     written: Facts = {f"{form.arch}.{key}": value for key, value in facts.items()}
-    written |= {f"tokenizer.ggml.{key}": value for key, value in words.items() if value != []}
+    written |= {f"tokenizer.ggml.{key}": value for key, value in words.items()}
     written |= {f"tokenizer.{key}": value for key, value in template.items()}
+    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f"{out.name}.partial")
     found = write_gguf(partial, form.arch, written, _named(bundle.model, form.arch), wanted)
     partial.replace(out)

@@ -60,9 +60,14 @@ def _byte_level(whole: dict[str, Any]) -> Facts:
             f"tokenizer.json: normalizer {normal['type']!r} before byte-level BPE, which llama.cpp does not apply"
         )
     name = _expression(whole["pre_tokenizer"] or {"type": "none"})
-    if name == "llama-bpe" and not whole["model"].get("ignore_merges"):
-        raise ModelError("tokenizer.json: ignore_merges is false, llama.cpp takes it for true under this expression")
-    return {"model": "gpt2", "pre": name, "merges": [" ".join(pair) for pair in _merges(whole["model"])]}
+    if (name == "llama-bpe") != bool(whole["model"].get("ignore_merges")):
+        raise ModelError(
+            f"tokenizer.json: ignore_merges is {name != 'llama-bpe'}, llama.cpp takes the opposite for {name}"
+        )
+    merges = [" ".join(pair) for pair in _merges(whole["model"])]
+    if not merges:
+        raise ModelError("tokenizer.json: no merges; llama.cpp wants at least one")
+    return {"model": "gpt2", "pre": name, "merges": merges}
 
 
 def _expression(cutter: dict[str, Any]) -> str:
@@ -150,11 +155,12 @@ def _special(tokenizer: Any) -> Facts:
             facts[f"{kind}_token_id"] = index
     inside = tokenizer("a", add_special_tokens=False)["input_ids"]
     around = tokenizer("a")["input_ids"]
-    before = around[: len(around) - len(inside)] == [tokenizer.bos_token_id]
-    after = around[len(inside) :] == [tokenizer.eos_token_id]
-    if around != [tokenizer.bos_token_id] * before + inside + [tokenizer.eos_token_id] * after:
+    first, last = [tokenizer.bos_token_id], [tokenizer.eos_token_id]
+    ways = [(before, after) for before in (False, True) for after in (False, True)]
+    way = next((way for way in ways if around == first * way[0] + inside + last * way[1]), None)
+    if way is None:
         raise ModelError(f"tokenizer.json: a text becomes {around}; llama.cpp can add only a first and a last token")
-    facts |= {"add_bos_token": before, "add_eos_token": after}
+    facts |= {"add_bos_token": way[0], "add_eos_token": way[1]}
     if isinstance(template := getattr(tokenizer, "chat_template", None), str):
         facts["chat_template"] = template
     return facts
