@@ -54,7 +54,9 @@ def genai_config(folder: Path) -> dict[str, Any]:
     config, tokenizer = read_json(folder / "config.json"), read_json(folder / "tokenizer_config.json")
     layers, groups, head_size, vocabulary = graph_sizes(folder / MODEL_FILE)
     limits = [config.get(name) for name in POSITIONS] + [tokenizer.get("model_max_length")]
-    length = min(limit for limit in limits if limit)
+    length = min((limit for limit in limits if limit), default=None)
+    if length is None:
+        raise ModelError(f"{folder / 'config.json'}: names none of {', '.join(POSITIONS)}; onnxruntime-genai needs one")
     sizes = {name: size for name in ("hidden_size", "num_attention_heads") if (size := _size(config, name)) is not None}
     decoder = {
         "session_options": {"provider_options": []},
