@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from lm_eval.api.model import TemplateLM
 
-from pipelines.bundle import read_lineage, write_json
-from pipelines.config import Task, task_of
+from pipelines.bundle import write_json
 from pipelines.environment import disable_telemetry, quiet_libraries
 from pipelines.errors import FactoryError, ModelError
 from pipelines.families.batching import MODEL_FILE
 from pipelines.families.sequences import Example
+from pipelines.sequences.generators import generation_task
 from pipelines.sequences.sides import SequenceSide, exported_side, torch_side
 
 #: Tokens that an answer may have where its task names no number.
@@ -96,7 +96,7 @@ def harness_results(folder: Path, tasks: Sequence[str], include: Path | None, li
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    task = _generation_task(folder)
+    task = generation_task(folder)
     manager = TaskManager(include_path=str(include) if include else None)
     unknown = sorted(set(tasks) - set(manager.all_tasks))
     if unknown:
@@ -110,13 +110,6 @@ def harness_results(folder: Path, tasks: Sequence[str], include: Path | None, li
     )
     results: dict[str, Any] = found["results"]
     return results
-
-
-def _generation_task(folder: Path) -> Task:
-    task = task_of(read_lineage(folder)["task"])
-    if task.type != "text-generation":
-        raise ModelError(f"{folder}: a model for {task.type}; the harness' tasks are for text-generation")
-    return task
 
 
 def main(argv: Sequence[str] | None = None) -> int:

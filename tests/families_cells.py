@@ -48,6 +48,8 @@ SEQUENCE_COLUMNS: dict[str, str] = {
     "int8": "dynamic int8; every matrix converted",
     "int4": "blockwise 4-bit weights; every matrix converted",
     "GPTQ": "the same, rounded by GPTQ",
+    "GGUF": "`python -m pipelines.gguf`; llama.cpp cuts texts and writes as transformers does",
+    "genai": "`python -m pipelines.genai`; onnxruntime-genai writes as transformers does",
 }
 #: Column of a cut -> the key under `prune` that asks for it.
 CUTS: dict[str, str] = {
@@ -74,15 +76,22 @@ _NO_EXPERTS = "its config names no num_experts"
 _FIXED_HEAD = "so its config cannot say that there are fewer heads"
 _HEADS_ARE_THE_WIDTH = "so a channel cannot go without a part of a head"
 _NO_TEXTS = "a tagger writes no texts"
+_NO_GGUF = "no GGUF is written for it"
+_WRITERS_ONLY = "only models for text-generation can be used here"
+#: Columns of other runtimes.
+RUNTIMES = ("GGUF", "genai")
 
 #: (architecture, column) -> a piece of the message that a user sees; taggers have a table of their own.
 GENERATOR_REASONS: dict[tuple[str, str], str] = (
     {(kind, "experts"): _NO_EXPERTS for kind in (*CAUSAL, *SEQ2SEQ) if kind != "mixtral"}
     | {(kind, "heads"): _FIXED_HEAD for kind in ("gpt2", "gpt_neo", "gptj", "gpt_neox", "bart")}
     | {(kind, "hidden width"): _HEADS_ARE_THE_WIDTH for kind in ("gpt2", "gpt_neo", "gptj", "gpt_neox", "bart")}
+    | {(kind, column): _WRITERS_ONLY for kind in SEQ2SEQ for column in RUNTIMES}
+    | {(kind, "GGUF"): _NO_GGUF for kind in ("gpt_neo", "gptj")}
 )
 TAGGER_REASONS: dict[tuple[str, str], str] = (
     {(kind, column): _NO_TEXTS for kind in ENCODERS for column in ("teacher texts", "on-policy")}
+    | {(kind, column): _WRITERS_ONLY for kind in ENCODERS for column in RUNTIMES}
     | {(kind, "experts"): _NO_EXPERTS for kind in ENCODERS}
     | {(kind, "heads"): _FIXED_HEAD for kind in ENCODERS}
     | {(kind, "hidden width"): _HEADS_ARE_THE_WIDTH for kind in ENCODERS if kind != "mobilebert"}
@@ -97,5 +106,8 @@ CLASSIFIER_REASONS: dict[tuple[str, str], str] = {
     ): "its layers fuse queries, keys and values, and the FFN's two inputs, into one matrix each"
     for column in ("FFN width", "heads")
 }
-#: The same for a checkpoint with code of its own (tests/test_matrix_own_code.py); llama's in everything else.
-OWN_CODE_REASONS: dict[tuple[str, str], str] = {("openelm", "experts"): _NO_EXPERTS}
+#: The same for a checkpoint with code of its own (tests/test_matrix_own_code.py); llama's in everything else but other runtimes.
+OWN_CODE_REASONS: dict[tuple[str, str], str] = {
+    ("openelm", "experts"): _NO_EXPERTS,
+    ("openelm", "GGUF"): _NO_GGUF,
+}

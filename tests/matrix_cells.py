@@ -17,11 +17,16 @@ from pipelines.data.clean import load_clean
 from pipelines.errors import ModelError
 from pipelines.families import load_bundle, sequence_family_of
 from pipelines.families.sequences import Example
+from pipelines.genai import genai_layout
+from pipelines.gguf.exporting import export_gguf
+from pipelines.sequences.generators import load_generator
 from pipelines.sequences.labelling import Labelled, read_labels
 from pipelines.techniques.slicing import shape_of
 from pipelines.techniques.weightmatrices import expected_products
 from pipelines.token_signals import SampledRows, TopKRows
 from tests.families_cells import CUTS
+from tests.genai import Genai
+from tests.llama_cpp import LlamaCpp, torch_tokens
 from tests.registry.generators import torch_greedy
 from tests.sequence_chain import ONE_EPOCH, QUANTIZED, TARGETS, Chain, losses_of
 
@@ -47,6 +52,10 @@ def _ask_in_vain(chain: Chain, column: str) -> None:
         chain.recipe(label__texts=WRITTEN)
     elif column == "on-policy":
         chain.recipe(distill__on_policy=ON_POLICY)
+    elif column == "GGUF":
+        export_gguf(load_generator(chain.pruned), chain.folder / "refused.gguf", "f32")
+    elif column == "genai":
+        genai_layout(chain.exported, chain.folder / "refused")
     else:
         chain.cut("refused", {f"prune__{CUTS[column]}": TARGETS[CUTS[column]]})
 
@@ -201,10 +210,32 @@ def _weight_bytes(path: Path) -> int:
     return sum(len(tensor.raw_data) for tensor in onnx.load(str(path)).graph.initializer)
 
 
+def _gguf(chain: Chain, column: str) -> None:
+    made = load_generator(chain.pruned)
+    found = export_gguf(made, chain.folder / "model.gguf", "f32")
+    model = LlamaCpp(chain.folder / "model.gguf", found["context_length"])
+    for text in TEXTS:
+        ids = made.tokenizer(text)["input_ids"]
+        assert model.tokens(text) == ids
+        new = min(12, found["context_length"] - 8)
+        assert model.greedy(ids[:8], new) == torch_tokens(made.model, ids[:8], new)
+
+
+def _genai(chain: Chain, column: str) -> None:
+    genai_layout(chain.exported, chain.folder / "genai")
+    model, torch_side = Genai(chain.folder / "genai"), chain.bundle.model
+    for text in TEXTS:
+        ids = chain.bundle.tokenizer(text)["input_ids"]
+        found = model.greedy(ids, 12, end=chain.bundle.tokenizer.eos_token_id)
+        assert found == torch_tokens(torch_side, ids, 12)
+
+
 CHECKS: dict[str, Callable[[Chain, str], None]] = {
     "top-k signals": _top_k,
     "sampled signals": _sampled,
     "teacher texts": _texts,
     "on-policy": _on_policy,
     "float32": _float,
+    "GGUF": _gguf,
+    "genai": _genai,
 }
