@@ -23,7 +23,7 @@ class LlamaCpp:
         self._server = xllamacpp.Server(asked)
 
     def greedy(self, ids: list[int], new_tokens: int) -> list[int]:
-        """The likeliest tokens after these, the end token left out."""
+        """The likeliest tokens after these, the end token included."""
         asked = {"prompt": ids, "n_predict": new_tokens, "temperature": 0, "return_tokens": True, "verbose": True}
         found: list[int] = self._server.handle_completions(asked)["__verbose"]["tokens"]
         return found
@@ -42,6 +42,6 @@ def torch_tokens(model: Any, ids: list[int], new_tokens: int) -> list[int]:
     import torch
 
     with torch.inference_mode():
-        found = model.generate(torch.tensor([ids]), max_new_tokens=new_tokens, do_sample=False)[0, len(ids) :].tolist()
-    end = model.generation_config.eos_token_id
-    return [token for token in found if token != end]
+        found = model.generate(torch.tensor([ids]), max_new_tokens=new_tokens, do_sample=False)[0, len(ids) :]
+    written: list[int] = found.tolist()
+    return written
