@@ -32,8 +32,8 @@ PRESENT = {"present_key_names": "present.%d.key", "present_value_names": "presen
 
 def genai_layout(folder: Path, out: Path) -> None:
     """Write `out`, a folder that `onnxruntime_genai.Model` loads. Raises ModelError."""
-    require_files(folder, MODEL_FILE, *READ)
     generation_task(folder)
+    require_files(folder, MODEL_FILE, *READ)
     layout = genai_config(folder)
     if out.exists():
         raise ModelError(f"{out}: exists already; name a folder that does not")

@@ -15,12 +15,13 @@ class Genai:
 
         self._library, self._model = onnxruntime_genai, onnxruntime_genai.Model(str(folder))
 
-    def greedy(self, ids: list[int], new_tokens: int, end: int) -> list[int]:
-        """The likeliest tokens after these, by the folder's own settings, the end token left out."""
+    def greedy(self, ids: list[int], new_tokens: int) -> list[int]:
+        """The likeliest tokens after these, by the folder's own settings, of which its end token is none."""
         asked = self._library.GeneratorParams(self._model)
         asked.set_search_options(max_length=len(ids) + new_tokens)
         generator = self._library.Generator(self._model, asked)
         generator.append_tokens(np.array([ids], np.int32))
         while not generator.is_done():
             generator.generate_next_token()
-        return [token for token in generator.get_sequence(0).tolist()[len(ids) :] if token != end]
+        written: list[int] = generator.get_sequence(0).tolist()[len(ids) :]
+        return written

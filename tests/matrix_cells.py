@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -12,7 +15,7 @@ import torch
 from slm_registry import TextGenerator, TextToText, TokenClassifier
 from slm_registry.runtime.loading import load_folder
 
-from pipelines.bundle import read_json, read_lineage
+from pipelines.bundle import Bundle, read_json, read_lineage
 from pipelines.data.clean import load_clean
 from pipelines.errors import ModelError
 from pipelines.families import load_bundle, sequence_family_of
@@ -127,9 +130,17 @@ def _on_policy(chain: Chain, column: str) -> None:
     changes = FEWER_LAYERS | {"distill__on_policy": ON_POLICY, "distill__training": ONE_EPOCH}
     task = chain.recipe().task
     kind = type(sequence_family_of(task))
-    with mock.patch.object(kind, "write", autospec=True, side_effect=kind.write) as write:
+    write, texts = kind.write, 0
+
+    def counted(*given: Any) -> list[Example]:
+        nonlocal texts
+        found: list[Example] = write(*given)
+        texts += len(found)
+        return found
+
+    with mock.patch.object(kind, "write", counted):
         student = chain.distilled("of-itself", chain.signals, **changes)
-    assert write.call_count > 1
+    assert texts > 0
     # A student that were its own teacher would have nothing to learn.
     assert all(math.isfinite(loss) and loss > 1e-3 for loss in losses_of(student.with_suffix(".csv")))
     before, after = (load_bundle(folder, task).model for folder in (chain.teacher, student))
@@ -145,8 +156,54 @@ def _cut(chain: Chain, column: str) -> None:
     model = auto.from_pretrained(chain.pruned, trust_remote_code=chain.trusted is not None)
     if key == "vocabulary":
         assert model.config.vocab_size == len(chain.bundle.tokenizer) < len(before.tokenizer)
-    else:
-        assert getattr(shape_of(model), key) == TARGETS[key] < getattr(shape_of(before.model), key)
+        _says_the_same_with_fewer_tokens(chain, before)
+        return
+    assert getattr(shape_of(model), key) == TARGETS[key] < getattr(shape_of(before.model), key)
+    if key == "num_hidden_layers":
+        _layers_are_those_that_were(chain, before)
+
+
+def _says_the_same_with_fewer_tokens(chain: Chain, before: Bundle) -> None:
+    """Cut alone, a vocabulary changes no logit of what stays."""
+    task = chain.recipe().task
+    family, after = (
+        sequence_family_of(task),
+        load_bundle(chain.cut("tokens", {"prune__vocabulary": TARGETS["vocabulary"]}), task),
+    )
+    logits = []
+    for bundle in (before, after):
+        example = family.examples(bundle, load_clean(chain.clean).train, task.max_length)[0]
+        with torch.inference_mode():
+            rows = family.rows(bundle.model, family.collate(bundle, [example]))
+            logits.append(rows.head(rows.features))
+    names = after.tokenizer.convert_ids_to_tokens(list(range(len(after.tokenizer))))
+    tagging = task.type == "token-classification"
+    stayed = slice(None) if tagging else before.tokenizer.convert_tokens_to_ids(names)
+    assert torch.allclose(logits[0][:, stayed], logits[1], atol=1e-4)
+
+
+def _layers_are_those_that_were(chain: Chain, before: Bundle) -> None:
+    """Cut alone and before recovery, every layer is one of the layers there were, whole and in their order."""
+    with mock.patch("pipelines.sequences.pruning.learn_tokens", return_value=[]):
+        folder = chain.cut("layers", {"prune__num_hidden_layers": TARGETS["num_hidden_layers"]})
+    after, old = load_bundle(folder, chain.recipe().task).model.state_dict(), before.model.state_dict()
+    origins: dict[tuple[str, int], set[int]] = {}
+    for name, tensor in after.items():
+        stack, number, rest = (re.match(r"(.*?)\.(\d+)\.(.*)", name) or re.match("(.*)()()", name)).groups()  # type: ignore[union-attr]
+        if not number:
+            assert torch.equal(old[name], tensor), name
+            continue
+        same = {
+            int(at) for at in range(8) if (there := f"{stack}.{at}.{rest}") in old and torch.equal(old[there], tensor)
+        }
+        # What one layer has for all (T5's table of distances) goes to whichever is the first.
+        if sum(f"{stack}.{at}.{rest}" in old for at in range(8)) == 1:
+            assert same, name
+        else:
+            origins[stack, int(number)] = origins.get((stack, int(number)), same) & same
+    for stack in {stack for stack, _ in origins}:
+        found = [origins[stack, at] for at in range(sum(one == stack for one, _ in origins))]
+        assert all(found) and all(min(one) < max(other) for one, other in pairwise(found)), origins
 
 
 def _float(chain: Chain, column: str) -> None:
@@ -226,8 +283,11 @@ def _genai(chain: Chain, column: str) -> None:
     model, torch_side = Genai(chain.folder / "genai"), chain.bundle.model
     for text in TEXTS:
         ids = chain.bundle.tokenizer(text)["input_ids"]
-        found = model.greedy(ids, 12, end=chain.bundle.tokenizer.eos_token_id)
-        assert found == torch_tokens(torch_side, ids, 12)
+        new = min(12, chain.recipe().task.max_length - len(ids))
+        wanted = torch_tokens(torch_side, ids, new)
+        assert wanted and model.greedy(ids, new) == [
+            one for one in wanted if one != chain.bundle.tokenizer.eos_token_id
+        ]
 
 
 CHECKS: dict[str, Callable[[Chain, str], None]] = {

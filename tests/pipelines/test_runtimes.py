@@ -43,7 +43,7 @@ def test_the_page_s_commands_run(
     assert (told["type"], told["architecture"], told["wider"]) == ("q8_0", "gpt2", [])
     assert Path("model.gguf").stat().st_size == told["bytes"]
     assert len(LlamaCpp(Path("model.gguf"), 64).greedy([5, 6, 7], 8)) == 8
-    assert len(Genai(Path("build/genai")).greedy([5, 6, 7], 8, end=0)) == 8
+    assert len(Genai(Path("build/genai")).greedy([5, 6, 7], 8)) == 8
     assert set(re.findall(r"`(f32|f16|q8_0|q4_0)`", page)) == set(FILE_TYPES)
 
 
