@@ -161,7 +161,7 @@ def test_the_loss_is_that_of_a_search_by_text(labelled: tuple[Task, Path]) -> No
     _, numbers = found.signals.rows(range(count))
     assert int((numbers >= 0).sum()) == heard > len(numbers) / 8
     got = lesson_loss(family, student, found, range(count), TokenLosses.model_validate(ULD))
-    assert float(got) == pytest.approx(expected, abs=2e-3)
+    assert got.item() == pytest.approx(expected, abs=2e-3)
 
 
 def test_the_teachers_own_texts_are_told_again(labelled: tuple[Task, Path]) -> None:
