@@ -1,0 +1,97 @@
+"""The points of a front: one shape of the student in one quantization, what was estimated of it and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import DataError
+
+#: What a point is better at where the number is smaller, and where it is larger.
+COSTS, GAINS = ("bytes", "p50_ms"), ("accuracy",)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the elastic student: its layers, the first `intermediate_size` FFN columns and heads of each, one of its vocabularies."""
+
+    layers: tuple[int, ...]
+    intermediate_size: int
+    num_attention_heads: int
+    vocabulary: int
+
+    def __str__(self) -> str:
+        return f"{len(self.layers)} layers, FFN {self.intermediate_size}, {self.num_attention_heads} heads, vocabulary {self.vocabulary}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row of the front's table. Shares between 0 and 1, milliseconds at batch 1, texts a second at batch 32, all on validation data.
+
+    `accuracy_difference` is to the teacher, with the 95 % interval of a paired bootstrap; so is `p50_low` to `p50_high`, of the median.
+    `steady` is false where the times of this point could not be told from a neighbour's after every repeat.
+    """
+
+    layers: str
+    intermediate_size: int
+    num_attention_heads: int
+    vocabulary: int
+    tokens: int
+    quantization: str
+    estimated_bytes: int
+    estimated_p50_ms: float
+    estimated_accuracy: float
+    bytes: int
+    p50_ms: float
+    p50_low: float
+    p50_high: float
+    texts_per_s: float
+    peak_memory_bytes: int
+    accuracy: float
+    accuracy_difference: float
+    accuracy_difference_low: float
+    accuracy_difference_high: float
+    calibration_error: float
+    steady: bool
+    on_front: bool
+
+    @property
+    def slice(self) -> Slice:
+        """The part of the elastic student that it is."""
+        layers = tuple(int(layer) for layer in self.layers.split(","))
+        return Slice(layers, self.intermediate_size, self.num_attention_heads, self.vocabulary)
+
+
+def best(points: Sequence[Point]) -> list[bool]:
+    """Which points no other beats: none is at least as good in bytes, p50 and accuracy and better in one."""
+    return [not any(_beats(other, point) for other in points) for point in points]
+
+
+def _beats(one: Point, other: Point) -> bool:
+    pairs = [(getattr(one, name), getattr(other, name)) for name in COSTS]
+    pairs += [(getattr(other, name), getattr(one, name)) for name in GAINS]
+    return all(ours <= theirs for ours, theirs in pairs) and any(ours < theirs for ours, theirs in pairs)
+
+
+def write_points(path: Path, points: Sequence[Point]) -> None:
+    """One Parquet file, a row a point; empty where nothing was explored."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    schema = pa.schema([(field.name, kinds[str(field.type)]) for field in fields(Point)])
+    parquet.write_table(pa.Table.from_pylist([asdict(point) for point in points], schema=schema), path)
+
+
+def read_points(path: Path) -> list[Point]:
+    """The points of a Parquet file. Raises DataError where it is missing, damaged, or of another form."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+        return [Point(**row) for row in rows]
+    except (OSError, pa.ArrowException, TypeError) as error:
+        raise DataError(f"{path}: no table of points ({error}); run the stage that writes it again (`dvc repro explore`)") from error
