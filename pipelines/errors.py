@@ -6,6 +6,7 @@ FactoryError
 ├── ModelError         exit 4   a model folder, teacher or exported file is unusable
 │   └── DivergedError           the loss of a training is no number
 ├── GateError          exit 5   the finished model misses a bound of its recipe
+│   └── BudgetError             no point of the front holds the recipe's budget
 ├── ResourceError      exit 6   disk, memory or permissions
 └── TransientError     exit 7   a remote source did not answer: worth a second try
 """
@@ -51,6 +52,10 @@ class GateError(FactoryError):
     """The finished model misses at least one bound of the recipe's gate."""
 
     exit_code = 5
+
+
+class BudgetError(GateError):
+    """No point of the front holds the recipe's budget; the message names the bounds in the way and the nearest points."""
 
 
 class ResourceError(FactoryError):

@@ -61,6 +61,8 @@ RECIPE: dict[str, Any] = {
         "losses": LOSSES | {"hidden_mse": 0.5, "hidden_cosine": 0.5, "relation": 0.5, "reverse_kl": 0.5},
         "training": TRAINING,
     },
+    "explore": {"technique": "none"},
+    "budget": None,
     "prune": {
         "technique": "structured",
         "importance": "taylor",

@@ -127,7 +127,17 @@ class Chain:
 
     def cut(self, name: str, changes: dict[str, Any]) -> Path:
         block, curve = self.recipe(**(NOTHING | changes)), self.folder / f"{name}.csv"
-        prune(self.clean, self.signals, self.student, self.folder / name, curve, block.task, block.prune)
+        prune(
+            self.clean,
+            self.signals,
+            self.student,
+            self.folder,
+            self.folder / name,
+            curve,
+            block.task,
+            None,
+            block.prune,
+        )
         return self.folder / name
 
     def quantized(self, technique: str) -> tuple[Path, dict[str, int]]:

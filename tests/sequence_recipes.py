@@ -45,6 +45,8 @@ GENERATION: dict[str, Any] = {
         "control": False,
         "training": SEQUENCE_TRAINING,
     },
+    "explore": {"technique": "none"},
+    "budget": None,
     "prune": {
         "technique": "structured",
         "importance": "taylor",

@@ -83,7 +83,9 @@ def taught(request: pytest.FixtureRequest, clean: Path, tmp_path_factory: pytest
 def make(clean: Path, taught: Path, out: Path, changes: dict[str, Any]) -> Path:
     block = recipe(**changes)
     distill(clean, taught / "signals", taught / "teacher", out / "student", out / "c1.csv", block.task, block.distill)
-    prune(clean, taught / "signals", out / "student", out / "pruned", out / "c2.csv", block.task, block.prune)
+    prune(
+        clean, taught / "signals", out / "student", out, out / "pruned", out / "c2.csv", block.task, None, block.prune
+    )
     quantize(clean, out / "pruned", out / "exported", block.task, block.quantize)
     return out / "exported"
 

@@ -75,7 +75,9 @@ def exported(crossing: tuple[Chain, dict[str, Any]]) -> Path:
     chain, changes = crossing
     block, folder = chain.recipe(**changes), chain.folder
     student, signals = folder / "student", folder / "signals"
-    prune(chain.clean, signals, student, folder / "pruned", folder / "prune.csv", block.task, block.prune)
+    prune(
+        chain.clean, signals, student, folder, folder / "pruned", folder / "prune.csv", block.task, None, block.prune
+    )
     quantize(chain.clean, folder / "pruned", folder / "exported", block.task, block.quantize)
     return folder / "exported"
 
@@ -144,9 +146,11 @@ def test_prune_refuses_as_distill_does(crossing: tuple[Chain, dict[str, Any]]) -
             chain.clean,
             chain.folder / "signals",
             chain.folder / "student",
+            chain.folder,
             chain.folder / "no",
             chain.folder / "no.csv",
             block.task,
+            None,
             block.prune,
         )
 

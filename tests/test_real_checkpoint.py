@@ -65,7 +65,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     teach(out / "data", out / "teacher", out / "teach.csv", block.task, block.teach)
     label(out / "data", out / "teacher", out / "signals", block.task, block.label)
     distill(out / "data", out / "signals", out / "teacher", out / "student", out / "d.csv", block.task, block.distill)
-    prune(out / "data", out / "signals", out / "student", out / "pruned", out / "p.csv", block.task, block.prune)
+    prune(
+        out / "data",
+        out / "signals",
+        out / "student",
+        out,
+        out / "pruned",
+        out / "p.csv",
+        block.task,
+        None,
+        block.prune,
+    )
     quantize(out / "data", out / "pruned", out / "float32", block.task, block.quantize)
     yield out
 

@@ -5,6 +5,8 @@ A recipe is one block of `models:`; each stage reads the sections that its signa
 
 from pipelines.config.base import NAME_PATTERN, Action, Fraction, NoTechnique, Section
 from pipelines.config.classification import (
+    ChosenPruning,
+    ChosenQuantization,
     ClassificationRecipe,
     Distill,
     DynamicInt8,
@@ -16,6 +18,7 @@ from pipelines.config.classification import (
     NoQuantization,
     StaticInt8,
     StructuredPruning,
+    StudentElastic,
     StudentLayers,
     StudentPretrained,
     StudentRandom,
@@ -39,6 +42,7 @@ from pipelines.config.data import (
     TextChecks,
     TextData,
 )
+from pipelines.config.exploring import Budget, Quantization, Search
 from pipelines.config.recipe import RECIPES, SECTIONS, Params, Recipe, load_params, load_recipe
 from pipelines.config.remote import ApiTeacher, Price, Retries, Sampling
 from pipelines.config.sequences import (
@@ -76,7 +80,10 @@ __all__ = [
     "Action",
     "ApiTeacher",
     "BlockwiseTokens",
+    "Budget",
     "Checks",
+    "ChosenPruning",
+    "ChosenQuantization",
     "ClassCount",
     "ClassificationRecipe",
     "Data",
@@ -110,17 +117,20 @@ __all__ = [
     "OtherStudent",
     "Params",
     "Price",
+    "Quantization",
     "ReadyTeacher",
     "Recipe",
     "Retries",
     "SampledSignals",
     "Sampling",
     "ScratchStudent",
+    "Search",
     "Section",
     "SequenceRecipe",
     "ShapePruning",
     "StaticInt8",
     "StructuredPruning",
+    "StudentElastic",
     "StudentLayers",
     "StudentPretrained",
     "StudentRandom",

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from pipelines.config.base import NoTechnique, Section, Weight
 from pipelines.config.data import Data
+from pipelines.config.exploring import Budget, Search
 from pipelines.config.task import Task
 from pipelines.config.training import Training
 
@@ -95,16 +96,6 @@ class StudentRandom(Section):
     num_hidden_layers: int = Field(ge=1, description="Layers of the fresh student.")
 
 
-class Distill(Section):
-    """The student and how it learns from the stored signals."""
-
-    student: StudentLayers | StudentPretrained | StudentRandom = Field(
-        discriminator="kind", description="Where the student's weights come from."
-    )
-    losses: Losses = Field(description="What the student minimises.")
-    training: Training = Field(description="The loop's settings.")
-
-
 class Vocabulary(Section):
     """Which tokens stay. Special tokens, single characters and byte fallbacks always do."""
 
@@ -113,6 +104,53 @@ class Vocabulary(Section):
         ge=0,
         description="Tokens with a lower id stay whatever their count: pretrained vocabularies put frequent tokens first.",
     )
+
+
+class StudentElastic(Section):
+    """One student that holds many: every shape named here is a part of it and shares its weights (Cai et al. 2020, Yu & Huang 2019)."""
+
+    kind: Literal["elastic"] = Field(description="Cut from the teacher, trained so that its parts work alone.")
+    layers: list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]] = Field(
+        min_length=1, description="Teacher layers of each depth, the whole first; every other depth is a part of the whole."
+    )
+    intermediate_sizes: list[Annotated[int, Field(ge=1)]] = Field(
+        description="FFN widths, widest first; empty where the architecture's cannot be cut."
+    )
+    num_attention_heads: list[Annotated[int, Field(ge=1)]] = Field(
+        description="Heads, most first; empty where the architecture's cannot be cut."
+    )
+    vocabularies: list[Vocabulary] = Field(min_length=1, description="Which tokens stay, the largest vocabulary first.")
+    importance: Literal["taylor", "activation"] = Field(
+        description="What puts columns and heads in order, the most important first: as prune.importance."
+    )
+    calibration_rows: int = Field(ge=1, description="Training texts over which importance is measured.")
+    random_slices: int = Field(
+        ge=0, le=16, description="Parts drawn for each batch, beside the whole and the smallest (the sandwich rule)."
+    )
+    in_place: Weight = Field(description="Weight of the KL from a part to the whole's own answer, beside the losses.")
+
+    @model_validator(mode="after")
+    def _parts_of_the_whole(self) -> StudentElastic:
+        for layers in self.layers:
+            if layers != sorted(set(layers)) or not set(layers) <= set(self.layers[0]):
+                raise ValueError(f"layers {layers}: name each layer once, in order, and only layers of the first list {self.layers[0]}")
+        for name in ("intermediate_sizes", "num_attention_heads"):
+            sizes = getattr(self, name)
+            if sizes != sorted(set(sizes), reverse=True):
+                raise ValueError(f"{name} {sizes}: name each size once, the largest first")
+        if bool(self.intermediate_sizes) != bool(self.num_attention_heads):
+            raise ValueError("intermediate_sizes and num_attention_heads: name both (one size is enough), or neither")
+        return self
+
+
+class Distill(Section):
+    """The student and how it learns from the stored signals."""
+
+    student: StudentLayers | StudentPretrained | StudentRandom | StudentElastic = Field(
+        discriminator="kind", description="Where the student's weights come from."
+    )
+    losses: Losses = Field(description="What the student minimises.")
+    training: Training = Field(description="The loop's settings.")
 
 
 class StructuredPruning(Section):
@@ -132,6 +170,21 @@ class StructuredPruning(Section):
     step_epochs: int = Field(
         ge=1, description="Epochs of recovery after each cut but the last; the last has recovery.epochs."
     )
+    recovery: Training = Field(description="The loop's settings in recovery.")
+
+
+class ChosenPruning(Section):
+    """The cheapest point of the front that holds the budget: cut from the elastic student, recovered alone."""
+
+    technique: Literal["chosen"] = Field(description="Take the point that recipe's `budget` asks for.")
+    attempts: int = Field(
+        ge=1, le=20, description="Points that are recovered at most, the cheapest first, until one holds the margin."
+    )
+    hope: float = Field(
+        ge=0, le=100, description="Points of accuracy that recovery is trusted to win: who lacks more is not tried."
+    )
+    bootstrap_samples: int = Field(ge=100, description="Resamples of the paired bootstrap that holds the margin.")
+    losses: Losses = Field(description="What recovery minimises.")
     recovery: Training = Field(description="The loop's settings in recovery.")
 
 
@@ -169,6 +222,14 @@ class StaticInt8(Export):
     calibration_rows: int = Field(ge=1, description="Training texts that fix the scales.")
 
 
+class ChosenQuantization(Export):
+    """As the chosen point of the front was measured."""
+
+    technique: Literal["chosen"] = Field(description="The quantization of the point that `prune` has chosen.")
+    per_channel: bool = Field(description="A scale for each output column instead of each matrix.")
+    calibration_rows: int = Field(ge=1, description="Training texts that fix the scales of static_int8.")
+
+
 class Evaluate(Section):
     """How teacher and exported model are measured, side by side."""
 
@@ -199,8 +260,14 @@ class ClassificationRecipe(Section):
     teach: Teach = Field(description="The teacher.")
     label: Label = Field(description="The signals that the teacher leaves.")
     distill: Distill = Field(description="The student.")
-    prune: NoTechnique | StructuredPruning = Field(discriminator="technique", description="Structured pruning.")
-    quantize: NoQuantization | DynamicInt8 | StaticInt8 = Field(
+    explore: NoTechnique | Search = Field(
+        discriminator="technique", description="What the shapes of an elastic student cost and reach."
+    )
+    budget: Budget | None = Field(description="What the model may cost; null: its shape stands in the recipe.")
+    prune: NoTechnique | StructuredPruning | ChosenPruning = Field(
+        discriminator="technique", description="Structured pruning, or the cut that the budget chooses."
+    )
+    quantize: NoQuantization | DynamicInt8 | StaticInt8 | ChosenQuantization = Field(
         discriminator="technique", description="Export and quantization."
     )
     evaluate: Evaluate = Field(description="How the result is measured.")
@@ -209,7 +276,7 @@ class ClassificationRecipe(Section):
     @model_validator(mode="after")
     def _signals_are_stored(self) -> ClassificationRecipe:
         users = [("distill", self.distill.losses)]
-        if isinstance(self.prune, StructuredPruning):
+        if isinstance(self.prune, StructuredPruning | ChosenPruning):
             users.append(("prune", self.prune.losses))
         for stage, losses in users:
             if losses.wants_hidden and not self.label.hidden_layers:
@@ -220,6 +287,21 @@ class ClassificationRecipe(Section):
                 raise ValueError(
                     f"{stage}.losses.relation is {losses.relation}, but label.relations is false: set it to true, or the weight to 0"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _a_budget_needs_a_front(self) -> ClassificationRecipe:
+        parts = {
+            "distill.student.kind: elastic": isinstance(self.distill.student, StudentElastic),
+            "explore.technique: search": isinstance(self.explore, Search),
+            "budget": self.budget is not None,
+            "prune.technique: chosen": isinstance(self.prune, ChosenPruning),
+            "quantize.technique: chosen": isinstance(self.quantize, ChosenQuantization),
+        }
+        missing = [name for name, there in parts.items() if not there]
+        if missing and len(missing) < len(parts):
+            there = ", ".join(name for name in parts if name not in missing)
+            raise ValueError(f"a model by budget needs all of {', '.join(parts)}; the recipe has {there}, and lacks {', '.join(missing)}")
         return self
 
     @model_validator(mode="after")

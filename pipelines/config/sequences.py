@@ -241,6 +241,8 @@ class SequenceRecipe(Section):
     )
     label: TokenLabel = Field(description="The signals that the teacher leaves.")
     distill: TokenDistill = Field(description="The student.")
+    explore: NoTechnique = Field(description="Nothing yet: only classifiers have elastic students.")
+    budget: None = Field(description="Nothing yet, as explore.")
     prune: NoTechnique | ShapePruning = Field(discriminator="technique", description="Structured pruning.")
     quantize: FloatTokens | Int8Tokens | BlockwiseTokens = Field(
         discriminator="technique", description="Export and quantization."

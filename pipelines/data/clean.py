@@ -40,6 +40,11 @@ class CleanData:
     unlabelled: list[str]
     digest: str
 
+    @property
+    def written(self) -> list[str]:
+        """Every text that a student may learn from as somebody wrote it."""
+        return [*self.train.texts, *self.unlabelled]
+
 
 def write_clean(folder: Path, rows: Sequence[Row], files: Sequence[SourceFile], data: TextData) -> None:
     """Write the splits, the labels where there are any, and the record of the source: same rows, same bytes."""

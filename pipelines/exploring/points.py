@@ -8,22 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import DataError
+from pipelines.techniques.shapes import Slice
 
 #: What a point is better at where the number is smaller, and where it is larger.
 COSTS, GAINS = ("bytes", "p50_ms"), ("accuracy",)
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A part of the elastic student: its layers, the first `intermediate_size` FFN columns and heads of each, one of its vocabularies."""
-
-    layers: tuple[int, ...]
-    intermediate_size: int
-    num_attention_heads: int
-    vocabulary: int
-
-    def __str__(self) -> str:
-        return f"{len(self.layers)} layers, FFN {self.intermediate_size}, {self.num_attention_heads} heads, vocabulary {self.vocabulary}"
 
 
 @dataclass(frozen=True)
@@ -53,7 +41,6 @@ class Point:
     accuracy_difference: float
     accuracy_difference_low: float
     accuracy_difference_high: float
-    calibration_error: float
     steady: bool
     on_front: bool
 

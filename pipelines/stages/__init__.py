@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 #: Stage names in the order of the chain.
-STAGES = ("validate", "teach", "label", "distill", "prune", "quantize", "evaluate", "gate")
+STAGES = ("validate", "teach", "label", "distill", "explore", "prune", "quantize", "evaluate", "gate")
 
 #: A file or folder that the stage writes.
 Output = Annotated[Path, "output"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import numpy as np
+
 from pipelines.bundle import CONTROL, Bundle, extend_lineage
 from pipelines.config import (
     Distill,
@@ -12,6 +14,8 @@ from pipelines.config import (
     OnPolicy,
     OtherStudent,
     ScratchStudent,
+    StudentElastic,
+    StudentLayers,
     StudentPretrained,
     Task,
     TokenDistill,
@@ -27,10 +31,12 @@ from pipelines.sequences.lessons import lesson_from_labels
 from pipelines.signals import read_signals
 from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output
-from pipelines.techniques.distilling import learn, lesson_from
+from pipelines.techniques.distilling import Lesson, learn, lesson_from
+from pipelines.techniques.elastic import elastic_student, learn_elastic, sort_units
 from pipelines.techniques.slicing import with_layers_alone
 from pipelines.techniques.token_learning import TRUE_CLASSES, TokenLesson, learn_tokens
 from pipelines.techniques.training import EpochRecord
+from pipelines.techniques.vocabulary.choices import cuts_of
 from pipelines.token_signals import TokenSignals
 
 
@@ -69,6 +75,8 @@ def _distill_classifier(
     family = family_of(task)
     lesson = lesson_from(data, read_signals(signals))
     choice, taught = wanted.student, family.load(teacher)
+    if isinstance(choice, StudentElastic):
+        return _distill_elastic(data, lesson, taught, task, wanted, choice)
     if isinstance(choice, StudentPretrained):
         bundle = family.adopt(taught, choice, fetch_pretrained(choice.source, choice.sha256))
     else:
@@ -87,6 +95,19 @@ def _distill_classifier(
         epochs=wanted.training.epochs,
     )
     return bundle, records
+
+
+def _distill_elastic(
+    data: CleanData, lesson: Lesson, teacher: Bundle, task: Task, wanted: Distill, choice: StudentElastic
+) -> tuple[Bundle, list[EpochRecord]]:
+    family = family_of(task)
+    bundle = family.student(teacher, StudentLayers(kind="layers", layers=choice.layers[0]))
+    family.trim_positions(bundle.model, task.max_length)
+    cuts = cuts_of(family, bundle, data.written, choice.vocabularies, task.max_length)
+    elastic = elastic_student(family, bundle, choice, cuts, lesson, data.validation, wanted.losses, task.max_length)
+    sample = np.random.default_rng(task.seed).permutation(len(lesson.texts))[: choice.calibration_rows]
+    sort_units(elastic, wanted.losses, sample, wanted.training.batch_size)
+    return bundle, learn_elastic(elastic, wanted.losses, wanted.training, seed=task.seed)
 
 
 def _distill_sequences(

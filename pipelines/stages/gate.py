@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.bundle import read_json, write_json
-from pipelines.config import Gate, MetricGate
+from pipelines.config import Budget, Gate, MetricGate
 from pipelines.errors import GateError
 from pipelines.stages import Output
 
@@ -34,9 +34,12 @@ class Bound:
         return f"{self.name} is {self.measured:.4g}, must be {relation} {self.limit:.4g} (off by {abs(self.measured - self.limit):.4g})"
 
 
-def gate(evaluation: Path, verdict: Output, gate: Gate | MetricGate) -> None:
-    """Write the verdict. Raises GateError naming every bound that is missed and by how much; the measurements stay."""
-    bounds = bounds_of(read_json(evaluation / "metrics.json"), gate)
+def gate(evaluation: Path, verdict: Output, budget: Budget | None, gate: Gate | MetricGate) -> None:
+    """Write the verdict on the recipe's gate, and on its budget's bytes and margin (times hold on its target, where they were taken).
+
+    Raises GateError naming every bound that is missed and by how much; the measurements stay."""
+    metrics = read_json(evaluation / "metrics.json")
+    bounds = [*bounds_of(metrics, gate), *_budget_bounds(metrics, budget)]
     missed = [bound for bound in bounds if not bound.held]
     if missed:
         raise GateError("the model misses its gate, nothing is published: " + "; ".join(str(bound) for bound in missed))
@@ -71,6 +74,16 @@ def _numbers(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + key, math.nan
         elif isinstance(inner, int | float):
             yield prefix + key, inner
+
+
+def _budget_bounds(metrics: dict[str, Any], budget: Budget | None) -> list[Bound]:
+    if budget is None:
+        return []
+    loss = -100 * metrics["comparison"]["accuracy_difference_low"]
+    pairs = (("max_bytes", metrics["model"]["bytes"], budget.max_bytes), ("max_accuracy_loss", loss, budget.max_accuracy_loss))
+    return [
+        Bound(f"budget.{name}", measured, limit, at_most=True) for name, measured, limit in pairs if limit is not None
+    ]
 
 
 def _classifier_bounds(metrics: dict[str, Any], gate: Gate) -> list[Bound]:

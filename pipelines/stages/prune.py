@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 from torch import Tensor
 
 from pipelines.bundle import Bundle, extend_lineage
-from pipelines.config import NoTechnique, ShapePruning, StructuredPruning, Task
+from pipelines.config import Budget, ChosenPruning, NoTechnique, ShapePruning, StructuredPruning, Task
 from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, load_clean
+from pipelines.exploring.building import build_chosen
+from pipelines.exploring.front import read_front
 from pipelines.families import family_of, load_bundle, save_bundle_of, sequence_family_of
 from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
@@ -29,14 +32,17 @@ def prune(
     clean: Path,
     signals: Path,
     student: Path,
+    front: Path,
     pruned: Output,
     curve: Output,
     task: Task,
-    prune: NoTechnique | StructuredPruning | ShapePruning,
+    budget: Budget | None,
+    prune: NoTechnique | StructuredPruning | ChosenPruning | ShapePruning,
 ) -> None:
     """Write the pruned bundle and the loss curve of its recoveries.
 
-    Raises ModelError where the recipe asks for more units than the student has, or its architecture forbids the cut.
+    Raises ModelError where the recipe asks for more units than the student has, or its architecture forbids the cut; BudgetError
+    where no point of the front holds the budget.
     """
     fix_randomness(task)
     records: list[EpochRecord] = []
@@ -48,7 +54,13 @@ def prune(
         records = _prune_steps(family, bundle, data, lesson, task, prune)
     if isinstance(prune, ShapePruning):
         bundle, records = prune_sequences(sequence_family_of(task), bundle, load_clean(clean), signals, task, prune)
-    bundle.lineage = extend_lineage(bundle.lineage, "prune", {"params": prune.model_dump()})
+    facts: dict[str, Any] = {"params": prune.model_dump()}
+    if isinstance(prune, ChosenPruning) and budget is not None:
+        data = load_clean(clean)
+        lesson = lesson_from(data, read_signals(signals))
+        bundle, records, point = build_chosen(bundle, read_front(front), data, lesson, task, budget, prune)
+        facts |= {"budget": budget.model_dump(), "chosen": asdict(point)}
+    bundle.lineage = extend_lineage(bundle.lineage, "prune", facts)
     save_bundle_of(task, bundle, pruned)
     write_curve(curve, records)
 

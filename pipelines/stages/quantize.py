@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipelines.bundle import LINEAGE, Bundle, extend_lineage, write_json
 from pipelines.config import (
     BlockwiseTokens,
+    ChosenQuantization,
     DynamicInt8,
     FloatTokens,
     Int8Tokens,
@@ -21,13 +19,15 @@ from pipelines.config import (
     Task,
 )
 from pipelines.data.clean import CleanData, load_clean
+from pipelines.exploring.choosing import chosen_quantization
+from pipelines.exporting import quantization_named, save_beside, shrink
 from pipelines.families import family_of, load_bundle, sequence_family_of
 from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
 from pipelines.sequences.exporting import export_sequences
 from pipelines.stages import Output
 from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_onnx
-from pipelines.techniques.quantizing import dynamic_int8, fit_temperature, static_int8
+from pipelines.techniques.quantizing import fit_temperature
 from pipelines.techniques.scoring import predict_logits
 
 
@@ -36,7 +36,13 @@ def quantize(
     pruned: Path,
     exported: Output,
     task: Task,
-    quantize: NoQuantization | DynamicInt8 | StaticInt8 | FloatTokens | Int8Tokens | BlockwiseTokens,
+    quantize: NoQuantization
+    | DynamicInt8
+    | StaticInt8
+    | ChosenQuantization
+    | FloatTokens
+    | Int8Tokens
+    | BlockwiseTokens,
 ) -> None:
     """Write config, tokenizer and the exported files.
 
@@ -50,20 +56,27 @@ def quantize(
         _save_generation(bundle, exported)
     else:
         facts = _export_classifier(bundle, data, exported, task, quantize)
-    _save_beside(bundle, exported)
+    save_beside(bundle, exported)
     facts = {"params": quantize.model_dump()} | facts
     write_json(exported / LINEAGE, extend_lineage(bundle.lineage, "quantize", facts))
 
 
 def _export_classifier(
-    bundle: Bundle, data: CleanData, exported: Path, task: Task, wanted: NoQuantization | DynamicInt8 | StaticInt8
+    bundle: Bundle,
+    data: CleanData,
+    exported: Path,
+    task: Task,
+    wanted: NoQuantization | DynamicInt8 | StaticInt8 | ChosenQuantization,
 ) -> dict[str, Any]:
     family = family_of(task)
     temperature = _calibrate(family, bundle, data, task) if wanted.calibrate else 1.0
     whole = exported / "float32.onnx"
     export_onnx(family, bundle, task.max_length, whole)
     parity = check_parity(whole, family, bundle, data.train.texts[:PARITY_TEXTS], task.max_length, wanted.parity)
-    _shrink(whole, exported / "model.onnx", family, bundle, data, task, wanted)
+    if isinstance(wanted, ChosenQuantization):
+        wanted = quantization_named(chosen_quantization(bundle.lineage), wanted)
+    shrink(whole, exported / "model.onnx", family, bundle, data, task, wanted)
+    whole.unlink()
     return {"parity": parity, "temperature": temperature}
 
 
@@ -83,48 +96,3 @@ def _calibrate(family: Family, bundle: Bundle, data: CleanData, task: Task) -> f
     temperature = fit_temperature(logits, torch.tensor(data.validation.labels))
     family.scale_logits(bundle.model, 1 / temperature)
     return temperature
-
-
-def _shrink(
-    source: Path,
-    out: Path,
-    family: Family,
-    bundle: Bundle,
-    data: CleanData,
-    task: Task,
-    wanted: NoQuantization | DynamicInt8 | StaticInt8,
-) -> None:
-    """Quantize as the recipe says; the float32 file does not stay."""
-    if isinstance(wanted, NoQuantization):
-        source.rename(out)
-        return
-    if isinstance(wanted, DynamicInt8):
-        dynamic_int8(source, out, per_channel=wanted.per_channel)
-    else:
-        sample = np.random.default_rng(task.seed).permutation(len(data.train.texts))[: wanted.calibration_rows]
-        rows = family.encode(bundle.tokenizer, [data.train.texts[index] for index in sample], task.max_length)
-        batches = [
-            {name: value.numpy() for name, value in family.collate(bundle.tokenizer, [row]).items()} for row in rows
-        ]
-        static_int8(source, out, batches, per_channel=wanted.per_channel)
-    source.unlink()
-
-
-def _save_beside(bundle: Bundle, out: Path) -> None:
-    """config.json and the tokenizer, the latter without white space: every user downloads it.
-
-    A checkpoint's own code stays behind, and the mention of it: the exported graph needs none, and no user should run any.
-    """
-    config = copy.deepcopy(bundle.model.config)
-    config.name_or_path = ""
-    config._auto_class = None
-    if hasattr(config, "auto_map"):
-        del config.auto_map
-    config.save_pretrained(out)
-    bundle.tokenizer.name_or_path = ""
-    bundle.tokenizer.save_pretrained(out)
-    path = out / "tokenizer.json"
-    path.write_text(
-        json.dumps(json.loads(path.read_text(encoding="utf-8")), ensure_ascii=False, separators=(",", ":")),
-        encoding="utf-8",
-    )

@@ -94,6 +94,13 @@ def learn(
 
 def batch_loss(family: Family, student: Bundle, reading: Reading, batch: np.ndarray, weights: Losses) -> Tensor:
     """The weighted sum of the recipe's losses over one batch of text indices."""
+    return answered_loss(family, student, reading, batch, weights)[0]
+
+
+def answered_loss(
+    family: Family, student: Bundle, reading: Reading, batch: np.ndarray, weights: Losses
+) -> tuple[Tensor, Tensor]:
+    """`batch_loss`, and the student's logits [B, C]."""
     lesson, signals = reading.lesson, reading.lesson.signals
     matched = _matched_layers(family, student.model, signals) if weights.wants_hidden else []
     inputs = family.collate(student.tokenizer, [reading.encoded[index] for index in batch])
@@ -103,7 +110,7 @@ def batch_loss(family: Family, student: Bundle, reading: Reading, batch: np.ndar
     alike = np.flatnonzero(reading.alike[batch])
     if len(alike) and (matched or weights.relation > 0):
         total = total + _token_terms(outputs, matched, signals, rows[alike], torch.from_numpy(alike), weights)
-    return total
+    return total, outputs.logits
 
 
 def _token_terms(

@@ -99,7 +99,12 @@ def paired_difference(truth: Labels, model: Labels, teacher: Labels, samples: in
     Rows are resampled with both answers together. Only three outcomes matter (model right alone, teacher right alone, tie),
     so a resample is one multinomial draw: exactly the row bootstrap, without drawing rows.
     """
-    gain = (model == truth).astype(int) - (teacher == truth).astype(int)
+    return difference_of_right(model == truth, teacher == truth, samples, seed)
+
+
+def difference_of_right(model: NDArray[np.bool_], teacher: NDArray[np.bool_], samples: int, seed: int) -> Interval:
+    """The same, of where each was right [N]."""
+    gain = model.astype(int) - teacher.astype(int)
     rows = len(gain)
     shares = [float((gain == value).mean()) for value in (1, -1, 0)]
     draws = np.random.default_rng(seed).multinomial(rows, shares, size=samples)

@@ -67,12 +67,20 @@ def prune_to(family: Family, model: Any, target: Shape, losses: CalibrationLosse
     if target.width == 0:
         return
     columns, heads = unit_importance(family, model, losses, importance)
+    keep = [
+        (_top(columns[index], target.width), _top(heads[index], target.heads)) for index in range(family.depth(model))
+    ]
+    keep_units(family, model, keep)
+
+
+def keep_units(family: Family, model: Any, keep: Sequence[tuple[Sequence[int], Sequence[int]]]) -> None:
+    """Keep these FFN columns and heads, a pair of lists a layer, in the order given; in place."""
     pruned: dict[int, list[int]] = {}
-    for index, units in enumerate(family.units(model)):
-        _narrow_ffn(model, units, _top(columns[index], target.width))
-        kept = _top(heads[index], target.heads)
-        _narrow_heads(model, units, kept)
-        pruned[index] = [head for head in range(len(heads[index])) if head not in kept]
+    for index, (units, (columns, heads)) in enumerate(zip(family.units(model), keep, strict=True)):
+        there = units.queries.out_features // units.head_size
+        _narrow_ffn(model, units, columns)
+        _narrow_heads(model, units, heads)
+        pruned[index] = [head for head in range(there) if head not in set(heads)]
     family.narrowed(model, pruned)
 
 
@@ -153,20 +161,20 @@ def _top(importance: Tensor, count: int) -> list[int]:
     return sorted(order[:count].tolist())
 
 
-def _narrow_ffn(model: Any, units: LayerUnits, kept: list[int]) -> None:
+def _narrow_ffn(model: Any, units: LayerUnits, kept: Sequence[int]) -> None:
     for up in units.ffn_up:
-        _swap(model, up, narrow_out(up, kept))
-    _swap(model, units.ffn_down, narrow_in(units.ffn_down, kept))
+        swap(model, up, narrow_out(up, kept))
+    swap(model, units.ffn_down, narrow_in(units.ffn_down, kept))
 
 
-def _narrow_heads(model: Any, units: LayerUnits, kept: list[int]) -> None:
+def _narrow_heads(model: Any, units: LayerUnits, kept: Sequence[int]) -> None:
     columns = [head * units.head_size + offset for head in kept for offset in range(units.head_size)]
     for projection in (units.queries, units.keys, units.values):
-        _swap(model, projection, narrow_out(projection, columns))
-    _swap(model, units.attention_out, narrow_in(units.attention_out, columns))
+        swap(model, projection, narrow_out(projection, columns))
+    swap(model, units.attention_out, narrow_in(units.attention_out, columns))
 
 
-def _swap(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+def swap(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put a module where another one stands."""
     for parent in model.modules():
         for name, child in parent.named_children():

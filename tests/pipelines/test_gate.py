@@ -27,7 +27,7 @@ def measurements(**changes: float) -> dict[str, Any]:
 
 def judge(tmp_path: Path, **changes: float) -> Path:
     (tmp_path / "metrics.json").write_text(json.dumps(measurements(**changes)))
-    gate(tmp_path, tmp_path / "gate.json", BOUNDS)
+    gate(tmp_path, tmp_path / "gate.json", None, BOUNDS)
     return tmp_path / "gate.json"
 
 
@@ -65,7 +65,7 @@ def test_every_missed_bound_is_told_at_once(tmp_path: Path) -> None:
 def judge_metrics(tmp_path: Path, metrics: dict[str, Any], *bounds: tuple[str, float | None, float | None]) -> Any:
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     wanted = [{"metric": metric, "at_most": most, "at_least": least} for metric, most, least in bounds]
-    gate(tmp_path, tmp_path / "gate.json", MetricGate.model_validate({"bounds": wanted}))
+    gate(tmp_path, tmp_path / "gate.json", None, MetricGate.model_validate({"bounds": wanted}))
     return json.loads((tmp_path / "gate.json").read_text())
 
 

@@ -43,8 +43,7 @@ def prune_vocabulary(model: Any, tokenizer: Any, kept: Sequence[int]) -> Any:
 
     Raises ModelError for a tokenizer of a kind that cannot be pruned, and where a token leaves that another needs.
     """
-    state = read_state(tokenizer)
-    _refuse_gaps(tokenizer, state, kept)
+    smaller = prune_tokenizer(tokenizer, kept)
     renumbered = {old: new for new, old in enumerate(kept)}
     rows = int(model.get_input_embeddings().weight.shape[0])
     renumber_roles(model, renumbered, rows)
@@ -52,6 +51,14 @@ def prune_vocabulary(model: Any, tokenizer: Any, kept: Sequence[int]) -> Any:
     for config in configs_of(model):
         if getattr(config, "vocab_size", None) == rows:
             config.vocab_size = len(kept)
+    return smaller
+
+
+def prune_tokenizer(tokenizer: Any, kept: Sequence[int]) -> Any:
+    """A tokenizer with `kept` tokens alone, renumbered in their order. Raises ModelError as prune_vocabulary does."""
+    state = read_state(tokenizer)
+    _refuse_gaps(tokenizer, state, kept)
+    renumbered = {old: new for new, old in enumerate(kept)}
     before = every_token(state)
     renumber(state, renumbered)
     smaller = rebuild(tokenizer, state)

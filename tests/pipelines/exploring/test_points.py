@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import DataError
-from pipelines.exploring.points import Point, Slice, best, read_points, write_points
+from pipelines.exploring.points import Point, best, read_points, write_points
+from pipelines.techniques.shapes import Slice
 
 POINT = Point(
     layers="1,3,5",
@@ -32,7 +33,6 @@ POINT = Point(
     accuracy_difference=-0.01,
     accuracy_difference_low=-0.016,
     accuracy_difference_high=-0.004,
-    calibration_error=0.03,
     steady=True,
     on_front=True,
 )

@@ -240,11 +240,11 @@ def test_a_gate_can_be_set_on_any_of_it(outputs: tuple[str, Path], tmp_path: Pat
     ]
     if task == "token-classification":
         bounds.append({"metric": "model.span_types.THING.f1", "at_most": 1, "at_least": None})
-    gate(folder / "evaluation", tmp_path / "gate.json", MetricGate.model_validate({"bounds": bounds}))
+    gate(folder / "evaluation", tmp_path / "gate.json", None, MetricGate.model_validate({"bounds": bounds}))
     assert len(read_json(tmp_path / "gate.json")["bounds"]) == len(bounds) + 1
     tight = MetricGate.model_validate({"bounds": [{"metric": "model.bytes", "at_most": 10, "at_least": None}]})
     with pytest.raises(GateError, match=r"model\.bytes is .*, must be at most 10"):
-        gate(folder / "evaluation", tmp_path / "second.json", tight)
+        gate(folder / "evaluation", tmp_path / "second.json", None, tight)
 
 
 def test_the_measured_process_is_as_light_as_a_users(outputs: tuple[str, Path]) -> None:

@@ -1,0 +1,87 @@
+"""The search: which parts and quantizations are worth measuring, from estimated costs and accuracy on validation data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipelines.progress import Progress
+from pipelines.techniques.shapes import Slice
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A part in a quantization, with what is estimated of it."""
+
+    part: Slice
+    quantization: str
+    p50_ms: float
+    bytes: int
+    accuracy: float
+
+
+#: Answers what is estimated of a part in a quantization.
+Estimate = Callable[[Slice, str], Candidate]
+
+
+def search(
+    space: Sequence[Slice], quantizations: Sequence[str], estimate: Estimate, trials: int, seed: int
+) -> list[Candidate]:
+    """Up to `trials` different candidates: all there are, or what Optuna's NSGA-II finds (Deb et al. 2002)."""
+    pairs = [(part, name) for part in space for name in quantizations]
+    if len(pairs) > trials:
+        pairs = _evolved(space, quantizations, estimate, trials, seed)
+    with Progress("explore: search", len(pairs)) as progress:
+        found = []
+        for pair in pairs:
+            found.append(estimate(*pair))
+            progress.advance()
+    return found
+
+
+def _evolved(
+    space: Sequence[Slice], quantizations: Sequence[str], estimate: Estimate, trials: int, seed: int
+) -> list[tuple[Slice, str]]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        directions=["minimize", "minimize", "maximize"], sampler=optuna.samplers.NSGAIISampler(seed=seed)
+    )
+    names = ("layers", "intermediate_size", "num_attention_heads", "vocabulary")
+    choices = {name: list(dict.fromkeys(getattr(part, name) for part in space)) for name in names}
+    seen: dict[tuple[Slice, str], None] = {}
+
+    def objective(trial: optuna.Trial) -> tuple[float, float, float]:
+        sizes = {name: options[trial.suggest_int(name, 0, len(options) - 1)] for name, options in choices.items()}
+        pair = Slice(**sizes), quantizations[trial.suggest_int("quantization", 0, len(quantizations) - 1)]
+        seen[pair] = None
+        found = estimate(*pair)
+        return found.p50_ms, float(found.bytes), found.accuracy
+
+    study.optimize(objective, n_trials=trials)
+    return list(seen)
+
+
+def worth_measuring(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    """The best `count`: front after front, the last one thinned evenly along the milliseconds."""
+    left, chosen = list(dict.fromkeys(candidates)), []
+    while left and len(chosen) < count:
+        front = sorted((one for one in left if not any(_beats(other, one) for other in left)), key=lambda one: one.p50_ms)
+        chosen += _thinned(front, count - len(chosen))
+        left = [one for one in left if one not in set(front)]
+    return sorted(chosen, key=lambda one: one.p50_ms)
+
+
+def _thinned(front: Sequence[Candidate], count: int) -> list[Candidate]:
+    """At most `count` of a front, evenly spaced, both ends among them."""
+    if len(front) <= count:
+        return list(front)
+    if count == 1:
+        return [front[len(front) // 2]]
+    return [front[round(at * (len(front) - 1) / (count - 1))] for at in range(count)]
+
+
+def _beats(one: Candidate, other: Candidate) -> bool:
+    pairs = [(one.p50_ms, other.p50_ms), (one.bytes, other.bytes), (other.accuracy, one.accuracy)]
+    return all(ours <= theirs for ours, theirs in pairs) and any(ours < theirs for ours, theirs in pairs)

@@ -1,0 +1,207 @@
+"""An elastic student: its parts share its weights, compute what they would compute alone, and all of them learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.bundle import Bundle
+from pipelines.config import Losses, StudentElastic, StudentLayers, Training
+from pipelines.data.clean import Split
+from pipelines.errors import ModelError
+from pipelines.families.encoder import EncoderClassifier
+from pipelines.techniques.distilling import Lesson
+from pipelines.techniques.elastic import (
+    Elastic,
+    elastic_student,
+    extract,
+    learn_elastic,
+    slices_of,
+    sort_units,
+    view,
+)
+from pipelines.techniques.scoring import predict_logits, score
+from pipelines.techniques.shapes import Slice
+from pipelines.techniques.vocabulary.choices import cuts_of
+from tests.tiny import tiny_model, tiny_rows
+
+FAMILY = EncoderClassifier()
+LABELS = ["login", "parcel", "refund"]
+TEXTS = [text for text, _ in tiny_rows()]
+TRUTH = [LABELS.index(label) for _, label in tiny_rows()]
+PART = Slice((0, 2), 32, 2, 0)
+LOSSES = Losses(
+    kl=1.0, reverse_kl=0.0, cross_entropy=1.0, hidden_mse=0.0, hidden_cosine=0.0, relation=0.0, temperature=2.0
+)
+TRAINING = Training(
+    epochs=25,
+    batch_size=16,
+    learning_rate=5e-3,
+    warmup_ratio=0.1,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    patience=25,
+    precision="fp32",
+)
+
+
+def choice(**changes: Any) -> StudentElastic:
+    values = {
+        "kind": "elastic",
+        "layers": [[0, 1, 2], [0, 2], [2]],
+        "intermediate_sizes": [64, 32, 16],
+        "num_attention_heads": [4, 2],
+        "vocabularies": [{"min_count": 1, "keep_first": 1000}, {"min_count": 1, "keep_first": 0}],
+        "importance": "taylor",
+        "calibration_rows": 32,
+        "random_slices": 2,
+        "in_place": 1.0,
+    }
+    return StudentElastic.model_validate(values | changes)
+
+
+def student(tmp_path: Path, kind: str = "bert") -> Bundle:
+    bundle = FAMILY.load_pretrained(tiny_model(tmp_path / kind, kind), LABELS)
+    layers = list(range(FAMILY.depth(bundle.model)))
+    return FAMILY.student(Bundle(bundle.model, bundle.tokenizer, {}), StudentLayers(kind="layers", layers=layers))
+
+
+class Said:
+    """What a teacher said, in memory."""
+
+    synthetic: list[str] = []
+    hidden: dict[int, np.ndarray] = {}
+    relations: tuple[np.ndarray, ...] = ()
+
+    def rows_of(self, texts: list[str]) -> np.ndarray:
+        return np.arange(len(texts))
+
+    def cut_alike(self, rows: np.ndarray, tokenizer: Any, encoded: Any) -> np.ndarray:
+        return np.ones(len(rows), dtype=bool)
+
+    def logits_of(self, rows: np.ndarray) -> torch.Tensor:
+        return torch.nn.functional.one_hot(torch.tensor(TRUTH)[rows], 3).float() * 6
+
+
+def elastic(bundle: Bundle, wanted: StudentElastic) -> Elastic:
+    lesson = Lesson(TEXTS, np.array(TRUTH), np.arange(len(TEXTS)), Said())  # type: ignore[arg-type]
+    cuts = cuts_of(FAMILY, bundle, TEXTS, wanted.vocabularies, 16)
+    return elastic_student(FAMILY, bundle, wanted, cuts, lesson, Split(TEXTS, TRUTH), LOSSES, 16)
+
+
+def answers(model: Any, bundle: Bundle) -> torch.Tensor:
+    return predict_logits(FAMILY, model.eval(), bundle.tokenizer, FAMILY.encode(bundle.tokenizer, TEXTS[::5], 16))
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "deberta-v2"])
+def test_a_view_is_the_plain_part(kind: str, tmp_path: Path) -> None:
+    bundle = student(tmp_path, kind)
+    torch.testing.assert_close(
+        answers(view(FAMILY, bundle.model, PART), bundle), answers(extract(FAMILY, bundle.model, PART), bundle)
+    )
+
+
+@pytest.mark.parametrize("kind", ["mobilebert", "modernbert"])
+def test_what_has_no_width_to_cut_is_cut_in_depth(kind: str, tmp_path: Path) -> None:
+    bundle = student(tmp_path, kind)
+    shallow = Slice((0, 2), 0, 0, 0)
+    small = extract(FAMILY, bundle.model, shallow)
+    assert FAMILY.depth(small) == 2
+    torch.testing.assert_close(answers(view(FAMILY, bundle.model, shallow), bundle), answers(small, bundle))
+
+
+def test_a_view_trains_the_whole(tmp_path: Path) -> None:
+    bundle = student(tmp_path)
+    part = view(FAMILY, bundle.model, PART)
+    inputs = FAMILY.collate(bundle.tokenizer, FAMILY.encode(bundle.tokenizer, TEXTS[:4], 16))
+    FAMILY.forward(part, inputs).logits.sum().backward()
+    whole, plain = FAMILY.units(bundle.model), FAMILY.units(extract(FAMILY, bundle.model, PART))
+    assert plain[0].ffn_down.in_features == 32
+    for index, used in ((0, True), (1, False), (2, True)):
+        gradient = whole[index].ffn_down.weight.grad
+        assert (gradient is not None) == used
+        if gradient is not None:
+            assert bool((gradient[:, :32] != 0).any()) and not bool(gradient[:, 32:].any())
+
+
+def test_a_part_is_a_checkpoint_that_plain_transformers_loads(tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    bundle = student(tmp_path)
+    small = Bundle(extract(FAMILY, bundle.model, PART), bundle.tokenizer, {})
+    FAMILY.save(small, tmp_path / "part")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "part")
+    torch.testing.assert_close(answers(loaded, bundle), answers(small.model, bundle), atol=1e-5, rtol=1e-5)
+
+
+def test_units_are_put_in_order_and_the_function_stays(tmp_path: Path) -> None:
+    bundle = student(tmp_path)
+    before = answers(bundle.model, bundle)
+    with torch.no_grad():
+        FAMILY.units(bundle.model)[2].ffn_down.weight[:, 63] *= 50  # the last column does most
+        loud = answers(bundle.model, bundle)
+    sort_units(elastic(bundle, choice()), LOSSES, np.arange(32), 16)
+    assert not torch.allclose(before, loud)
+    torch.testing.assert_close(answers(bundle.model, bundle), loud, atol=1e-4, rtol=1e-4)
+    norms = FAMILY.units(bundle.model)[2].ffn_down.weight.norm(dim=0)
+    assert int(norms.argmax()) == 0
+
+
+def test_the_space_begins_with_the_whole_and_ends_with_the_smallest() -> None:
+    space = slices_of(choice())
+    assert (len(space), len(set(space))) == (36, 36)
+    assert (space[0], space[-1]) == (Slice((0, 1, 2), 64, 4, 0), Slice((2,), 16, 2, 1))
+
+
+def test_every_part_learns(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    bundle = student(tmp_path)
+    made = elastic(bundle, choice())
+    rows = bundle.model.get_input_embeddings().weight
+    unused = rows[bundle.tokenizer.convert_tokens_to_ids("zebra")].clone()
+    sort_units(made, LOSSES, np.arange(32), 16)
+    records = learn_elastic(made, LOSSES, TRAINING, seed=3)
+    assert records[-1].validation_loss < records[0].validation_loss
+    for part in (made.parts[0], made.parts[17], made.parts[-1]):
+        model = extract(FAMILY, bundle.model, part)
+        assert score(FAMILY, model, bundle.tokenizer, made.checked[part.vocabulary], TRUTH).accuracy > 0.9, part
+    torch.testing.assert_close(rows[bundle.tokenizer.convert_tokens_to_ids("zebra")], unused)
+
+
+def test_a_smaller_vocabulary_reads_with_the_wholes_rows(tmp_path: Path) -> None:
+    bundle = student(tmp_path)
+    whole, small = cuts_of(FAMILY, bundle, TEXTS, choice().vocabularies, 16)
+    assert len(small.kept) < len(whole.kept)
+    assert small.encode(FAMILY, TEXTS, 16) == FAMILY.encode(bundle.tokenizer, TEXTS, 16)
+    assert small.encode(FAMILY, ["zebra"], 16) != FAMILY.encode(bundle.tokenizer, ["zebra"], 16)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (Slice((0, 3), 32, 2, 0), r"holds teacher layers \[0, 1, 2\], not \[3\]"),
+        (Slice((0,), 128, 2, 0), "FFN 128 and 2 heads, but the elastic student has 64 and 4"),
+    ],
+)
+def test_a_part_that_is_not_there_is_named(part: Slice, message: str, tmp_path: Path) -> None:
+    bundle = student(tmp_path)
+    for cut in (view, extract):
+        with pytest.raises(ModelError, match=message):
+            cut(FAMILY, bundle.model, part)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": [[0, 1], [2]]}, r"layers \[2\]: name each layer once, in order, and only layers of the first list"),
+        ({"intermediate_sizes": [16, 32]}, r"intermediate_sizes \[16, 32\]: name each size once, the largest first"),
+        ({"num_attention_heads": []}, "name both"),
+    ],
+)
+def test_an_impossible_choice_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        choice(**changes)
