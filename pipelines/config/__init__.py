@@ -65,6 +65,7 @@ from pipelines.config.sequences import (
     TokenLosses,
     TopKSignals,
 )
+from pipelines.config.target import Target
 from pipelines.config.task import Task, TextToTextTask, task_of
 from pipelines.config.teachers import FreshModel, FreshTeacher, FreshTokenizer, ReadyTeacher, TrustedCode, TunedTeacher
 from pipelines.config.training import Training
@@ -126,6 +127,7 @@ __all__ = [
     "StudentRandom",
     "TagChecks",
     "TaggedData",
+    "Target",
     "TargetChecks",
     "TargetData",
     "Task",
