@@ -24,9 +24,11 @@ OUT_OF_SCOPE = "oos"
 
 def measure(name: str, source: Path, work: Path) -> list[dict[str, Any]]:
     """One row a system: quality on test (looked at once), bytes, latency, throughput, build seconds."""
+    from slm_registry.runtime.timing import latencies
+
     from benchmarks.systems import THREADS, build_systems
     from pipelines.predictors import predict_all
-    from pipelines.techniques.measuring import latencies, throughput
+    from pipelines.techniques.measuring import throughput
     from pipelines.techniques.metrics import accuracy, macro_f1, paired_difference
 
     data, systems = build_systems(name, source, work)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from slm_registry.runtime.timing import peak_memory
 
 from benchmarks.pages import load, machine, write_section
 from pipelines.environment import disable_telemetry, quiet_libraries
-from pipelines.techniques.measuring import peak_memory
 from pipelines.techniques.writing_speed import Run, Writer, Written, speed, writing_runs
 
 SIZES: dict[str, Any] = {

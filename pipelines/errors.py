@@ -9,10 +9,12 @@ FactoryError
 │   └── BudgetError             no point of the front holds the recipe's budget
 ├── ResourceError      exit 6   disk, memory or permissions
 └── TransientError     exit 7   a remote source did not answer: worth a second try
+    └── TargetError             the machine that measures did not
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -68,3 +70,11 @@ class TransientError(FactoryError):
     """A remote source failed in a way that may pass; the only error that a flow retries."""
 
     exit_code = 7
+
+
+class TargetError(TransientError):
+    """The machine that measures went away, or its command failed. `measured` has what it had told until then, in the order asked."""
+
+    def __init__(self, message: str, measured: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.measured = list(measured)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from slm_registry.runtime.timing import THROUGHPUT_BATCH, latencies, peak_memory
 
 from pipelines.bundle import DOCUMENTS
 from pipelines.config import Evaluate
@@ -17,15 +18,7 @@ from pipelines.data.clean import CleanData
 from pipelines.predictors import predict_all
 from pipelines.progress import Progress
 from pipelines.techniques import metrics
-from pipelines.techniques.measuring import (
-    THROUGHPUT_BATCH,
-    Predictor,
-    Timing,
-    latencies,
-    peak_memory,
-    throughput,
-    timing,
-)
+from pipelines.techniques.measuring import Predictor, Timing, throughput, timing
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ from pipelines.config.sequences import (
     TokenLosses,
     TopKSignals,
 )
+from pipelines.config.target import Target
 from pipelines.config.task import Task, TextToTextTask, task_of
 from pipelines.config.teachers import FreshModel, FreshTeacher, FreshTokenizer, ReadyTeacher, TrustedCode, TunedTeacher
 from pipelines.config.training import Training
@@ -136,6 +137,7 @@ __all__ = [
     "StudentRandom",
     "TagChecks",
     "TaggedData",
+    "Target",
     "TargetChecks",
     "TargetData",
     "Task",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from slm_registry.runtime.timing import latencies, peak_memory
 
 from pipelines.bundle import CONTROL
 from pipelines.config import Task, TextToTextTask, TokenEvaluate
@@ -22,7 +23,7 @@ from pipelines.sequences.prompts import asked_of
 from pipelines.sequences.quality import MAIN, Ground, Quality, agreement, quality_of
 from pipelines.sequences.sides import SequenceSide, SideLoader, exported_side, torch_side
 from pipelines.sequences.sides.predicting import Predictions
-from pipelines.techniques.measuring import latencies, peak_memory, work_and_joules
+from pipelines.techniques.measuring import work_and_joules
 from pipelines.techniques.metrics import Interval
 from pipelines.techniques.resampling import paired_bootstrap
 from pipelines.techniques.writing_speed import Written, speed, writing_runs

@@ -17,6 +17,7 @@ from slm_registry.commands import (
     certifying,
     generating,
     lifecycle,
+    measuring,
     publishing,
     reading,
     searching,
@@ -34,7 +35,20 @@ exit codes: 0 done, 2 bad name or option, 3 not found, 4 conflict, 5 corrupt, 6 
 8 refused by policy, 7 store unreachable, read-only, full, or without credentials"""
 
 
-_GROUPS = (publishing, lifecycle, reading, generating, searching, trust, caching, serving, upkeep, certifying, site)
+_GROUPS = (
+    publishing,
+    lifecycle,
+    reading,
+    generating,
+    searching,
+    trust,
+    caching,
+    serving,
+    measuring,
+    upkeep,
+    certifying,
+    site,
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,6 +88,8 @@ def _take_late(options: argparse.Namespace, late: Sequence[str]) -> None:
     flags = [word for word in late if word.startswith("-")]
     if options.command == "predict" and not flags:
         options.texts += late
+    elif options.command == "measure" and not flags:
+        options.folders += late
     elif options.command in ("list", "search") and options.name is None and len(late) == 1 and not flags:
         options.name = late[0]
     elif late:

@@ -1,0 +1,127 @@
+"""How fast models answer, side by side in one process, and how much memory each takes in one of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: What answers texts; tokenizing included.
+Answer = Callable[[list[str]], object]
+
+#: (folder, threads) -> what answers texts; a spawned process must be able to import it.
+Loader = Callable[[Path, int], Answer]
+
+WARM_UP = 20
+#: Texts in a row that one model answers before the next has its turn: a service runs one model, and so has it in its
+#: caches; turns text by text would time the refilling of the caches, which weighs most on the smallest model.
+TURN = 25
+THROUGHPUT_BATCH = 32
+#: Stretches that the interval of a median is drawn from, and how often.
+STRETCHES, DRAWS = 20, 1000
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of a text at batch 1 with the 95 % interval of their median, texts a second at batch 32, peak resident bytes."""
+
+    p50_ms: float
+    p50_low: float
+    p50_high: float
+    p95_ms: float
+    texts_per_s: float
+    peak_memory_bytes: int
+
+
+def latencies(models: Sequence[Answer], texts: Sequence[str], rounds: int) -> list[NDArray[np.float64]]:
+    """Milliseconds of single texts, an array a model; they take turns of TURN texts, so a slow moment hits all of them."""
+    seconds = _in_turns(models, [[text] for text in texts], rounds, TURN, WARM_UP)
+    return [row * 1000 for row in seconds]
+
+
+def throughputs(models: Sequence[Answer], texts: Sequence[str], rounds: int) -> list[float]:
+    """Texts a second of each model by the median of its batches of 32, at least `rounds` texts; they take turns batch by batch."""
+    import numpy as np
+
+    batches = [
+        [texts[(first + at) % len(texts)] for at in range(THROUGHPUT_BATCH)]
+        for first in range(0, len(texts), THROUGHPUT_BATCH)
+    ]
+    count = -(-rounds // THROUGHPUT_BATCH)
+    return [THROUGHPUT_BATCH / float(np.median(row)) for row in _in_turns(models, batches, count, 1, 1)]
+
+
+def _in_turns(
+    models: Sequence[Answer], inputs: Sequence[list[str]], rounds: int, turn: int, warm_up: int
+) -> NDArray[np.float64]:
+    """Seconds [models, rounds] of one input a round."""
+    import numpy as np
+
+    for answer in models:
+        for at in range(warm_up):
+            answer(inputs[at % len(inputs)])
+    times = np.empty((len(models), rounds))
+    for first in range(0, rounds, turn):
+        for which, answer in enumerate(models):
+            for at in range(first, min(first + turn, rounds)):
+                start = time.perf_counter()
+                answer(inputs[at % len(inputs)])
+                times[which, at] = time.perf_counter() - start
+    return times
+
+
+def median_interval(times: NDArray[np.float64]) -> tuple[float, float]:
+    """The 95 % interval of the median of times [N] in the order in which they were taken, N >= STRETCHES.
+
+    A bootstrap over stretches of neighbours with a fixed seed (Carlstein 1986: blocks that do not overlap): a slow moment
+    lasts for many texts, and an interval that took each for a draw of its own would be too narrow by far.
+    """
+    import numpy as np
+
+    stretches = np.array_split(times, STRETCHES)
+    drawn = np.random.default_rng(0).integers(0, STRETCHES, (DRAWS, STRETCHES))
+    medians = [np.median(np.concatenate([stretches[which] for which in row])) for row in drawn]
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def peak_memory(load: Loader, folder: Path, threads: int, texts: list[str]) -> int:
+    """Peak resident bytes of a fresh process that loads a model and answers some texts: what a user's process costs.
+
+    Raises concurrent.futures.BrokenExecutor where that process is killed, by a machine out of memory for one.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_in_child, load, folder, threads, texts).result()
+
+
+def _peak_in_child(load: Loader, folder: Path, threads: int, texts: list[str]) -> int:
+    load(folder, threads)(texts)
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would count the parent's memory too: Linux carries it over exec
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def measure(load: Loader, folders: Sequence[Path], texts: list[str], threads: int, rounds: int) -> list[Times]:
+    """The times of the model in each folder, all loaded at once. Raises what `load` raises, and as `peak_memory`."""
+    import numpy as np
+
+    models: list[Any] = [load(folder, threads) for folder in folders]
+    singles, rates = latencies(models, texts, rounds), throughputs(models, texts, rounds)
+    found = []
+    for folder, times, rate in zip(folders, singles, rates, strict=True):
+        peak = peak_memory(load, folder, threads, texts[:THROUGHPUT_BATCH])
+        p50, p95 = np.percentile(times, [50, 95])
+        found.append(Times(float(p50), *median_interval(times), float(p95), rate, peak))
+    return found
