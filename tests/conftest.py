@@ -1,12 +1,13 @@
-"""What tests of more than one room share: an S3 server on loopback, and credentials that it takes."""
+"""What tests of more than one room share: an S3 server on loopback, credentials that it takes, and a headless Chromium, through Playwright."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -35,6 +36,8 @@ LONG_FILES = (
     "registry/test_crash.py",
     "test_matrix_own_code.py",
 )
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 # A deadline would time a shared machine, not the code.
 hypothesis.settings.register_profile("factory", deadline=None)
@@ -99,3 +102,17 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+
+
+@pytest.fixture(
+    scope="module"
+)  # playwright keeps an event loop running in its thread, which tests of other files must not meet
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on the path (Debian: apt install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield browser
+        browser.close()

@@ -50,6 +50,22 @@ class Point:
         layers = tuple(int(layer) for layer in self.layers.split(","))
         return Slice(layers, self.intermediate_size, self.num_attention_heads, self.vocabulary)
 
+    def __str__(self) -> str:
+        depth = len(self.slice.layers)
+        shape = (
+            f"{depth} layer{'s' if depth > 1 else ''}, FFN {self.intermediate_size}, {self.num_attention_heads} heads"
+        )
+        return f"{shape}, {self.tokens:,} tokens, {self.quantization}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The teacher beside the points: its share of right answers on the same validation data, its median ms at batch 1, its bytes."""
+
+    accuracy: float
+    p50_ms: float
+    bytes: int
+
 
 def best(points: Sequence[Point]) -> list[bool]:
     """Which points no other beats: none is at least as good in bytes, p50 and accuracy and better in one."""
@@ -65,7 +81,7 @@ def _beats(one: Point, other: Point) -> bool:
 def write_points(path: Path, points: Sequence[Point]) -> None:
     """One Parquet file, a row a point; empty where nothing was explored."""
     import pyarrow as pa
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
     kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
     schema = pa.schema([(field.name, kinds[str(field.type)]) for field in fields(Point)])
@@ -75,10 +91,12 @@ def write_points(path: Path, points: Sequence[Point]) -> None:
 def read_points(path: Path) -> list[Point]:
     """The points of a Parquet file. Raises DataError where it is missing, damaged, or of another form."""
     import pyarrow as pa
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
     try:
         rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
         return [Point(**row) for row in rows]
     except (OSError, pa.ArrowException, TypeError) as error:
-        raise DataError(f"{path}: no table of points ({error}); run the stage that writes it again (`dvc repro explore`)") from error
+        raise DataError(
+            f"{path}: no table of points ({error}); run the stage that writes it again (`dvc repro explore`)"
+        ) from error

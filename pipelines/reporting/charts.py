@@ -16,7 +16,7 @@ CONTROL, STUDENT = "#c98a2b", "#6bb39a"
 NAMES = {"control": "student alone"}
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def blank(width: float, height: float) -> tuple[Any, Any]:
     """A figure of its own, outside pyplot's global state."""
     from matplotlib.figure import Figure
 
@@ -38,7 +38,7 @@ def _svg(figure: Any) -> str:
 
 def bars(values: Mapping[str, float], unit: str, colors: Mapping[str, str], form: str = "%.3g") -> str:
     """Horizontal bars, the number beside each."""
-    figure, axes = _figure(4.2, 0.5 + 0.42 * len(values))
+    figure, axes = blank(4.2, 0.5 + 0.42 * len(values))
     names = list(values)[::-1]
     numbers = [values[name] for name in names]
     axes.barh(names, numbers, color=[colors.get(name, GREY) for name in names], height=0.6)
@@ -52,7 +52,7 @@ def bars(values: Mapping[str, float], unit: str, colors: Mapping[str, str], form
 
 def latency_histogram(milliseconds: Mapping[str, np.ndarray]) -> str:
     """Distribution of single-text latencies on a logarithmic axis."""
-    figure, axes = _figure(6.4, 2.6)
+    figure, axes = blank(6.4, 2.6)
     everything = np.concatenate(list(milliseconds.values()))
     edges = np.geomspace(max(everything.min(), 1e-3), np.percentile(everything, 99.5), 60)
     for name, color in (("teacher", TEACHER), ("model", MODEL)):
@@ -66,7 +66,7 @@ def latency_histogram(milliseconds: Mapping[str, np.ndarray]) -> str:
 
 def reliability_diagram(bins: Mapping[str, Sequence[ReliabilityBin]]) -> str:
     """Accuracy against confidence; the diagonal is a model that knows what it knows."""
-    figure, axes = _figure(4.2, 3.6)
+    figure, axes = blank(4.2, 3.6)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     for name, color in (("teacher", TEACHER), ("model", MODEL)):
         rows = bins[name]
@@ -80,7 +80,7 @@ def reliability_diagram(bins: Mapping[str, Sequence[ReliabilityBin]]) -> str:
 
 def loss_curves(curves: Mapping[str, Sequence[Mapping[str, str]]], measure: str = "validation_accuracy") -> str:
     """A measure on validation data over the epochs of every training stage, end to end; students of one stage side by side."""
-    figure, axes = _figure(6.4, 2.8)
+    figure, axes = blank(6.4, 2.8)
     start = 0
     for rows in curves.values():
         students: dict[str, list[float]] = {}
@@ -102,7 +102,7 @@ def confusion_heatmap(matrix: np.ndarray, labels: Sequence[str]) -> str:
 
     readable = len(labels) <= 60
     size = max(4.0, 0.17 * len(labels) + 2.2) if readable else 7.0
-    figure, axes = _figure(size, size)
+    figure, axes = blank(size, size)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(
         shares,

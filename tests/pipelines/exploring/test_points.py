@@ -63,6 +63,7 @@ def test_the_front_is_what_nothing_beats(numbers: list[tuple[int, int, int]]) ->
     assert any(kept)
     for point, stays in zip(numbers, kept, strict=True):
         beaten = any(
-            other != point and other[0] <= point[0] and other[1] <= point[1] and other[2] >= point[2] for other in numbers
+            other != point and other[0] <= point[0] and other[1] <= point[1] and other[2] >= point[2]
+            for other in numbers
         )
         assert stays != beaten

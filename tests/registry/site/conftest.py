@@ -1,8 +1,7 @@
-"""The demo catalogue, written once, and a headless Chromium to open it in, through Playwright."""
+"""The demo catalogue, written once, and a tab of the browser to open it in."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from slm_registry.site.writing import write_site
 
 from tests.registry.site.browsing import Tab
 from tests.registry.site.demo import fill
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="package")
@@ -30,20 +27,6 @@ def empty_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "store").mkdir()
     write_site(Registry(root / "store", cache=root / "cache"), root / "site", title="Models", address=None)
     return root / "site"
-
-
-@pytest.fixture(
-    scope="module"
-)  # playwright keeps an event loop running in its thread, which tests of other files must not meet
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on the path (Debian: apt install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,0 +1,140 @@
+"""The front as a page to try budgets on: one file that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from pipelines.exploring.figures import check, difference, ms
+from pipelines.exploring.points import COSTS, Point, Reference
+from pipelines.reporting.report import TEMPLATES, render
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of the page's scatter: a field of Point, times what its unit wants; `low` and `high` are the fields of its interval."""
+
+    key: str
+    title: str
+    factor: float
+    more_is_better: bool
+    low: str = ""
+    high: str = ""
+
+
+ACROSS = (
+    Axis("p50_ms", "p50, ms", 1, False, "p50_low", "p50_high"),
+    Axis("bytes", "MB", 1e-6, False),
+    Axis("texts_per_s", "texts/s", 1, True),
+    Axis("peak_memory_bytes", "memory, MB", 1e-6, False),
+)
+UP = (
+    Axis("accuracy", "accuracy, %", 100, True),
+    Axis(
+        "accuracy_difference",
+        "points below the teacher",
+        -100,
+        False,
+        "accuracy_difference_high",
+        "accuracy_difference_low",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound of a recipe's `budget:` and the field of Point that must hold it, taken at the pessimistic end of its interval."""
+
+    name: str
+    title: str
+    key: str
+    factor: float
+    recipe_factor: int
+
+
+#: Asked for in the unit of the title; the recipe has bytes where the page has MB.
+BOUNDS = (
+    Bound("max_bytes", "MB", "bytes", 1e-6, 1_000_000),
+    Bound("max_p50_ms", "p50, ms", "p50_high", 1, 1),
+    Bound("max_accuracy_loss", "points below the teacher", "accuracy_difference_low", -100, 1),
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the page's table, and a line of what it says of one point; sorted by a field of Point, or by its depth."""
+
+    key: str
+    title: str
+    write: Callable[[Point], str]
+    words: bool = False
+
+
+def _yes(told: bool) -> str:
+    return "yes" if told else "no"
+
+
+COLUMNS = (
+    Column("depth", "layers", lambda point: point.layers.replace(",", ", ")),
+    Column("intermediate_size", "FFN width", lambda point: str(point.intermediate_size)),
+    Column("num_attention_heads", "heads", lambda point: str(point.num_attention_heads)),
+    Column("tokens", "vocabulary, tokens", lambda point: f"{point.tokens:,}"),
+    Column("quantization", "quantization", lambda point: point.quantization, words=True),
+    Column("bytes", "MB", lambda point: f"{point.bytes / 1e6:.2f}"),
+    Column(
+        "p50_ms", "p50, ms (95 %)", lambda point: f"{ms(point.p50_ms)} ({ms(point.p50_low)} to {ms(point.p50_high)})"
+    ),
+    Column("accuracy", "accuracy, %", lambda point: f"{100 * point.accuracy:.2f}"),
+    Column("accuracy_difference", "points to teacher (95 %)", difference),
+    Column("texts_per_s", "texts/s", lambda point: f"{point.texts_per_s:,.0f}"),
+    Column("peak_memory_bytes", "memory, MB", lambda point: f"{point.peak_memory_bytes / 1e6:.1f}"),
+    Column("calibration_error", "calibration error", lambda point: f"{point.calibration_error:.3f}"),
+    Column("estimated_bytes", "MB, estimated", lambda point: f"{point.estimated_bytes / 1e6:.2f}"),
+    Column("estimated_p50_ms", "p50, estimated", lambda point: ms(point.estimated_p50_ms)),
+    Column("estimated_accuracy", "accuracy, estimated", lambda point: f"{100 * point.estimated_accuracy:.2f}"),
+    Column("steady", "times steady", lambda point: _yes(point.steady), words=True),
+    Column("on_front", "on the front", lambda point: _yes(point.on_front), words=True),
+)
+
+
+def front_page(
+    points: Sequence[Point], teacher: Reference, chosen: Point | None, model: str, facts: Mapping[str, str]
+) -> str:
+    """One HTML file that fetches nothing: the points over axes of choice, budgets tried on them, and all their figures in a table.
+
+    `facts` are lines of a label and a value above it all. Raises DataError as `draw_front` does.
+    """
+    check(points, chosen)
+    style = "".join((TEMPLATES / file).read_text(encoding="utf-8") for file in ("style.css.j2", "front.css"))
+    script = (TEMPLATES / "front.js").read_text(encoding="utf-8")
+    data = {
+        "points": [asdict(point) | {"depth": len(point.slice.layers), "name": str(point)} for point in points],
+        "teacher": asdict(teacher),
+        "chosen": None if chosen is None else points.index(chosen),
+        "axes": [asdict(axis) for axis in (*ACROSS, *UP)],
+        "bounds": [asdict(bound) for bound in BOUNDS],
+        "costs": COSTS,
+    }
+    return render(
+        "front.html.j2",
+        policy=f"default-src 'none'; base-uri 'none'; form-action 'none'; style-src {_source(style)}; script-src {_source(script)}",
+        style=style,
+        script=script,
+        data=data,
+        points=points,
+        teacher=teacher,
+        chosen=data["chosen"],
+        model=model,
+        facts=facts,
+        across=ACROSS,
+        up=UP,
+        bounds=BOUNDS,
+        columns=COLUMNS,
+    )
+
+
+def _source(text: str) -> str:
+    """What a content policy calls a style or script whose text is this."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
