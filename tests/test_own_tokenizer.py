@@ -75,9 +75,7 @@ def exported(crossing: tuple[Chain, dict[str, Any]]) -> Path:
     chain, changes = crossing
     block, folder = chain.recipe(**changes), chain.folder
     student, signals = folder / "student", folder / "signals"
-    prune(
-        chain.clean, signals, student, folder, folder / "pruned", folder / "prune.csv", block.task, None, block.prune
-    )
+    prune(chain.clean, signals, student, folder, folder / "pruned", folder / "prune.csv", block.task, None, block.prune)
     quantize(chain.clean, folder / "pruned", folder / "exported", block.task, block.quantize)
     return folder / "exported"
 

@@ -111,7 +111,8 @@ class StudentElastic(Section):
 
     kind: Literal["elastic"] = Field(description="Cut from the teacher, trained so that its parts work alone.")
     layers: list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]] = Field(
-        min_length=1, description="Teacher layers of each depth, the whole first; every other depth is a part of the whole."
+        min_length=1,
+        description="Teacher layers of each depth, the whole first; every other depth is a part of the whole.",
     )
     intermediate_sizes: list[Annotated[int, Field(ge=1)]] = Field(
         description="FFN widths, widest first; empty where the architecture's cannot be cut."
@@ -133,7 +134,9 @@ class StudentElastic(Section):
     def _parts_of_the_whole(self) -> StudentElastic:
         for layers in self.layers:
             if layers != sorted(set(layers)) or not set(layers) <= set(self.layers[0]):
-                raise ValueError(f"layers {layers}: name each layer once, in order, and only layers of the first list {self.layers[0]}")
+                raise ValueError(
+                    f"layers {layers}: name each layer once, in order, and only layers of the first list {self.layers[0]}"
+                )
         for name in ("intermediate_sizes", "num_attention_heads"):
             sizes = getattr(self, name)
             if sizes != sorted(set(sizes), reverse=True):
@@ -301,7 +304,9 @@ class ClassificationRecipe(Section):
         missing = [name for name, there in parts.items() if not there]
         if missing and len(missing) < len(parts):
             there = ", ".join(name for name in parts if name not in missing)
-            raise ValueError(f"a model by budget needs all of {', '.join(parts)}; the recipe has {there}, and lacks {', '.join(missing)}")
+            raise ValueError(
+                f"a model by budget needs all of {', '.join(parts)}; the recipe has {there}, and lacks {', '.join(missing)}"
+            )
         return self
 
     @model_validator(mode="after")

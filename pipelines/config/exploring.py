@@ -24,11 +24,14 @@ class Search(Section):
     points: int = Field(ge=1, le=1000, description="The best of them, exported and measured.")
     target: Target = Field(description="Where the points are timed.")
     latency_rounds: int = Field(ge=10, description="Timed single texts a point, in turns.")
-    throughput_seconds: float = Field(gt=0, le=600, description="Seconds of batch-32 work a point.")
     noise: float = Field(
-        gt=0, le=1, description="A point is steady where the 95 % interval of its median time is this share of it, to either side."
+        gt=0,
+        le=1,
+        description="A point is steady where the 95 % interval of its median time is this share of it, to either side.",
     )
-    repeats: int = Field(ge=0, le=10, description="Times that what is not steady is timed again, twice as long each time.")
+    repeats: int = Field(
+        ge=0, le=10, description="Times that what is not steady is timed again, twice as long each time."
+    )
     bootstrap_samples: int = Field(ge=100, description="Resamples of the paired bootstrap.")
 
 

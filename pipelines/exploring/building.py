@@ -13,7 +13,6 @@ from pipelines.exploring.points import Point
 from pipelines.exploring.workshop import elastic_choice, plain
 from pipelines.families import family_of
 from pipelines.families.base import Family
-from pipelines.progress import Progress
 from pipelines.techniques.distilling import Lesson, learn
 from pipelines.techniques.metrics import Interval, difference_of_right
 from pipelines.techniques.scoring import predict_logits
@@ -63,7 +62,9 @@ def build_chosen(
     )
 
 
-def _difference(family: Family, bundle: Bundle, data: CleanData, right: np.ndarray, task: Task, samples: int) -> Interval:
+def _difference(
+    family: Family, bundle: Bundle, data: CleanData, right: np.ndarray, task: Task, samples: int
+) -> Interval:
     """The recovered model's accuracy on validation, in torch, minus the teacher's."""
     encoded = family.encode(bundle.tokenizer, data.validation.texts, task.max_length)
     predicted = predict_logits(family, bundle.model, bundle.tokenizer, encoded).argmax(-1).numpy()

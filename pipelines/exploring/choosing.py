@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -39,7 +39,7 @@ class Bound:
         return max(0.0, beyond) / self.limit
 
 
-_PESSIMISTIC = {
+_PESSIMISTIC: dict[str, Callable[[Point], float]] = {
     "max_bytes": lambda point: float(point.bytes),
     "max_p50_ms": lambda point: point.p50_high,
     "min_texts_per_s": lambda point: point.texts_per_s,
@@ -58,7 +58,9 @@ _WORDS = {
 def bounds_of(budget: Budget) -> list[Bound]:
     """The bounds that a budget sets."""
     limits = {name: getattr(budget, name) for name in _PESSIMISTIC}
-    return [Bound(name, float(limit), not name.startswith("min")) for name, limit in limits.items() if limit is not None]
+    return [
+        Bound(name, float(limit), not name.startswith("min")) for name, limit in limits.items() if limit is not None
+    ]
 
 
 def candidates_for(points: Sequence[Point], budget: Budget, hope: float) -> list[Point]:
@@ -80,7 +82,11 @@ def explain(points: Sequence[Point], bounds: Sequence[Bound], hope: float) -> st
         return "the front has no point; set explore.technique to search and run `dvc repro explore`"
     hoped = {bound.name: hope if bound.name == "max_accuracy_loss" else 0.0 for bound in bounds}
     eased = [Bound(bound.name, bound.limit + hoped[bound.name], bound.at_most) for bound in bounds]
-    reasons = [f"no point holds {_said(bound, at)}" for bound, at in zip(bounds, eased, strict=True) if not any(map(at.held, points))]
+    reasons = [
+        f"no point holds {_said(bound, at)}"
+        for bound, at in zip(bounds, eased, strict=True)
+        if not any(map(at.held, points))
+    ]
     if not reasons:
         apart = [
             f"{one.name} and {other.name} exclude each other"
@@ -89,7 +95,9 @@ def explain(points: Sequence[Point], bounds: Sequence[Bound], hope: float) -> st
         ]
         reasons = apart or ["each bound is held by some point, all of them by none"]
     ordered = sorted(points, key=lambda point: sum(bound.excess(point) for bound in bounds))
-    nearest = "; ".join(f"{point.slice}, {point.quantization}: {_figures(point, bounds)}" for point in ordered[:NEAREST])
+    nearest = "; ".join(
+        f"{point.slice}, {point.quantization}: {_figures(point, bounds)}" for point in ordered[:NEAREST]
+    )
     return f"the budget cannot be met by the {len(points)} points measured: {', '.join(reasons)}. Nearest: {nearest}"
 
 

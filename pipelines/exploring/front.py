@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.exploring.drawing import draw_front, front_page
+from pipelines.exploring.drawing import draw_front
 from pipelines.exploring.estimating import error_of
+from pipelines.exploring.page import front_page
 from pipelines.exploring.points import Point, Reference, read_points, write_points
 
 POINTS, RIGHT, PICTURE, PAGE = "points.parquet", "teacher.npy", "front.png", "front.html"

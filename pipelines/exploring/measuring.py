@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from slm_registry.runtime.timing import THROUGHPUT_BATCH
 
 from pipelines.bundle import LINEAGE, Bundle, write_json
 from pipelines.evaluation import download_bytes
@@ -21,7 +22,6 @@ from pipelines.exporting import quantization_named, save_beside, shrink
 from pipelines.predictors import exported_predictor, predict_all
 from pipelines.progress import Progress
 from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_onnx
-from pipelines.techniques.measuring import THROUGHPUT_BATCH
 from pipelines.techniques.metrics import difference_of_right
 from pipelines.techniques.shapes import Slice
 

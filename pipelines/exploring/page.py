@@ -90,7 +90,6 @@ COLUMNS = (
     Column("accuracy_difference", "points to teacher (95 %)", difference),
     Column("texts_per_s", "texts/s", lambda point: f"{point.texts_per_s:,.0f}"),
     Column("peak_memory_bytes", "memory, MB", lambda point: f"{point.peak_memory_bytes / 1e6:.1f}"),
-    Column("calibration_error", "calibration error", lambda point: f"{point.calibration_error:.3f}"),
     Column("estimated_bytes", "MB, estimated", lambda point: f"{point.estimated_bytes / 1e6:.2f}"),
     Column("estimated_p50_ms", "p50, estimated", lambda point: ms(point.estimated_p50_ms)),
     Column("estimated_accuracy", "accuracy, estimated", lambda point: f"{100 * point.estimated_accuracy:.2f}"),

@@ -65,9 +65,12 @@ def _evolved(
 
 def worth_measuring(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     """The best `count`: front after front, the last one thinned evenly along the milliseconds."""
-    left, chosen = list(dict.fromkeys(candidates)), []
+    left = list(dict.fromkeys(candidates))
+    chosen: list[Candidate] = []
     while left and len(chosen) < count:
-        front = sorted((one for one in left if not any(_beats(other, one) for other in left)), key=lambda one: one.p50_ms)
+        front = sorted(
+            (one for one in left if not any(_beats(other, one) for other in left)), key=lambda one: one.p50_ms
+        )
         chosen += _thinned(front, count - len(chosen))
         left = [one for one in left if one not in set(front)]
     return sorted(chosen, key=lambda one: one.p50_ms)

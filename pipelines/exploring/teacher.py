@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from slm_registry.runtime.timing import THROUGHPUT_BATCH, latencies
 
 from pipelines.config import Search
 from pipelines.data.clean import CleanData
 from pipelines.evaluation import download_bytes
 from pipelines.exploring.points import Reference
 from pipelines.predictors import predict_all, teacher_predictor
-from pipelines.techniques.measuring import THROUGHPUT_BATCH, latencies
 
 
 def measure_teacher(teacher: Path, data: CleanData, settings: Search) -> tuple[Reference, np.ndarray]:

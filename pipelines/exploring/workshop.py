@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from pipelines.bundle import Bundle
-from pipelines.config import Search, StudentElastic, Task, Vocabulary
+from pipelines.config import Search, StudentElastic, Task
 from pipelines.data.clean import CleanData
 from pipelines.errors import ModelError
 from pipelines.exploring.estimating import CostTable, Measured, fit_table, probes_of

@@ -80,7 +80,10 @@ def _budget_bounds(metrics: dict[str, Any], budget: Budget | None) -> list[Bound
     if budget is None:
         return []
     loss = -100 * metrics["comparison"]["accuracy_difference_low"]
-    pairs = (("max_bytes", metrics["model"]["bytes"], budget.max_bytes), ("max_accuracy_loss", loss, budget.max_accuracy_loss))
+    pairs = (
+        ("max_bytes", metrics["model"]["bytes"], budget.max_bytes),
+        ("max_accuracy_loss", loss, budget.max_accuracy_loss),
+    )
     return [
         Bound(f"budget.{name}", measured, limit, at_most=True) for name, measured, limit in pairs if limit is not None
     ]

@@ -99,7 +99,9 @@ def _keep_layers(family: Family, model: Any, part: Slice) -> None:
     there = family.teacher_layers(model)
     missing = [layer for layer in part.layers if layer not in there]
     if missing:
-        raise ModelError(f"the elastic student holds teacher layers {there}, not {missing}; name others in distill.student.layers")
+        raise ModelError(
+            f"the elastic student holds teacher layers {there}, not {missing}; name others in distill.student.layers"
+        )
     family.drop_layers(model, [there.index(layer) for layer in part.layers])
 
 
@@ -125,7 +127,14 @@ class Elastic:
 
 
 def elastic_student(
-    family: Family, student: Bundle, wanted: StudentElastic, cuts: Sequence[Cut], lesson: Lesson, validation: Split, weights: Losses, max_length: int
+    family: Family,
+    student: Bundle,
+    wanted: StudentElastic,
+    cuts: Sequence[Cut],
+    lesson: Lesson,
+    validation: Split,
+    weights: Losses,
+    max_length: int,
 ) -> Elastic:
     """Read the lesson in every vocabulary. ModelError where losses a token meet a vocabulary that cuts most texts otherwise."""
     readings = []
@@ -218,9 +227,13 @@ def _sandwich(elastic: Elastic, views: _Views, batch: np.ndarray, weights: Losse
     total, leader = answered_loss(family, elastic.student, elastic.readings[0], batch, weights)
     drawn = [parts[index] for index in rng.integers(0, len(parts), elastic.wanted.random_slices)]
     for part in (parts[-1], *drawn):
-        loss, logits = answered_loss(family, views.of(part, training=True), elastic.readings[part.vocabulary], batch, weights)
+        loss, logits = answered_loss(
+            family, views.of(part, training=True), elastic.readings[part.vocabulary], batch, weights
+        )
         if elastic.wanted.in_place > 0:
-            loss = loss + elastic.wanted.in_place * terms.kl(logits.float(), leader.detach().float(), weights.temperature)
+            loss = loss + elastic.wanted.in_place * terms.kl(
+                logits.float(), leader.detach().float(), weights.temperature
+            )
         total = total + loss
     return total / (2 + len(drawn))
 
@@ -230,5 +243,7 @@ def _mean_score(elastic: Elastic, views: _Views) -> Score:
     scores = []
     for part in dict.fromkeys((parts[0], parts[len(parts) // 2], parts[-1])):
         bundle = views.of(part, training=False)
-        scores.append(score(elastic.family, bundle.model, bundle.tokenizer, elastic.checked[part.vocabulary], elastic.labels))
+        scores.append(
+            score(elastic.family, bundle.model, bundle.tokenizer, elastic.checked[part.vocabulary], elastic.labels)
+        )
     return Score(float(np.mean([each.accuracy for each in scores])), float(np.mean([each.loss for each in scores])))

@@ -44,8 +44,8 @@ def test_a_front_of_nothing_and_of_one_point_is_drawn(tmp_path: Path, count: int
 def test_a_figure_without_a_place_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"3 layers, .*: p50_ms is 0.0, not a number above 0; measure the point again"):
         png(tmp_path, [replace(POINT, p50_ms=0.0)])
-    with pytest.raises(DataError, match=r"calibration_error is nan, not a finite number"):
-        png(tmp_path, [replace(POINT, calibration_error=float("nan"))])
+    with pytest.raises(DataError, match=r"estimated_accuracy is nan, not a finite number"):
+        png(tmp_path, [replace(POINT, estimated_accuracy=float("nan"))])
     with pytest.raises(DataError, match=r"the chosen point \(3 layers, .*\) is not one of the 5 points"):
         png(tmp_path, POINTS, POINT)
     assert list(tmp_path.iterdir()) == []

@@ -73,10 +73,6 @@ def student(tmp_path: Path, kind: str = "bert") -> Bundle:
 class Said:
     """What a teacher said, in memory."""
 
-    synthetic: list[str] = []
-    hidden: dict[int, np.ndarray] = {}
-    relations: tuple[np.ndarray, ...] = ()
-
     def rows_of(self, texts: list[str]) -> np.ndarray:
         return np.arange(len(texts))
 
