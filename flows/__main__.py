@@ -37,7 +37,16 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--alias", default="candidate", help="alias that points at the published version (default: candidate)"
     )
+    build.add_argument(
+        "--budget", metavar="BOUNDS", help="what the model may cost, as in '5MB 1ms 0.5pt'; written into its recipe"
+    )
     build.add_argument("--plan", action="store_true", help="only show which stages would run, and why")
+    front = commands.add_parser(
+        "explore",
+        help="measure what a student's shapes cost and reach",
+        description="Run what is stale up to the front, and show it.",
+    )
+    front.add_argument("name", help="name of a recipe in params.yaml whose student is elastic")
     again = commands.add_parser(
         "reproduce", help="build twice, compare the bytes", description="Build the commit twice from scratch."
     )
@@ -61,13 +70,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def build_command(name: str, publish: str | None, alias: str, plan_only: bool) -> int:
+def build_command(name: str, publish: str | None, alias: str, plan_only: bool, budget: str | None) -> int:
     """Build one model, or only show its plan; the exit code."""
     from flows.graph import find_root, make_plan
     from pipelines.config import load_recipe
 
     root = find_root(Path.cwd())
     load_recipe(root / "params.yaml", name)
+    if budget:
+        from flows.budget import write_budget
+
+        write_budget(root / "params.yaml", name, budget)
     if plan_only:
         from rich.console import Console
 
@@ -75,7 +88,29 @@ def build_command(name: str, publish: str | None, alias: str, plan_only: bool) -
 
         show_plan(make_plan(root, name), Console())
         return 0
-    return _run_flow(root, name, publish, alias)
+    _report(root, _run_flow(root, name, publish, alias, None))
+    return 0
+
+
+def explore_command(name: str) -> int:
+    """Run what is stale up to the front of one model, and show it; the exit code."""
+    from rich.console import Console
+
+    from flows.console import show_front
+    from flows.graph import find_root, make_plan
+    from pipelines.config import Search, load_recipe
+    from pipelines.errors import RecipeError
+    from pipelines.exploring.front import PAGE, read_front
+
+    root = find_root(Path.cwd())
+    recipe = load_recipe(root / "params.yaml", name)
+    if not isinstance(recipe.explore, Search):
+        raise RecipeError(f"models.{name}.explore.technique is none: there is nothing to explore; set it to search")
+    _run_flow(root, name, None, "", "explore")
+    folder = make_plan(root, name).out("front")
+    show_front(read_front(root / folder)[0], Console())
+    print(f"page       {os.path.relpath(root / folder / PAGE)}")
+    return 0
 
 
 def reproduce_command(name: str) -> int:
@@ -89,7 +124,8 @@ def reproduce_command(name: str) -> int:
     return reproduce(root, name)
 
 
-def _run_flow(root: Path, name: str, publish: str | None, alias: str) -> int:
+def _run_flow(root: Path, name: str, publish: str | None, alias: str, until: str | None) -> BuildResult:
+    """The flow against a server of its own; what it leaves. Raises what the flow failed with."""
     from flows.console import LOG_FORMATS
     from flows.server import prefect_api
 
@@ -100,14 +136,13 @@ def _run_flow(root: Path, name: str, publish: str | None, alias: str) -> int:
     with prefect_api(meanwhile=_import_the_rest):
         from flows.build import BuildResult, build
 
-        state = build(model=name, publish=publish, alias=alias, return_state=True)
+        state = build(model=name, publish=publish, alias=alias, until=until, return_state=True)
     result = state.result(raise_on_failure=False)
     if isinstance(result, BaseException):
         raise result
     if not isinstance(result, BuildResult):
         raise SystemExit(f"the build ended as {state.name}: {state.message}")
-    _report(root, result)
-    return 0
+    return result
 
 
 def _import_the_rest() -> None:
@@ -160,7 +195,9 @@ def main(argv: Sequence[str]) -> int:
             return new_recipe(Path("params.yaml"), given.name, given.data, given.task, columns)
         if given.command == "reproduce":
             return reproduce_command(given.name)
-        return build_command(given.name, given.publish, given.alias, given.plan)
+        if given.command == "explore":
+            return explore_command(given.name)
+        return build_command(given.name, given.publish, given.alias, given.plan, given.budget)
     except (FlowError, FactoryError, RegistryError) as error:
         kind = getattr(error, "kind", type(error).__name__)
         print(f"{kind}: {getattr(error, 'message', error)}", file=sys.stderr)

@@ -42,7 +42,11 @@ class BuildResult:
 
 @flow(name="build", flow_run_name="build · {model}")  # type: ignore[untyped-decorator]  # Prefect is not followed by mypy
 def build(
-    model: str, publish: str | None = None, alias: str = "candidate", plan_only: bool = False
+    model: str,
+    publish: str | None = None,
+    alias: str = "candidate",
+    plan_only: bool = False,
+    until: str | None = None,
 ) -> BuildResult | State[Any]:
     """Build one model: run what DVC finds stale, then publish the finished bundle and move the alias to it.
 
@@ -51,25 +55,30 @@ def build(
         publish: Registry to publish to, a folder or s3://BUCKET/PREFIX; empty: build only.
         alias: Alias that points at the published version afterwards.
         plan_only: Only show which stages are stale, and why.
+        until: Last stage to run, such as `explore`; nothing is published then. Empty: all.
     """
     root = find_root(Path.cwd())
     try:
         with _ends_with_its_worker(), without_tracebacks(FlowError, RegistryError):
-            return _build(root, model, publish, alias, plan_only)
+            return _build(root, model, publish, alias, plan_only, until)
     except (FlowError, FactoryError, RegistryError) as error:
         # A returned state carries the message as it stands; a raised exception would put a traceback on the page.
         return Failed(message=f"{type(error).__name__}: {error}", data=error)
 
 
-def _build(root: Path, model: str, publish: str | None, alias: str, plan_only: bool) -> BuildResult:
+def _build(root: Path, model: str, publish: str | None, alias: str, plan_only: bool, until: str | None) -> BuildResult:
     load_recipe(root / "params.yaml", model)  # an impossible recipe fails before any work
     if publish:
         check_destination(publish, model, alias)
     plan = make_plan(root, model)
+    if until:
+        plan = plan.up_to(until, model)
     _announce(plan, model)
     if plan_only:
         return BuildResult(model, {}, None, None, None)
     outcomes = run_stages(plan, root)
+    if until:
+        return BuildResult(model, outcomes, None, None, None)
     metrics, report = plan.metrics_file(), plan.find("report.html")
     if metrics:
         artifacts.show_metrics(record.read_json(root / metrics), model)

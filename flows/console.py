@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from flows.graph import Plan
 from flows.results import result_rows
+from pipelines.exploring.points import Point
 
 #: Prefect's log lines, shortened: time and text, and the task's name where one speaks. Read by Prefect at import.
 LOG_FORMATS = {
@@ -31,6 +32,22 @@ ASK = {
     "text-generation": ("generate", "def read_lines(path):"),
     "text-to-text": ("generate", "def read_lines(path):"),
 }
+
+
+#: Columns of the front; accuracy on validation data, its difference to the teacher in points.
+FRONT_HEADS = (
+    "",
+    "layers",
+    "FFN",
+    "heads",
+    "tokens",
+    "quantization",
+    "MB",
+    "p50 ms",
+    "texts/s",
+    "accuracy",
+    "to the teacher",
+)
 
 
 @contextmanager
@@ -77,6 +94,36 @@ def show_result(metrics: Any, published: bool, console: Console) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def show_front(points: Sequence[Point], console: Console) -> None:
+    """The front as a table, the quickest first; a star marks what no other point beats."""
+    ordered = sorted(points, key=lambda point: point.p50_ms)
+    if not console.is_terminal:
+        for row in (FRONT_HEADS, *map(_front_row, ordered)):
+            print("\t".join(row), file=console.file)
+        return
+    table = Table(*FRONT_HEADS)
+    for point in ordered:
+        table.add_row(*_front_row(point), style=None if point.on_front else "dim")
+    console.print(table)
+
+
+def _front_row(point: Point) -> list[str]:
+    lost = (point.accuracy_difference, point.accuracy_difference_low, point.accuracy_difference_high)
+    return [
+        "*" if point.on_front else " ",
+        point.layers,
+        str(point.intermediate_size),
+        str(point.num_attention_heads),
+        str(point.tokens),
+        point.quantization,
+        f"{point.bytes / 1e6:.2f}",
+        f"{point.p50_ms:.3f}",
+        f"{point.texts_per_s:.0f}",
+        f"{point.accuracy:.2%}",
+        "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * value for value in lost)),
+    ]
 
 
 def next_commands(model: str, task: str, url: str | None, alias: str, home: Path) -> list[str]:

@@ -87,6 +87,17 @@ class Plan:
         """(upstream, downstream) pairs."""
         return {(above, step.node.name) for step in self.steps for above in step.node.upstream}
 
+    def up_to(self, stage: str, model: str) -> Plan:
+        """The steps that a stage of a model needs, itself the last. Raises GraphError where the plan has no such stage."""
+        nodes = {step.node.name: step.node for step in self.steps}
+        if f"{stage}@{model}" not in nodes:
+            raise GraphError(f"dvc.yaml: no stage {stage}@{model}; the plan holds {', '.join(nodes)}")
+        needed, left = set(), [f"{stage}@{model}"]
+        while left:
+            needed.add(name := left.pop())
+            left += nodes[name].upstream
+        return Plan(tuple(step for step in self.steps if step.node.name in needed))
+
     def find(self, filename: str) -> Path | None:
         """The output of these stages that bears a file name, where exactly one does."""
         found = {path for step in self.steps for path in step.node.outs if path.name == filename}

@@ -26,6 +26,51 @@ LOSSES: dict[str, Any] = {
     "relation": 0.0,
     "temperature": 2.0,
 }
+#: What makes the tiny recipe one by budget.
+BY_BUDGET: dict[str, Any] = {
+    "distill__student": {
+        "kind": "elastic",
+        "layers": [[0, 1, 2], [0, 2]],
+        "intermediate_sizes": [64, 32],
+        "num_attention_heads": [4, 2],
+        "vocabularies": [{"min_count": 1, "keep_first": 1000}, {"min_count": 1, "keep_first": 0}],
+        "importance": "taylor",
+        "calibration_rows": 32,
+        "random_slices": 1,
+        "in_place": 1.0,
+    },
+    "explore": {
+        "technique": "search",
+        "quantizations": ["none", "dynamic_int8"],
+        "per_channel": True,
+        "calibration_rows": 16,
+        "parity": 1e-4,
+        "trials": 100,
+        "points": 6,
+        "target": {"threads": 1, "command": None, "python": None, "timeout_seconds": 100},
+        "latency_rounds": 30,
+        "noise": 0.5,
+        "repeats": 0,
+        "bootstrap_samples": 200,
+    },
+    "budget": {
+        "max_bytes": 300_000,
+        "max_p50_ms": 50.0,
+        "min_texts_per_s": None,
+        "max_memory_bytes": None,
+        "max_accuracy_loss": 60.0,
+        "cheapest": "bytes",
+    },
+    "prune": {
+        "technique": "chosen",
+        "attempts": 2,
+        "hope": 1.0,
+        "bootstrap_samples": 200,
+        "losses": LOSSES,
+        "recovery": TRAINING | {"epochs": 2},
+    },
+    "quantize": {"technique": "chosen", "per_channel": True, "calibration_rows": 16, "parity": 1e-4, "calibrate": True},
+}
 RECIPE: dict[str, Any] = {
     "task": {"type": "text-classification", "seed": 5, "max_length": 32, "threads": 1},
     "data": {

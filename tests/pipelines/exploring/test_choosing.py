@@ -12,8 +12,12 @@ from pipelines.errors import BudgetError
 from pipelines.exploring.choosing import candidates_for
 from tests.pipelines.exploring.test_points import POINT
 
-SMALL = replace(POINT, layers="5", bytes=3_000_000, p50_ms=0.3, p50_low=0.29, p50_high=0.33, accuracy_difference_low=-0.03)
-QUICK = replace(POINT, layers="2", bytes=6_000_000, p50_ms=0.2, p50_low=0.19, p50_high=0.21, accuracy_difference_low=-0.012)
+SMALL = replace(
+    POINT, layers="5", bytes=3_000_000, p50_ms=0.3, p50_low=0.29, p50_high=0.33, accuracy_difference_low=-0.03
+)
+QUICK = replace(
+    POINT, layers="2", bytes=6_000_000, p50_ms=0.2, p50_low=0.19, p50_high=0.21, accuracy_difference_low=-0.012
+)
 POINTS = [POINT, SMALL, QUICK]
 
 
@@ -50,7 +54,9 @@ def test_bounds_that_exclude_each_other_are_named() -> None:
 
 
 def test_the_trust_in_recovery_is_said_where_it_does_not_suffice() -> None:
-    with pytest.raises(BudgetError, match=r"no point holds max_accuracy_loss 0\.10 points lost \(even with the 0\.5 that"):
+    with pytest.raises(
+        BudgetError, match=r"no point holds max_accuracy_loss 0\.10 points lost \(even with the 0\.5 that"
+    ):
         candidates_for(POINTS, budget(max_accuracy_loss=0.1), 0.5)
 
 

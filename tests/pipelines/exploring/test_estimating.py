@@ -24,7 +24,9 @@ DEPTH_ONLY = [Slice((0, 1, 2), 0, 0, 0), Slice((2,), 0, 0, 0)]
 def test_what_adds_up_is_estimated_exactly(fixed: float, head: float, column: float, tokens: list[int]) -> None:
     def truth(part: Slice) -> Measured:
         layer = head * part.num_attention_heads + column * part.intermediate_size
-        size = tokens[part.vocabulary] + len(part.layers) * (part.intermediate_size * 768 + part.num_attention_heads * 98_304)
+        size = tokens[part.vocabulary] + len(part.layers) * (
+            part.intermediate_size * 768 + part.num_attention_heads * 98_304
+        )
         return Measured(fixed + len(part.layers) * layer, size)
 
     probes = probes_of(SPACE)

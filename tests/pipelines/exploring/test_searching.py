@@ -14,7 +14,9 @@ def estimate(part: Slice, quantization: str) -> Candidate:
     """Deeper and wider is better and dearer; int8 is half the price for a little."""
     cheap = 0.5 if quantization == "dynamic_int8" else 1.0
     size = len(part.layers) * (part.intermediate_size + 10 * part.num_attention_heads) + 5 * (1 - part.vocabulary)
-    return Candidate(part, quantization, size * cheap, round(100 * size * cheap), size / (size + 50) - (1 - cheap) / 100)
+    return Candidate(
+        part, quantization, size * cheap, round(100 * size * cheap), size / (size + 50) - (1 - cheap) / 100
+    )
 
 
 def test_a_small_space_is_looked_at_whole() -> None:

@@ -1,0 +1,131 @@
+"""From an elastic student to the chosen model: the front is measured, the budget takes a point, the stages after it build that point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.bundle import Bundle, read_lineage, sha256_of
+from pipelines.errors import BudgetError, ModelError
+from pipelines.evaluation import download_bytes
+from pipelines.exploring import building
+from pipelines.exploring.front import read_front
+from pipelines.stages.distill import distill
+from pipelines.stages.explore import explore
+from pipelines.stages.label import label
+from pipelines.stages.prune import prune
+from pipelines.stages.quantize import quantize
+from pipelines.stages.teach import teach
+from pipelines.stages.validate import validate
+from tests.recipes import BY_BUDGET, recipe
+from tests.tiny import tiny_model, tiny_rows, write_csv
+
+
+@pytest.fixture(scope="module")
+def explored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything up to the front."""
+    folder = tmp_path_factory.mktemp("explored")
+    source = write_csv(folder / "tiny.csv", tiny_rows())
+    body = tiny_model(folder / "body")
+    block = recipe(teach__source=str(body), teach__sha256=sha256_of(body / "model.safetensors"), **BY_BUDGET)
+    validate(str(source), folder / "data", folder / "report", block.task, block.data)
+    teach(folder / "data", folder / "teacher", folder / "t.csv", block.task, block.teach)
+    label(folder / "data", folder / "teacher", folder / "signals", block.task, block.label)
+    distill(
+        folder / "data",
+        folder / "signals",
+        folder / "teacher",
+        folder / "student",
+        folder / "d.csv",
+        block.task,
+        block.distill,
+    )
+    explore(folder / "data", folder / "teacher", folder / "student", folder / "front", block.task, block.explore)
+    return folder
+
+
+def chosen(folder: Path, out: Path, **bounds: Any) -> Path:
+    block = recipe(**BY_BUDGET | {"budget": BY_BUDGET["budget"] | bounds})
+    parts = [folder / name for name in ("data", "signals", "student", "front")]
+    prune(*parts, out / "pruned", out / "p.csv", block.task, block.budget, block.prune)
+    quantize(folder / "data", out / "pruned", out / "exported", block.task, block.quantize)
+    return out
+
+
+def test_the_front_is_measured_and_drawn(explored: Path) -> None:
+    points, right = read_front(explored / "front")
+    assert len(points) == 6 and len({(point.slice, point.quantization) for point in points}) == 6
+    assert any(point.on_front for point in points)
+    assert right.dtype == bool and len(right) > 10
+    for point in points:
+        assert 0 < point.p50_low <= point.p50_ms <= point.p50_high
+        assert point.accuracy_difference == pytest.approx(point.accuracy - right.mean())
+        assert abs(point.estimated_bytes - point.bytes) < 0.1 * point.bytes
+    assert (explored / "front" / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert "error of estimated milliseconds" in (explored / "front" / "front.html").read_text(encoding="utf-8")
+
+
+def test_the_cheapest_point_that_holds_the_budget_is_built(explored: Path, tmp_path: Path) -> None:
+    points, _ = read_front(explored / "front")
+    cheapest = min(points, key=lambda point: point.bytes)
+    made = chosen(explored, tmp_path)
+    record = next(entry for entry in read_lineage(made / "pruned")["stages"] if entry["stage"] == "prune")["chosen"]
+    assert (record["layers"], record["quantization"], record["bytes"]) == (
+        cheapest.layers,
+        cheapest.quantization,
+        cheapest.bytes,
+    )
+    assert download_bytes(made / "exported") == pytest.approx(cheapest.bytes, rel=0.02)
+
+
+def test_a_budget_that_nobody_meets_ends_before_any_recovery(explored: Path, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=r"no point holds max_bytes 1,000 bytes.*Nearest: "):
+        chosen(explored, tmp_path, max_bytes=1000)
+    assert not (tmp_path / "pruned").exists()
+
+
+def test_a_margin_that_no_recovery_reaches_is_told_with_what_was_tried(
+    explored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgets(_family: Any, bundle: Bundle, *_: Any, **__: Any) -> list[Any]:
+        bundle.model.classifier.weight.data.zero_()
+        return []
+
+    monkeypatch.setattr(building, "learn", forgets)
+    with pytest.raises(
+        BudgetError,
+        match=r"none of 2 points holds max_accuracy_loss 5.0 after recovery: (.* points lost at worst;? ?){2}",
+    ):
+        chosen(explored, tmp_path, max_accuracy_loss=5.0)
+
+
+def test_a_student_that_is_not_elastic_is_refused(explored: Path, tmp_path: Path) -> None:
+    plain, by_budget = recipe(), recipe(**BY_BUDGET)
+    distill(
+        explored / "data",
+        explored / "signals",
+        explored / "teacher",
+        tmp_path / "plain",
+        tmp_path / "d.csv",
+        plain.task,
+        plain.distill,
+    )
+    with pytest.raises(ModelError, match=r"the student is not elastic; set distill\.student\.kind"):
+        explore(
+            explored / "data",
+            explored / "teacher",
+            tmp_path / "plain",
+            tmp_path / "f",
+            by_budget.task,
+            by_budget.explore,
+        )
+
+
+def test_without_a_search_the_front_is_empty(explored: Path, tmp_path: Path) -> None:
+    plain = recipe()
+    explore(
+        explored / "data", explored / "teacher", explored / "student", tmp_path / "front", plain.task, plain.explore
+    )
+    assert read_front(tmp_path / "front")[0] == []
