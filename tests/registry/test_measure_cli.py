@@ -9,11 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from slm_registry.bundles.packed import REQUEST, pack
 from slm_registry.cli import main
+from slm_registry.runtime import timing
 
 from tests.registry.generators import make_tagger
 from tests.registry.helpers import REPOSITORY
@@ -84,6 +87,17 @@ def test_what_cannot_be_measured(
     said = capsys.readouterr()
     assert said.out == ""
     assert re.search(message, said.err), said.err
+
+
+def test_a_machine_without_the_memory_says_so(
+    bundle: Path, texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(*_: object) -> NoReturn:
+        raise BrokenExecutor
+
+    monkeypatch.setattr(timing, "peak_memory", killed)
+    assert main(["measure", str(bundle), "--rounds", "20", "--texts", str(texts)]) == 1
+    assert "is there enough memory?" in capsys.readouterr().err
 
 
 def stdin_runner(packed: bytes, rounds: int, temporary: Path) -> subprocess.Popen[bytes]:

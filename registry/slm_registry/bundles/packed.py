@@ -82,13 +82,11 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> Non
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:
             shutil.copyfileobj(source, file)
-    if path.stat().st_size != member.size:
-        raise CorruptError(f"standard input ends within {member.name}; {_AGAIN}")
 
 
 def _folders(named: object, seen: Sequence[str], into: Path) -> list[Path]:
     sent = {posixpath.dirname(name) for name in seen} - {""}
-    if not isinstance(named, list) or not named or any(name not in sent for name in named):
+    if not isinstance(named, list) or not named or not all(isinstance(name, str) and name in sent for name in named):
         raise CorruptError(f"{REQUEST}: folders is {str(named)[:80]}; name folders that were sent, one or more")
     return [into / name for name in named]
 

@@ -94,6 +94,10 @@ def with_another(request: dict[str, object]) -> None:
     request["folders"] = ["a", "../a"]
 
 
+def with_a_list(request: dict[str, object]) -> None:
+    request["folders"] = [["a"]]
+
+
 def without_texts(request: dict[str, object]) -> None:
     request["texts"] = []
 
@@ -102,7 +106,7 @@ def with_numbers(request: dict[str, object]) -> None:
     request["texts"] = ["one", 2]
 
 
-@pytest.mark.parametrize("change", [without_folders, with_another, without_texts, with_numbers])
+@pytest.mark.parametrize("change", [without_folders, with_another, with_a_list, without_texts, with_numbers])
 def test_a_request_that_cannot_be_meant(change: Callable[[dict[str, object]], None], tmp_path: Path) -> None:
     make_bundle(tmp_path / "bundle")
     request: dict[str, object] = {"folders": ["a"], "texts": TEXTS}

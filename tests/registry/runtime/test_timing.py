@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +109,12 @@ def test_memory_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
     small, large = (timing.peak_memory(Heavy, tmp_path / size, 1, ["text"]) for size in ("1", "60"))
     assert large - small == pytest.approx(59 << 20, rel=0.2)
     assert len(ballast) == 100 << 17
+
+
+def killed(folder: Path, threads: int) -> Callable[[list[str]], object]:
+    os._exit(9)
+
+
+def test_a_process_that_is_killed_is_an_error_and_no_wait_for_ever(tmp_path: Path) -> None:
+    with pytest.raises(BrokenExecutor):
+        timing.peak_memory(killed, tmp_path, 1, ["text"])
