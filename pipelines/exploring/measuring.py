@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from slm_registry.runtime.timing import THROUGHPUT_BATCH
 
-from pipelines.bundle import LINEAGE, Bundle, write_json
+from pipelines.bundle import LINEAGE, write_json
 from pipelines.evaluation import download_bytes
 from pipelines.exploring.estimating import Measured
 from pipelines.exploring.points import Point, best
@@ -25,61 +25,70 @@ from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_on
 from pipelines.techniques.metrics import difference_of_right
 from pipelines.techniques.shapes import Slice
 
-#: A part in a quantization, and the folder where it was exported.
-Exported = Mapping[tuple[Slice, str], Path]
+
+@dataclass(frozen=True)
+class Exports:
+    """Parts as `quantize` would write them, each exported once and each in a folder of its own under `place`."""
+
+    workshop: Workshop
+    place: Path
+    folders: dict[tuple[Slice, str], Path] = field(default_factory=dict)
+
+    def of(self, wanted: Sequence[tuple[Slice, str]], phase: str) -> list[Path]:
+        """The folder of each part in each quantization. Raises ModelError where one differs from torch by more than explore.parity."""
+        missing = [pair for pair in dict.fromkeys(wanted) if pair not in self.folders]
+        with Progress(phase, len(missing)) as progress:
+            for part in dict.fromkeys(part for part, _ in missing):
+                names = [name for other, name in missing if other == part]
+                self._export(part, names)
+                progress.advance(len(names))
+        return [self.folders[pair] for pair in wanted]
+
+    def _export(self, part: Slice, names: Sequence[str]) -> None:
+        shop, number = self.workshop, len(self.folders)
+        bundle = shop.plain(part)
+        whole = self.place / f"{number}.onnx"
+        export_onnx(shop.family, bundle, shop.task.max_length, whole)
+        rows = shop.data.train.texts[:PARITY_TEXTS]
+        check_parity(whole, shop.family, bundle, rows, shop.task.max_length, shop.settings.parity)
+        for name in names:
+            out = self.place / f"{number}-{name}"
+            out.mkdir()
+            wanted = quantization_named(name, shop.settings)
+            shrink(whole, out / "model.onnx", shop.family, bundle, shop.data, shop.task, wanted)
+            save_beside(bundle, out)
+            write_json(out / LINEAGE, bundle.lineage)
+            self.folders[part, name] = out
+        whole.unlink()
 
 
 @contextmanager
-def exported(workshop: Workshop, wanted: Sequence[tuple[Slice, str]], phase: str) -> Iterator[Exported]:
-    """Each part in each quantization in a folder of its own, as `quantize` would write it; gone afterwards.
-
-    Raises ModelError where an export differs from torch by more than explore.parity.
-    """
-    folders: dict[tuple[Slice, str], Path] = {}
-    with TemporaryDirectory(prefix="front-") as place, Progress(phase, len(wanted)) as progress:
-        for at, part in enumerate(dict.fromkeys(part for part, _ in wanted)):
-            bundle = workshop.plain(part)
-            whole = Path(place) / f"{at}.onnx"
-            export_onnx(workshop.family, bundle, workshop.task.max_length, whole)
-            rows = workshop.data.train.texts[:PARITY_TEXTS]
-            check_parity(whole, workshop.family, bundle, rows, workshop.task.max_length, workshop.settings.parity)
-            for name in (name for other, name in wanted if other == part):
-                folders[part, name] = _quantized(workshop, bundle, whole, name, Path(place) / f"{at}-{name}")
-                progress.advance()
-            whole.unlink()
-        yield folders
+def exports_of(workshop: Workshop) -> Iterator[Exports]:
+    """A place for exported parts, gone afterwards."""
+    with TemporaryDirectory(prefix="front-") as place:
+        yield Exports(workshop, Path(place))
 
 
-def _quantized(workshop: Workshop, bundle: Bundle, whole: Path, name: str, out: Path) -> Path:
-    out.mkdir()
-    wanted = quantization_named(name, workshop.settings)
-    shrink(whole, out / "model.onnx", workshop.family, bundle, workshop.data, workshop.task, wanted)
-    save_beside(bundle, out)
-    write_json(out / LINEAGE, bundle.lineage)
-    return out
-
-
-def costs_of(workshop: Workshop, probes: Sequence[Slice]) -> dict[str, dict[Slice, Measured]]:
+def costs_of(exports: Exports) -> dict[str, dict[Slice, Measured]]:
     """What each probe costs in each quantization, timed in turns."""
-    wanted = [(part, name) for part in probes for name in workshop.settings.quantizations]
-    with exported(workshop, wanted, "explore: probes") as folders:
-        times = _times(workshop, list(folders.values()))
-        costs: dict[str, dict[Slice, Measured]] = {name: {} for name in workshop.settings.quantizations}
-        for ((part, name), folder), time in zip(folders.items(), times, strict=True):
-            costs[name][part] = Measured(time.p50_ms, download_bytes(folder))
+    shop = exports.workshop
+    wanted = [(part, name) for part in shop.probes for name in shop.settings.quantizations]
+    folders = exports.of(wanted, "explore: probes")
+    costs: dict[str, dict[Slice, Measured]] = {name: {} for name in shop.settings.quantizations}
+    for (part, name), folder, time in zip(wanted, folders, _times(shop, folders), strict=True):
+        costs[name][part] = Measured(time.p50_ms, download_bytes(folder))
     return costs
 
 
-def measure_points(workshop: Workshop, candidates: Sequence[Candidate], right: np.ndarray) -> list[Point]:
+def measure_points(exports: Exports, candidates: Sequence[Candidate], right: np.ndarray) -> list[Point]:
     """Each candidate, exported: its bytes and times, and its accuracy on validation beside the teacher's right answers [N]."""
-    wanted = [(each.part, each.quantization) for each in candidates]
-    with exported(workshop, wanted, "explore: export") as folders:
-        times = _times(workshop, [folders[pair] for pair in wanted])
-        points = []
-        with Progress("explore: points", len(wanted)) as progress:
-            for candidate, pair, time in zip(candidates, wanted, times, strict=True):
-                points.append(_point(workshop, candidate, folders[pair], time, right))
-                progress.advance()
+    folders = exports.of([(each.part, each.quantization) for each in candidates], "explore: export")
+    times = _times(exports.workshop, folders)
+    points = []
+    with Progress("explore: points", len(folders)) as progress:
+        for candidate, folder, time in zip(candidates, folders, times, strict=True):
+            points.append(_point(exports.workshop, candidate, folder, time, right))
+            progress.advance()
     return [replace(point, on_front=stays) for point, stays in zip(points, best(points), strict=True)]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipelines.config import NoTechnique, Search, Task
 from pipelines.data.clean import load_clean
 from pipelines.exploring.front import draw, write_front
-from pipelines.exploring.measuring import costs_of, measure_points
+from pipelines.exploring.measuring import costs_of, exports_of, measure_points
 from pipelines.exploring.searching import search, worth_measuring
 from pipelines.exploring.teacher import measure_teacher
 from pipelines.exploring.workshop import estimator_of, open_workshop
@@ -31,8 +31,9 @@ def explore(
     workshop = open_workshop(student, data, task, explore)
     reference, right = measure_teacher(teacher, data, explore)
     fix_randomness(task)  # the teacher was timed with the target's threads
-    estimator = estimator_of(workshop, costs_of(workshop, workshop.probes))
-    found = search(workshop.space, explore.quantizations, estimator.of, explore.trials, task.seed)
-    points = measure_points(workshop, worth_measuring(found, explore.points), right)
+    with exports_of(workshop) as exports:
+        estimator = estimator_of(workshop, costs_of(exports))
+        found = search(workshop.space, explore.quantizations, estimator.of, explore.trials, task.seed)
+        points = measure_points(exports, worth_measuring(found, explore.points), right)
     write_front(front, points, right)
     draw(front, points, reference)
