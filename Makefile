@@ -5,7 +5,8 @@ export $(shell sed 's/=.*//' telemetry.env)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-MODEL ?= support-intents
+BUDGET ?=
+MODEL ?= $(if $(BUDGET),support-budget,support-intents)
 STORE ?= store
 DATA ?= ../shared/data/banking77 ../shared/data/clinc150_oos
 PAIRS ?= ../shared/data/tatoeba_en_de ../shared/data/scitldr_abstract
@@ -20,8 +21,8 @@ WORK ?= build/bench-registry
 
 .PHONY: demo test install lint types unit soak bench bench-registry bench-generation bench-distillation bench-text-to-text bench-stories reproduce docs clean
 
-demo: install  ## build MODEL by flow, publish it to the folder registry STORE, print the table
-	$(BIN)/python -m flows build $(MODEL) --publish $(STORE) --alias candidate
+demo: install  ## build MODEL by flow (BUDGET="5MB 1ms 3pt": the cheapest that holds it), publish it to the folder registry STORE, print the table
+	$(BIN)/python -m flows build $(MODEL) $(if $(BUDGET),--budget "$(BUDGET)") --publish $(STORE) --alias candidate
 
 test: lint types unit  ## lint, types, tests
 

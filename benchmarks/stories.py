@@ -22,7 +22,7 @@ from pipelines.environment import disable_telemetry, quiet_libraries
 NAME, SMALL = "stories260k", "stories260k-small"
 TEXTS, TOKENS, SEED = 512, 480, 17
 STORY_TOKENS = 200
-FIRST, LAST = ("validate", "teach", "label", "distill", "prune"), ("quantize", "evaluate", "gate")
+FIRST, LAST = ("validate", "teach", "label", "distill", "explore", "prune"), ("quantize", "evaluate", "gate")
 _BLOCKS: dict[str, Any] = {
     "technique": "blockwise",
     "parity": 1e-3,
@@ -73,7 +73,7 @@ def build_all(model: Path, source: Path, work: Path) -> dict[str, Path]:
         run(key, recipe | {"quantize": quantize}, work, LAST)
         made[row] = work / "build" / key
     shutil.copytree(work / "build" / NAME, work / "build" / SMALL)
-    run(SMALL, recipe_of(SMALL, source, model), work, ("distill", "prune", *LAST))
+    run(SMALL, recipe_of(SMALL, source, model), work, ("distill", "explore", "prune", *LAST))
     return made | {"a layer fewer, FFN 172 to 128, int8": work / "build" / SMALL}
 
 

@@ -20,7 +20,7 @@ from pipelines.techniques.exporting import export_onnx
 from pipelines.techniques.measuring import Predictor
 from pipelines.techniques.quantizing import dynamic_int8
 
-STAGES = ("validate", "teach", "label", "distill", "prune", "quantize")
+STAGES = ("validate", "teach", "label", "distill", "explore", "prune", "quantize")
 THREADS = 1
 
 

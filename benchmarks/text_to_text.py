@@ -18,7 +18,7 @@ from benchmarks.chain import build
 from benchmarks.pages import load, machine, write_section
 from pipelines.environment import disable_telemetry, quiet_libraries
 
-STAGES = ("validate", "teach", "label", "distill", "prune", "quantize", "evaluate", "gate")
+STAGES = ("validate", "teach", "label", "distill", "explore", "prune", "quantize", "evaluate", "gate")
 #: What stands in a row: key of metrics.json -> its heading and its factor.
 COLUMNS = {"rouge_1": ("ROUGE-1", 100), "rouge_2": ("ROUGE-2", 100), "rouge_l": ("ROUGE-L", 100)}
 COLUMNS |= {

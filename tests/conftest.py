@@ -24,6 +24,8 @@ LONG_FILES = (
     "pipelines/techniques/test_exporting_seq2seq.py",
     "test_matrix_pairs.py",
     "test_end_to_end.py",
+    "test_by_budget.py",
+    "pipelines/stages/test_explore.py",
     "flows/test_command_line.py",
     "pipelines/techniques/test_quantizing_weights.py",
     "registry/runtime/test_text_generation.py",

@@ -1,0 +1,87 @@
+"""A budget as people say it, and its place in params.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.budget import parse_budget, write_budget
+from pipelines.config import load_recipe
+from pipelines.errors import RecipeError
+from tests.recipes import BY_BUDGET, recipe_dict
+
+NOTHING = dict.fromkeys(("max_bytes", "max_p50_ms", "min_texts_per_s", "max_memory_bytes", "max_accuracy_loss"))
+
+
+def test_the_words_of_a_budget() -> None:
+    assert parse_budget("5MB 1ms 0.5pt", "bytes") == NOTHING | {
+        "max_bytes": 5_000_000,
+        "max_p50_ms": 1.0,
+        "max_accuracy_loss": 0.5,
+        "cheapest": "bytes",
+    }
+    assert parse_budget("1.5gb 250us 800texts/s 90MB-memory", "p50_ms") == NOTHING | {
+        "max_bytes": 1_500_000_000,
+        "max_p50_ms": 0.25,
+        "min_texts_per_s": 800.0,
+        "max_memory_bytes": 90_000_000,
+        "cheapest": "p50_ms",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("5 MB", "'5' is no bound; write a number above 0 and one of b, kb, mb"),
+        ("0ms", "'0ms' is no bound"),
+        ("-1ms", "'-1ms' is no bound"),
+        ("5parsecs", "'5parsecs' is no bound"),
+        ("5MB 6MB", "'6MB' sets max_bytes a second time"),
+        (" ", "names no bound"),
+    ],
+)
+def test_what_is_no_budget_is_named(text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_budget(text, "bytes")
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> Path:
+    path = tmp_path / "params.yaml"
+    models = {"plain": recipe_dict(), "tiny": recipe_dict(**BY_BUDGET)}
+    path.write_text("# ours\n" + yaml.safe_dump({"models": models}), encoding="utf-8")
+    return path
+
+
+def test_a_budget_is_written_into_its_recipe_and_nothing_else_changes(params: Path) -> None:
+    before = load_recipe(params, "tiny")
+    write_budget(params, "tiny", "200kB 10pt")
+    after = load_recipe(params, "tiny")
+    assert after.budget is not None and after.budget.max_bytes == 200_000 and after.budget.max_p50_ms is None
+    assert after.model_copy(update={"budget": before.budget}) == before
+    assert params.read_text(encoding="utf-8").startswith("# ours\n")
+
+
+def test_the_built_in_recipes_keep_their_comments_and_anchors(tmp_path: Path) -> None:
+    source = (Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "params.yaml"
+    path.write_text(source, encoding="utf-8")
+    write_budget(path, "support-budget", "3MB 2pt")
+    changed = [line for line in path.read_text(encoding="utf-8").splitlines() if line not in source.splitlines()]
+    assert len(changed) == 1 and "max_bytes: 3000000" in changed[0] and "max_p50_ms: null" in changed[0]
+
+
+def test_the_same_budget_again_leaves_the_file_alone(params: Path) -> None:
+    write_budget(params, "tiny", "200kB 10pt")
+    before = params.read_bytes()
+    write_budget(params, "tiny", "10pt 200kB")
+    assert params.read_bytes() == before
+
+
+def test_a_recipe_of_a_fixed_shape_takes_no_budget(params: Path) -> None:
+    before = params.read_bytes()
+    with pytest.raises(RecipeError, match=r"models\.plain\.budget is null: its shape stands in the recipe"):
+        write_budget(params, "plain", "5MB")
+    assert params.read_bytes() == before
