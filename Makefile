@@ -19,7 +19,7 @@ ROUNDS ?= 5
 S3 ?=
 WORK ?= build/bench-registry
 
-.PHONY: demo test install lint types unit soak bench bench-registry bench-generation bench-distillation bench-text-to-text bench-stories reproduce docs clean
+.PHONY: demo test install lint types unit soak bench bench-registry bench-generation bench-distillation bench-training bench-text-to-text bench-stories reproduce docs clean
 
 demo: install  ## build MODEL by flow (BUDGET="5MB 1ms 3pt": the cheapest that holds it), publish it to the folder registry STORE, print the table
 	$(BIN)/python -m flows build $(MODEL) $(if $(BUDGET),--budget "$(BUDGET)") --publish $(STORE) --alias candidate
@@ -62,6 +62,9 @@ bench-generation: install  ## how fast an exported model writes, beside transfor
 bench-distillation: install  ## tokens/s of training on stored signals, beside TRL (installed here) and plain cross-entropy
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps trl==1.16.0
 	$(BIN)/python -m benchmarks.distillation --page benchmarks/RESULTS.md
+
+bench-training: install  ## texts/s of training a classifier, beside transformers' Trainer
+	$(BIN)/python -m benchmarks.training --page benchmarks/RESULTS.md
 
 bench-text-to-text: install  ## summarization and translation from fresh weights, beside a trivial answer
 	$(BIN)/python -m benchmarks.text_to_text --data $(PAIRS) --work build/bench-text-to-text --page benchmarks/RESULTS.md

@@ -108,7 +108,7 @@ def explore_command(name: str) -> int:
         raise RecipeError(f"models.{name}.explore.technique is none: there is nothing to explore; set it to search")
     _run_flow(root, name, None, "", "explore")
     folder = make_plan(root, name).out("front")
-    show_front(read_front(root / folder)[0], Console())
+    show_front(read_front(root / folder).points, Console())
     print(f"page       {os.path.relpath(root / folder / PAGE)}")
     return 0
 

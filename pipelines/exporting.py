@@ -10,44 +10,36 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.bundle import Bundle
-from pipelines.config import ChosenQuantization, DynamicInt8, NoQuantization, Search, StaticInt8, Task
+from pipelines.config import DynamicForm, FloatForm, Form, StaticForm, Task
 from pipelines.data.clean import CleanData
 from pipelines.families.base import Family
 from pipelines.techniques.quantizing import dynamic_int8, static_int8
+from pipelines.techniques.quantizing_weights import in_blocks, input_moments
+from pipelines.techniques.weightmatrices import expected_products, require_count
 
 
-def quantization_named(name: str, settings: ChosenQuantization | Search) -> NoQuantization | DynamicInt8 | StaticInt8:
-    """The quantization that a point of the front names."""
-    shared = {"parity": settings.parity, "calibrate": False, "technique": name}
-    if name == "none":
-        return NoQuantization.model_validate(shared)
-    if name == "dynamic_int8":
-        return DynamicInt8.model_validate(shared | {"per_channel": settings.per_channel})
-    rows = {"calibration_rows": settings.calibration_rows}
-    return StaticInt8.model_validate(shared | {"per_channel": settings.per_channel} | rows)
-
-
-def shrink(
-    source: Path,
-    out: Path,
-    family: Family,
-    bundle: Bundle,
-    data: CleanData,
-    task: Task,
-    wanted: NoQuantization | DynamicInt8 | StaticInt8,
-) -> None:
-    """Quantize as the recipe says; the float32 file stays what it is."""
-    if isinstance(wanted, NoQuantization):
+def shrink(source: Path, out: Path, family: Family, bundle: Bundle, data: CleanData, task: Task, wanted: Form) -> None:
+    """Quantize as the recipe says; the float32 file stays what it is. Raises ModelError where a matrix did not convert."""
+    if isinstance(wanted, FloatForm):
         shutil.copyfile(source, out)
-    elif isinstance(wanted, DynamicInt8):
+    elif isinstance(wanted, DynamicForm):
         dynamic_int8(source, out, per_channel=wanted.per_channel)
-    else:
-        sample = np.random.default_rng(task.seed).permutation(len(data.train.texts))[: wanted.calibration_rows]
-        rows = family.encode(bundle.tokenizer, [data.train.texts[index] for index in sample], task.max_length)
-        batches = [
-            {name: value.numpy() for name, value in family.collate(bundle.tokenizer, [row]).items()} for row in rows
-        ]
+    elif isinstance(wanted, StaticForm):
+        batches = _calibration(family, bundle, data, task, wanted.calibration_rows)
         static_int8(source, out, batches, per_channel=wanted.per_channel)
+    else:
+        moments = None
+        if wanted.rounding == "gptq":
+            batches = _calibration(family, bundle, data, task, wanted.calibration_rows)
+            moments = input_moments(source, batches, task.threads)
+        require_count(out, in_blocks(source, out, wanted, moments), expected_products(bundle.model))
+
+
+def _calibration(family: Family, bundle: Bundle, data: CleanData, task: Task, rows: int) -> list[dict[str, np.ndarray]]:
+    """Feeds of single training texts, a fixed random sample."""
+    sample = np.random.default_rng(task.seed).permutation(len(data.train.texts))[:rows]
+    encoded = family.encode(bundle.tokenizer, [data.train.texts[index] for index in sample], task.max_length)
+    return [{name: value.numpy() for name, value in family.collate(bundle.tokenizer, [row]).items()} for row in encoded]
 
 
 def save_beside(bundle: Bundle, out: Path) -> None:

@@ -41,9 +41,7 @@ BY_BUDGET: dict[str, Any] = {
     },
     "explore": {
         "technique": "search",
-        "quantizations": ["none", "dynamic_int8"],
-        "per_channel": True,
-        "calibration_rows": 16,
+        "quantizations": {"float32": {"technique": "none"}, "int8": {"technique": "dynamic_int8", "per_channel": True}},
         "parity": 1e-4,
         "trials": 100,
         "points": 5,
@@ -69,7 +67,7 @@ BY_BUDGET: dict[str, Any] = {
         "losses": LOSSES,
         "recovery": TRAINING | {"epochs": 2},
     },
-    "quantize": {"technique": "chosen", "per_channel": True, "calibration_rows": 16, "parity": 1e-4, "calibrate": True},
+    "quantize": {"technique": "chosen", "parity": 1e-4, "calibrate": True},
 }
 RECIPE: dict[str, Any] = {
     "task": {"type": "text-classification", "seed": 5, "max_length": 32, "threads": 1},

@@ -29,6 +29,7 @@ def test_exploring_stops_at_the_front(explored: Path) -> None:
     assert {path.name for path in (explored / "build" / "tiny" / "front").iterdir()} == {
         "points.parquet",
         "teacher.npy",
+        "quantizations.json",
         "front.png",
         "front.html",
     }
@@ -46,7 +47,7 @@ def test_a_budget_nobody_can_meet_fails_with_the_nearest_and_publishes_nothing(e
 def test_the_cheapest_point_is_built_and_published(explored: Path) -> None:
     done = run(explored, "flows", "build", "tiny", "--budget", "300kB 60pt", "--publish", "store")
     assert "published  tiny" in done.stdout
-    points, _ = read_front(explored / "build" / "tiny" / "front")
+    points = read_front(explored / "build" / "tiny" / "front").points
     lineage = json.loads((explored / "build" / "tiny" / "bundle" / "lineage.json").read_text(encoding="utf-8"))
     chosen = next(entry for entry in lineage["stages"] if entry["stage"] == "prune")["chosen"]
     assert chosen["bytes"] == min(point.bytes for point in points)

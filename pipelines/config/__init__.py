@@ -5,6 +5,7 @@ A recipe is one block of `models:`; each stage reads the sections that its signa
 
 from pipelines.config.base import NAME_PATTERN, Action, Fraction, NoTechnique, Section
 from pipelines.config.classification import (
+    Blockwise,
     ChosenPruning,
     ChosenQuantization,
     ClassificationRecipe,
@@ -42,7 +43,8 @@ from pipelines.config.data import (
     TextChecks,
     TextData,
 )
-from pipelines.config.exploring import Budget, Quantization, Search
+from pipelines.config.exploring import Budget, Search
+from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm, Form, StaticForm
 from pipelines.config.recipe import RECIPES, SECTIONS, Params, Recipe, load_params, load_recipe
 from pipelines.config.remote import ApiTeacher, Price, Retries, Sampling
 from pipelines.config.sequences import (
@@ -80,6 +82,8 @@ __all__ = [
     "SECTIONS",
     "Action",
     "ApiTeacher",
+    "Blockwise",
+    "BlockwiseForm",
     "BlockwiseTokens",
     "Budget",
     "Checks",
@@ -90,11 +94,14 @@ __all__ = [
     "Data",
     "Distill",
     "Divergence",
+    "DynamicForm",
     "DynamicInt8",
     "Evaluate",
     "ExactExport",
     "Export",
+    "FloatForm",
     "FloatTokens",
+    "Form",
     "Fraction",
     "FreshModel",
     "FreshStudent",
@@ -118,7 +125,6 @@ __all__ = [
     "OtherStudent",
     "Params",
     "Price",
-    "Quantization",
     "ReadyTeacher",
     "Recipe",
     "Retries",
@@ -129,6 +135,7 @@ __all__ = [
     "Section",
     "SequenceRecipe",
     "ShapePruning",
+    "StaticForm",
     "StaticInt8",
     "StructuredPruning",
     "StudentElastic",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pipelines.config.base import NoTechnique, Section, Weight
 from pipelines.config.data import Data
 from pipelines.config.exploring import Budget, Search
+from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm, StaticForm
 from pipelines.config.task import Task
 from pipelines.config.training import Training
 
@@ -204,33 +205,26 @@ class Export(Section):
     )
 
 
-class NoQuantization(Export):
+class NoQuantization(Export, FloatForm):
     """float32 ONNX."""
 
-    technique: Literal["none"] = Field(description="Export only.")
 
-
-class DynamicInt8(Export):
+class DynamicInt8(Export, DynamicForm):
     """Weights int8, activations quantized at run time."""
 
-    technique: Literal["dynamic_int8"] = Field(description="int8 weights, scales of activations found at run time.")
-    per_channel: bool = Field(description="A scale for each output column instead of each matrix.")
 
-
-class StaticInt8(Export):
+class StaticInt8(Export, StaticForm):
     """Weights and activations int8 with scales fixed on calibration text."""
 
-    technique: Literal["static_int8"] = Field(description="int8 weights and activations, scales fixed beforehand.")
-    per_channel: bool = Field(description="A scale for each output column instead of each matrix.")
-    calibration_rows: int = Field(ge=1, description="Training texts that fix the scales.")
+
+class Blockwise(Export, BlockwiseForm):
+    """Weights of 4 or 8 bits in blocks, activations float."""
 
 
 class ChosenQuantization(Export):
     """As the chosen point of the front was measured."""
 
     technique: Literal["chosen"] = Field(description="The quantization of the point that `prune` has chosen.")
-    per_channel: bool = Field(description="A scale for each output column instead of each matrix.")
-    calibration_rows: int = Field(ge=1, description="Training texts that fix the scales of static_int8.")
 
 
 class Evaluate(Section):
@@ -270,7 +264,7 @@ class ClassificationRecipe(Section):
     prune: NoTechnique | StructuredPruning | ChosenPruning = Field(
         discriminator="technique", description="Structured pruning, or the cut that the budget chooses."
     )
-    quantize: NoQuantization | DynamicInt8 | StaticInt8 | ChosenQuantization = Field(
+    quantize: NoQuantization | DynamicInt8 | StaticInt8 | Blockwise | ChosenQuantization = Field(
         discriminator="technique", description="Export and quantization."
     )
     evaluate: Evaluate = Field(description="How the result is measured.")

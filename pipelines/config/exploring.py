@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pipelines.config.base import Section
+from pipelines.config.quantizing import Form
 from pipelines.config.target import Target
-
-Quantization = Literal["none", "dynamic_int8", "static_int8"]
 
 
 class Search(Section):
     """The search over parts of the elastic student and quantizations; all of it looks at validation data alone."""
 
     technique: Literal["search"] = Field(description="Estimate, search, measure the best.")
-    quantizations: list[Quantization] = Field(min_length=1, description="What each part is tried in.")
-    per_channel: bool = Field(description="As quantize.per_channel.")
-    calibration_rows: int = Field(ge=1, description="As quantize.calibration_rows.")
+    quantizations: dict[Annotated[str, Field(pattern="^[a-z0-9_-]{1,32}$")], Form] = Field(
+        min_length=1, description="What each part is tried in, by a name of your own; each as `quantize` would say it."
+    )
     parity: float = Field(gt=0, le=0.1, description="As quantize.parity.")
     trials: int = Field(ge=1, le=100_000, description="Parts and quantizations that the search looks at (Optuna).")
     points: int = Field(ge=1, le=1000, description="The best of them, exported and measured.")

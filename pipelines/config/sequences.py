@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pipelines.config.base import NoTechnique, Section, Weight
 from pipelines.config.classification import StudentLayers, Vocabulary
 from pipelines.config.data import TaggedData, TargetData, TextData
+from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm
 from pipelines.config.remote import ApiTeacher
 from pipelines.config.task import Task, TextToTextTask
 from pipelines.config.teachers import FreshModel, FreshTeacher, ReadyTeacher, Sha256, Size, TrustedCode, TunedTeacher
@@ -156,48 +157,16 @@ class ExactExport(Section):
     )
 
 
-class FloatTokens(ExactExport):
+class FloatTokens(ExactExport, FloatForm):
     """float32 ONNX."""
 
-    technique: Literal["none"] = Field(description="Export only.")
 
-
-class Int8Tokens(ExactExport):
+class Int8Tokens(ExactExport, DynamicForm):
     """Weights int8, activations quantized at run time."""
 
-    technique: Literal["dynamic_int8"] = Field(description="int8 weights, scales of activations found at run time.")
-    per_channel: bool = Field(description="A scale for each output column instead of each matrix.")
 
-
-Bits = Literal[4, 8]
-
-
-class BlockwiseTokens(ExactExport):
+class BlockwiseTokens(ExactExport, BlockwiseForm):
     """Weights of 4 or 8 bits in blocks, activations float."""
-
-    technique: Literal["blockwise"] = Field(
-        description="Weights alone, in blocks (MatMulNBits); every matrix must convert."
-    )
-    bits: Bits = Field(description="Bits of a weight.")
-    head_bits: Bits = Field(description="Bits of a weight of the output head.")
-    embedding_bits: Bits | None = Field(
-        description="Bits of the embedding; tied to a head of the same bits it is stored once; null: float32."
-    )
-    block_size: Literal[16, 32, 64, 128] = Field(description="Weights that share a scale.")
-    symmetric: bool = Field(description="Without zero points.")
-    accuracy_level: Literal[0, 4] = Field(description="4: products in int8; 0: in float32.")
-    rounding: Literal["nearest", "gptq"] = Field(
-        description="nearest; or GPTQ (Frantar et al. 2023): each column's error is made good by the next ones."
-    )
-    calibration_rows: int = Field(ge=1, description="Examples that GPTQ reads; rounding to the nearest reads none.")
-
-    @model_validator(mode="after")
-    def _eight_bits_in_integers(self) -> BlockwiseTokens:
-        if 8 in (self.bits, self.head_bits) and self.accuracy_level == 0:
-            raise ValueError(
-                "8-bit blocks with accuracy_level 0 are slower than float32 (measured 0.6 times); use accuracy_level 4"
-            )
-        return self
 
 
 class TokenEvaluate(Section):

@@ -9,6 +9,7 @@ from pipelines.config import Budget, ChosenPruning, Task
 from pipelines.data.clean import CleanData
 from pipelines.errors import BudgetError
 from pipelines.exploring.choosing import candidates_for
+from pipelines.exploring.front import Front
 from pipelines.exploring.points import Point
 from pipelines.exploring.workshop import elastic_choice, plain
 from pipelines.families import family_of
@@ -19,9 +20,6 @@ from pipelines.techniques.scoring import predict_logits
 from pipelines.techniques.training import EpochRecord
 from pipelines.techniques.vocabulary.choices import cuts_of
 
-#: Points and where the teacher was right, as the front's folder holds them.
-Front = tuple[list[Point], np.ndarray]
-
 
 def build_chosen(
     student: Bundle, front: Front, data: CleanData, lesson: Lesson, task: Task, budget: Budget, wanted: ChosenPruning
@@ -30,8 +28,7 @@ def build_chosen(
 
     Raises BudgetError where no point of the front can hold it, or none of those tried does.
     """
-    points, right = front
-    candidates = candidates_for(points, budget, wanted.hope)[: wanted.attempts]
+    candidates = candidates_for(front.points, budget, wanted.hope)[: wanted.attempts]
     family = family_of(task)
     cuts = cuts_of(family, student, data.written, elastic_choice(student).vocabularies, task.max_length)
     records: list[EpochRecord] = []
@@ -52,7 +49,7 @@ def build_chosen(
             phase=phase,
             epochs=wanted.recovery.epochs,
         )
-        loss = -100 * _difference(family, bundle, data, right, task, wanted.bootstrap_samples).low
+        loss = -100 * _difference(family, bundle, data, front.right, task, wanted.bootstrap_samples).low
         tried.append(f"{point.slice}, {point.quantization}: {loss:.2f} points lost at worst")
         if budget.max_accuracy_loss is None or loss <= budget.max_accuracy_loss:
             return bundle, records, point

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from pydantic import TypeAdapter
+
 from pipelines.bundle import Lineage
-from pipelines.config import Budget
+from pipelines.config import Budget, Form
 from pipelines.errors import BudgetError
 from pipelines.exploring.points import Point
 
@@ -111,7 +113,7 @@ def _figures(point: Point, bounds: Sequence[Bound]) -> str:
     return ", ".join(_WORDS[bound.name].format(bound.measured(point)) for bound in bounds)
 
 
-def chosen_quantization(lineage: Lineage) -> str:
+def chosen_form(lineage: Lineage) -> Form:
     """The quantization of the point that `prune` has chosen."""
-    name: str = lineage["stages"][-1]["chosen"]["quantization"]
-    return name
+    form: Form = TypeAdapter(Form).validate_python(lineage["stages"][-1]["quantization"])
+    return form

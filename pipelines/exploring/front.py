@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pipelines.bundle import read_json, write_json
+from pipelines.config import Form
 from pipelines.exploring.drawing import draw_front
 from pipelines.exploring.estimating import error_of
 from pipelines.exploring.page import front_page
 from pipelines.exploring.points import Point, Reference, read_points, write_points
 
-POINTS, RIGHT, PICTURE, PAGE = "points.parquet", "teacher.npy", "front.png", "front.html"
+POINTS, RIGHT, FORMS, PICTURE, PAGE = "points.parquet", "teacher.npy", "quantizations.json", "front.png", "front.html"
 
 
-def write_front(folder: Path, points: Sequence[Point], right: np.ndarray | None) -> None:
-    """Write the table, and beside points where the teacher was right, a row a validation text."""
+@dataclass(frozen=True)
+class Front:
+    """What `explore` leaves for the choice: the points, where the teacher was right on validation [N], what each quantization is."""
+
+    points: list[Point]
+    right: np.ndarray
+    forms: Mapping[str, Any]
+
+
+def write_front(folder: Path, points: Sequence[Point], right: np.ndarray | None, forms: Mapping[str, Form]) -> None:
+    """Write the table, the quantizations by name, and beside points where the teacher was right, a row a validation text."""
     write_points(folder / POINTS, points)
+    write_json(folder / FORMS, {name: form.model_dump() for name, form in forms.items()})
     if right is not None:
         np.save(folder / RIGHT, right)
 
 
-def read_front(folder: Path) -> tuple[list[Point], np.ndarray]:
-    """The points, and where the teacher was right; neither where nothing was explored."""
+def read_front(folder: Path) -> Front:
+    """The front of a folder; without points where nothing was explored. Raises DataError where it is damaged."""
     points = read_points(folder / POINTS)
-    return points, np.load(folder / RIGHT, allow_pickle=False) if points else np.empty(0, dtype=bool)
+    right = np.load(folder / RIGHT, allow_pickle=False) if points else np.empty(0, dtype=bool)
+    return Front(points, right, read_json(folder / FORMS))
 
 
 def draw(folder: Path, points: Sequence[Point], teacher: Reference) -> None:

@@ -18,7 +18,7 @@ from pipelines.exploring.points import Point, best
 from pipelines.exploring.searching import Candidate
 from pipelines.exploring.targets import Times, measure_until_steady
 from pipelines.exploring.workshop import Workshop
-from pipelines.exporting import quantization_named, save_beside, shrink
+from pipelines.exporting import save_beside, shrink
 from pipelines.predictors import exported_predictor, predict_all
 from pipelines.progress import Progress
 from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_onnx
@@ -54,8 +54,8 @@ class Exports:
         for name in names:
             out = self.place / f"{number}-{name}"
             out.mkdir()
-            wanted = quantization_named(name, shop.settings)
-            shrink(whole, out / "model.onnx", shop.family, bundle, shop.data, shop.task, wanted)
+            form = shop.settings.quantizations[name]
+            shrink(whole, out / "model.onnx", shop.family, bundle, shop.data, shop.task, form)
             save_beside(bundle, out)
             write_json(out / LINEAGE, bundle.lineage)
             self.folders[part, name] = out

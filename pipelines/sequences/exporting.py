@@ -13,7 +13,7 @@ from pipelines.bundle import Bundle
 from pipelines.config import BlockwiseTokens, FloatTokens, Int8Tokens, Task
 from pipelines.data.clean import CleanData
 from pipelines.families.sequences import Example, SequenceFamily
-from pipelines.techniques.quantizing_weights import blockwise_weights, dynamic_int8_products, input_moments
+from pipelines.techniques.quantizing_weights import dynamic_int8_products, in_blocks, input_moments
 from pipelines.techniques.weightmatrices import expected_products, require_count
 
 #: Folder of the float32 files, which do not stay.
@@ -84,14 +84,4 @@ def _shrink(
         sample = np.random.default_rng(task.seed).permutation(len(examples))[: wanted.calibration_rows]
         feeds = family.feeds(bundle, whole, [examples[index] for index in sample])
         moments = input_moments(whole / name, feeds[name], task.threads)
-    return blockwise_weights(
-        whole / name,
-        out / name,
-        bits=wanted.bits,
-        head_bits=wanted.head_bits,
-        embedding_bits=wanted.embedding_bits,
-        block_size=wanted.block_size,
-        symmetric=wanted.symmetric,
-        accuracy_level=wanted.accuracy_level,
-        moments=moments,
-    )
+    return in_blocks(whole / name, out / name, wanted, moments)

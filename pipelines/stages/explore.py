@@ -25,7 +25,7 @@ def explore(
     fix_randomness(task)
     front.mkdir(parents=True)
     if isinstance(explore, NoTechnique):
-        write_front(front, [], None)
+        write_front(front, [], None, {})
         return
     data = load_clean(clean)
     workshop = open_workshop(student, data, task, explore)
@@ -33,7 +33,7 @@ def explore(
     fix_randomness(task)  # the teacher was timed with the target's threads
     with exports_of(workshop) as exports:
         estimator = estimator_of(workshop, costs_of(exports))
-        found = search(workshop.space, explore.quantizations, estimator.of, explore.trials, task.seed)
+        found = search(workshop.space, list(explore.quantizations), estimator.of, explore.trials, task.seed)
         points = measure_points(exports, worth_measuring(found, explore.points), right)
-    write_front(front, points, right)
+    write_front(front, points, right, explore.quantizations)
     draw(front, points, reference)

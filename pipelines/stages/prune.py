@@ -58,8 +58,10 @@ def prune(
     if isinstance(prune, ChosenPruning) and budget is not None:
         data = load_clean(clean)
         lesson = lesson_from(data, read_signals(signals))
-        bundle, records, point = build_chosen(bundle, read_front(front), data, lesson, task, budget, prune)
+        explored = read_front(front)
+        bundle, records, point = build_chosen(bundle, explored, data, lesson, task, budget, prune)
         facts |= {"budget": budget.model_dump(), "chosen": asdict(point)}
+        facts |= {"quantization": explored.forms[point.quantization]}
     bundle.lineage = extend_lineage(bundle.lineage, "prune", facts)
     save_bundle_of(task, bundle, pruned)
     write_curve(curve, records)

@@ -9,6 +9,7 @@ import torch
 
 from pipelines.bundle import LINEAGE, Bundle, extend_lineage, write_json
 from pipelines.config import (
+    Blockwise,
     BlockwiseTokens,
     ChosenQuantization,
     DynamicInt8,
@@ -19,8 +20,8 @@ from pipelines.config import (
     Task,
 )
 from pipelines.data.clean import CleanData, load_clean
-from pipelines.exploring.choosing import chosen_quantization
-from pipelines.exporting import quantization_named, save_beside, shrink
+from pipelines.exploring.choosing import chosen_form
+from pipelines.exporting import save_beside, shrink
 from pipelines.families import family_of, load_bundle, sequence_family_of
 from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
@@ -30,19 +31,16 @@ from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_on
 from pipelines.techniques.quantizing import fit_temperature
 from pipelines.techniques.scoring import predict_logits
 
+#: What a classifier's recipe may say.
+Quantization = NoQuantization | DynamicInt8 | StaticInt8 | Blockwise | ChosenQuantization
+
 
 def quantize(
     clean: Path,
     pruned: Path,
     exported: Output,
     task: Task,
-    quantize: NoQuantization
-    | DynamicInt8
-    | StaticInt8
-    | ChosenQuantization
-    | FloatTokens
-    | Int8Tokens
-    | BlockwiseTokens,
+    quantize: Quantization | FloatTokens | Int8Tokens | BlockwiseTokens,
 ) -> None:
     """Write config, tokenizer and the exported files.
 
@@ -66,16 +64,15 @@ def _export_classifier(
     data: CleanData,
     exported: Path,
     task: Task,
-    wanted: NoQuantization | DynamicInt8 | StaticInt8 | ChosenQuantization,
+    wanted: Quantization,
 ) -> dict[str, Any]:
     family = family_of(task)
     temperature = _calibrate(family, bundle, data, task) if wanted.calibrate else 1.0
     whole = exported / "float32.onnx"
     export_onnx(family, bundle, task.max_length, whole)
     parity = check_parity(whole, family, bundle, data.train.texts[:PARITY_TEXTS], task.max_length, wanted.parity)
-    if isinstance(wanted, ChosenQuantization):
-        wanted = quantization_named(chosen_quantization(bundle.lineage), wanted)
-    shrink(whole, exported / "model.onnx", family, bundle, data, task, wanted)
+    form = chosen_form(bundle.lineage) if isinstance(wanted, ChosenQuantization) else wanted
+    shrink(whole, exported / "model.onnx", family, bundle, data, task, form)
     whole.unlink()
     return {"parity": parity, "temperature": temperature}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.config import BlockwiseForm
 from pipelines.errors import ModelError
 from pipelines.techniques.blockwise import Blocks, compensated, round_to_nearest
 from pipelines.techniques.tracing import save_graph
@@ -15,6 +16,21 @@ from pipelines.techniques.weightmatrices import drop_unused, normalise_products,
 
 #: Domain of onnxruntime's own operators.
 _DOMAIN = "com.microsoft"
+
+
+def in_blocks(source: Path, out: Path, form: BlockwiseForm, moments: Mapping[str, np.ndarray] | None) -> int:
+    """`blockwise_weights` as a recipe says it."""
+    return blockwise_weights(
+        source,
+        out,
+        bits=form.bits,
+        head_bits=form.head_bits,
+        embedding_bits=form.embedding_bits,
+        block_size=form.block_size,
+        symmetric=form.symmetric,
+        accuracy_level=form.accuracy_level,
+        moments=moments,
+    )
 
 
 def blockwise_weights(

@@ -55,7 +55,8 @@ def chosen(folder: Path, out: Path, **bounds: Any) -> Path:
 
 
 def test_the_front_is_measured_and_drawn(explored: Path) -> None:
-    points, right = read_front(explored / "front")
+    front = read_front(explored / "front")
+    points, right = front.points, front.right
     assert len(points) == 5 and len({(point.slice, point.quantization) for point in points}) == 5
     assert any(point.on_front for point in points)
     assert right.dtype == bool and len(right) > 10
@@ -68,7 +69,7 @@ def test_the_front_is_measured_and_drawn(explored: Path) -> None:
 
 
 def test_the_cheapest_point_that_holds_the_budget_is_built(explored: Path, tmp_path: Path) -> None:
-    points, _ = read_front(explored / "front")
+    points = read_front(explored / "front").points
     cheapest = min(points, key=lambda point: point.bytes)
     made = chosen(explored, tmp_path)
     record = next(entry for entry in read_lineage(made / "pruned")["stages"] if entry["stage"] == "prune")["chosen"]
@@ -128,4 +129,4 @@ def test_without_a_search_the_front_is_empty(explored: Path, tmp_path: Path) -> 
     explore(
         explored / "data", explored / "teacher", explored / "student", tmp_path / "front", plain.task, plain.explore
     )
-    assert read_front(tmp_path / "front")[0] == []
+    assert read_front(tmp_path / "front").points == []

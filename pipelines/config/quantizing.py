@@ -1,0 +1,63 @@
+"""The forms in which an exported file's weights can be: what a recipe's `quantize`, and each quantization of a search, says of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.config.base import Section
+
+Bits = Literal[4, 8]
+
+
+class FloatForm(Section):
+    """float32."""
+
+    technique: Literal["none"] = Field(description="Export only.")
+
+
+class DynamicForm(Section):
+    """Weights int8, activations quantized at run time."""
+
+    technique: Literal["dynamic_int8"] = Field(description="int8 weights, scales of activations found at run time.")
+    per_channel: bool = Field(description="A scale for each output column instead of each matrix.")
+
+
+class StaticForm(Section):
+    """Weights and activations int8 with scales fixed on calibration text."""
+
+    technique: Literal["static_int8"] = Field(description="int8 weights and activations, scales fixed beforehand.")
+    per_channel: bool = Field(description="A scale for each output column instead of each matrix.")
+    calibration_rows: int = Field(ge=1, description="Training texts that fix the scales.")
+
+
+class BlockwiseForm(Section):
+    """Weights of 4 or 8 bits in blocks, activations float."""
+
+    technique: Literal["blockwise"] = Field(
+        description="Weights alone, in blocks (MatMulNBits); every matrix must convert."
+    )
+    bits: Bits = Field(description="Bits of a weight.")
+    head_bits: Bits = Field(description="Bits of a weight of the output head.")
+    embedding_bits: Bits | None = Field(
+        description="Bits of the embedding; tied to a head of the same bits it is stored once; null: float32."
+    )
+    block_size: Literal[16, 32, 64, 128] = Field(description="Weights that share a scale.")
+    symmetric: bool = Field(description="Without zero points.")
+    accuracy_level: Literal[0, 4] = Field(description="4: products in int8; 0: in float32.")
+    rounding: Literal["nearest", "gptq"] = Field(
+        description="nearest; or GPTQ (Frantar et al. 2023): each column's error is made good by the next ones."
+    )
+    calibration_rows: int = Field(ge=1, description="Examples that GPTQ reads; rounding to the nearest reads none.")
+
+    @model_validator(mode="after")
+    def _eight_bits_in_integers(self) -> BlockwiseForm:
+        if 8 in (self.bits, self.head_bits) and self.accuracy_level == 0:
+            raise ValueError(
+                "8-bit blocks with accuracy_level 0 are slower than float32 (measured 0.6 times); use accuracy_level 4"
+            )
+        return self
+
+
+Form = Annotated[FloatForm | DynamicForm | StaticForm | BlockwiseForm, Field(discriminator="technique")]
