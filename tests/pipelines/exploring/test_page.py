@@ -106,6 +106,8 @@ def test_a_budget_dims_what_does_not_hold_it_and_names_the_smallest_that_does(ta
     # 1.0 points are lost, 1.2 at the pessimistic end: that end decides, and a bound that it just reaches holds.
     assert "Point 2 (3 layers" in ask(page, max_accuracy_loss=1.2)
     assert dimmed(page) == [0, 2, 4]
+    assert page.locator(".mark.dim").first.evaluate("one => getComputedStyle(one).opacity < 0.5")
+    assert page.locator(".mark.active, tr.active").evaluate_all("all => all.map(one => one.dataset.at)") == ["1", "1"]
     assert "Point 4 (3 layers" in ask(page, max_accuracy_loss=0.7)
     assert dimmed(page) == [0, 1, 2, 4]
     # Of two of one size the faster; 0.40 ms are 0.42 at the pessimistic end.
