@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from pipelines.config import Budget
 from pipelines.exploring.figures import check, difference, ms
 from pipelines.exploring.points import COSTS, Point, Reference
 from pipelines.reporting.report import TEMPLATES, render
@@ -114,7 +115,7 @@ def front_page(
         "chosen": None if chosen is None else points.index(chosen),
         "axes": [asdict(axis) for axis in (*ACROSS, *UP)],
         "bounds": [asdict(bound) for bound in BOUNDS],
-        "costs": COSTS,
+        "budget": list(Budget.model_fields),
     }
     return render(
         "front.html.j2",
@@ -130,6 +131,7 @@ def front_page(
         across=ACROSS,
         up=UP,
         bounds=BOUNDS,
+        costs=[(cost, axis.title) for cost in COSTS for axis in ACROSS if axis.key == cost],
         columns=COLUMNS,
     )
 

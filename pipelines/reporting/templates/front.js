@@ -1,6 +1,6 @@
 (() => {
   "use strict";
-  const { points, axes, bounds, costs, teacher, chosen } = JSON.parse(document.getElementById("data").textContent);
+  const { points, axes, bounds, budget: fields, teacher, chosen } = JSON.parse(document.getElementById("data").textContent);
   const LEFT = 56, RIGHT = 704, TOP = 12, BOTTOM = 380, LARGEST = 15, SMALLEST = 4;
   const SLACK = 1e-9; // what a decimal loses on its way from a share to points
   const at = id => document.getElementById(id);
@@ -97,7 +97,7 @@
     if (chosen !== null && chosen !== found) call(chosen, "chosen", "", 0);
     if (found === null) return;
     const above = chosen !== null && chosen !== found && Math.abs(px(found) - px(chosen)) < 110 ? 16 : 0;
-    call(found, chosen === found ? "chosen, and smallest that holds" : "smallest that holds", "found", above);
+    call(found, chosen === found ? "chosen, and cheapest that holds" : "cheapest that holds", "found", above);
   };
 
   const ring = (index, more, kind) => svg("circle", { cx: px(index), cy: py(index), r: radius(index) + more, class: `halo ${kind}` }, at("names"));
@@ -150,8 +150,11 @@
   // The budget
   const worth = (point, bound) => point[bound.key] * bound.factor;
   const holds = (point, limit) => worth(point, limit) <= limit.limit + SLACK;
-  const cheaper = (a, b) => costs.map(cost => points[a][cost] - points[b][cost]).find(difference => difference) || a - b;
-  const smallest = held => [...held].sort(cheaper)[0];
+  // As the build chooses: of the least cost the most accurate.
+  const cheapest = held => {
+    const cost = at("budget").elements.cheapest.value;
+    return [...held].sort((a, b) => points[a][cost] - points[b][cost] || points[b].accuracy - points[a].accuracy)[0];
+  };
   const told = index => `Point ${index + 1} (${points[index].name}): ${cell(index, "bytes")} MB, ${cell(index, "p50_ms")} ms, ${cell(index, "accuracy_difference")} points to the teacher.`;
   const roundedUp = number => {
     const power = 10 ** (3 - Math.floor(Math.log10(number)));
@@ -163,25 +166,27 @@
     const least = Math.min(...others.map(point => worth(point, limit)));
     return `\nWith the rest as it is, “${limit.title}” would have to be ${roundedUp(least)}.`;
   }).join("");
+  const inRecipe = field => {
+    const limit = limits.find(one => one.name === field);
+    if (!limit) return field === "cheapest" ? at("budget").elements.cheapest.value : "null";
+    return limit.recipe_factor === 1 ? limit.limit : Math.round(limit.limit * limit.recipe_factor);
+  };
   const budget = () => {
     const inputs = bounds.map(bound => [bound, at("budget").elements[bound.name]]);
-    const wrong = inputs.filter(([, input]) => !input.validity.valid).map(([bound]) => bound.title);
+    const wrong = inputs.filter(([, input]) => !input.validity.valid || (input.value !== "" && Number(input.value) <= 0)).map(([bound]) => bound.title);
     limits = wrong.length ? [] : inputs.filter(([, input]) => input.value !== "").map(([bound, input]) => ({ ...bound, limit: Number(input.value) }));
     const held = every.filter(index => limits.every(limit => holds(points[index], limit)));
-    found = limits.length && held.length ? smallest(held) : null;
+    found = limits.length && held.length ? cheapest(held) : null;
     every.forEach(index => [marks[index], rows[index]].forEach(node => {
       node.classList.toggle("dim", !held.includes(index));
       node.classList.toggle("found", index === found);
     }));
-    at("answer").textContent = wrong.length ? `Not a number of 0 or more: ${wrong.join("; ")}.`
+    at("answer").textContent = wrong.length ? `Not a number above 0: ${wrong.join("; ")}.`
       : !limits.length ? "Points that do not hold what is typed here at the pessimistic end of their 95 % intervals are dimmed."
       : !held.length ? `No point holds this.${nearest()}`
-      : `${held.length} of ${points.length} point${points.length === 1 ? "" : "s"} hold${held.length === 1 ? "s" : ""} this. The smallest: ${told(found)}`;
+      : `${held.length} of ${points.length} point${points.length === 1 ? "" : "s"} hold${held.length === 1 ? "s" : ""} this. The cheapest: ${told(found)}`;
     at("recipe").hidden = !limits.length;
-    at("block").textContent = "budget:\n" + bounds.map(bound => {
-      const limit = limits.find(one => one.name === bound.name);
-      return `  ${bound.name}: ${limit ? Number((limit.limit * bound.recipe_factor).toPrecision(12)) : "null"}\n`;
-    }).join("");
+    at("block").textContent = "budget:\n" + fields.map(field => `  ${field}: ${inRecipe(field)}\n`).join("");
     active = found ?? picked;
     show(active);
     name();

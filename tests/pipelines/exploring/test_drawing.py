@@ -33,7 +33,7 @@ def test_the_picture_is_the_same_for_the_same_points(tmp_path: Path) -> None:
 
 def test_the_line_leads_over_the_most_accurate_at_each_speed() -> None:
     beside = point(3.6, 0.40, 2.4)
-    assert outline([*POINTS, beside]) == POINTS[1:4]
+    assert outline([*POINTS, beside]) == [POINTS[2], POINTS[1], POINTS[3]]
 
 
 @pytest.mark.parametrize("count", [0, 1])
