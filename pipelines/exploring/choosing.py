@@ -15,6 +15,8 @@ from pipelines.exploring.points import Point
 
 #: Points that are named where none holds the budget.
 NEAREST = 3
+#: Share of a limit that rounding may cost.
+SLACK = 1e-9
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Bound:
     def held(self, point: Point) -> bool:
         """Whether the point holds the bound with confidence."""
         value = self.measured(point)
-        return value <= self.limit if self.at_most else value >= self.limit
+        slack = SLACK * self.limit  # -100 * -0.007 is not 0.7
+        return value <= self.limit + slack if self.at_most else value >= self.limit - slack
 
     def excess(self, point: Point) -> float:
         """How far the point is beyond the bound, as a share of the limit; 0 where it holds."""
