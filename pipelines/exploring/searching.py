@@ -29,19 +29,23 @@ def search(
 ) -> list[Candidate]:
     """Up to `trials` different candidates: all there are, or what Optuna's NSGA-II finds (Deb et al. 2002)."""
     pairs = [(part, name) for part in space for name in quantizations]
-    if len(pairs) > trials:
-        pairs = _evolved(space, quantizations, estimate, trials, seed)
-    with Progress("explore: search", len(pairs)) as progress:
-        found = []
-        for pair in pairs:
-            found.append(estimate(*pair))
+    found: dict[tuple[Slice, str], Candidate] = {}
+    with Progress("explore: search", min(trials, len(pairs))) as progress:
+
+        def look(part: Slice, name: str) -> Candidate:
+            found[part, name] = estimate(part, name)
             progress.advance()
-    return found
+            return found[part, name]
+
+        if len(pairs) > trials:
+            _evolve(space, quantizations, look, trials, seed)
+        else:
+            for pair in pairs:
+                look(*pair)
+    return list(found.values())
 
 
-def _evolved(
-    space: Sequence[Slice], quantizations: Sequence[str], estimate: Estimate, trials: int, seed: int
-) -> list[tuple[Slice, str]]:
+def _evolve(space: Sequence[Slice], quantizations: Sequence[str], look: Estimate, trials: int, seed: int) -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -50,17 +54,13 @@ def _evolved(
     )
     names = ("layers", "intermediate_size", "num_attention_heads", "vocabulary")
     choices = {name: list(dict.fromkeys(getattr(part, name) for part in space)) for name in names}
-    seen: dict[tuple[Slice, str], None] = {}
 
     def objective(trial: optuna.Trial) -> tuple[float, float, float]:
         sizes = {name: options[trial.suggest_int(name, 0, len(options) - 1)] for name, options in choices.items()}
-        pair = Slice(**sizes), quantizations[trial.suggest_int("quantization", 0, len(quantizations) - 1)]
-        seen[pair] = None
-        found = estimate(*pair)
+        found = look(Slice(**sizes), quantizations[trial.suggest_int("quantization", 0, len(quantizations) - 1)])
         return found.p50_ms, float(found.bytes), found.accuracy
 
     study.optimize(objective, n_trials=trials)
-    return list(seen)
 
 
 def worth_measuring(candidates: Sequence[Candidate], count: int) -> list[Candidate]:

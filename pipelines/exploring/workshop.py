@@ -13,7 +13,7 @@ from pipelines.errors import ModelError
 from pipelines.exploring.estimating import CostTable, Measured, fit_table, probes_of
 from pipelines.exploring.searching import Candidate
 from pipelines.families import family_of
-from pipelines.families.base import Family
+from pipelines.families.base import Family, TokenIds
 from pipelines.techniques.elastic import extract, slices_of, view
 from pipelines.techniques.scoring import score
 from pipelines.techniques.shapes import Slice
@@ -32,6 +32,8 @@ class Workshop:
     data: CleanData
     task: Task
     settings: Search
+    #: Validation texts as each vocabulary cuts them.
+    encoded: list[list[TokenIds]]
 
     @property
     def probes(self) -> list[Slice]:
@@ -63,7 +65,8 @@ def open_workshop(student: Path, data: CleanData, task: Task, settings: Search) 
     bundle = family.load(student)
     choice = elastic_choice(bundle)
     cuts = cuts_of(family, bundle, data.written, choice.vocabularies, task.max_length)
-    return Workshop(family, bundle, cuts, slices_of(choice), data, task, settings)
+    encoded = [cut.encode(family, data.validation.texts, task.max_length) for cut in cuts]
+    return Workshop(family, bundle, cuts, slices_of(choice), data, task, settings, encoded)
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,8 @@ class Estimator:
         if part not in self.known:
             shop = self.workshop
             model = view(shop.family, shop.student.model, part)
-            encoded = shop.cuts[part.vocabulary].encode(shop.family, shop.data.validation.texts, shop.task.max_length)
-            self.known[part] = score(
-                shop.family, model, shop.student.tokenizer, encoded, shop.data.validation.labels
-            ).accuracy
+            labels, rows = shop.data.validation.labels, shop.encoded[part.vocabulary]
+            self.known[part] = score(shop.family, model, shop.student.tokenizer, rows, labels).accuracy
         return self.known[part]
 
 
