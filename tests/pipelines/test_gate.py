@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import Gate, MetricGate
+from pipelines.config import Budget, Gate, MetricGate
 from pipelines.errors import GateError
 from pipelines.stages.gate import gate
 
@@ -60,6 +60,23 @@ def test_every_missed_bound_is_told_at_once(tmp_path: Path) -> None:
         judge(tmp_path, bytes=5000, ece=0.5)
     assert "max_bytes" in str(caught.value)
     assert "max_calibration_error" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"max_bytes": 899}, r"budget\.max_bytes is 900, must be at most 899"),
+        ({"max_accuracy_loss": 0.7}, r"budget\.max_accuracy_loss is 0\.8, must be at most 0\.7"),
+    ],
+)
+def test_the_budget_holds_on_test_data_too(tmp_path: Path, bounds: dict[str, float], message: str) -> None:
+    nothing = dict.fromkeys(("max_bytes", "max_p50_ms", "min_texts_per_s", "max_memory_bytes", "max_accuracy_loss"))
+    wide = {"max_bytes": 900, "max_p50_ms": 1e-6, "max_accuracy_loss": 0.9}  # times hold where they were taken
+    (tmp_path / "metrics.json").write_text(json.dumps(measurements()))
+    gate(tmp_path, tmp_path / "gate.json", Budget.model_validate(nothing | wide | {"cheapest": "bytes"}), BOUNDS)
+    assert len(json.loads((tmp_path / "gate.json").read_text())["bounds"]) == 7
+    with pytest.raises(GateError, match=message):
+        gate(tmp_path, tmp_path / "no.json", Budget.model_validate(nothing | bounds | {"cheapest": "bytes"}), BOUNDS)
 
 
 def judge_metrics(tmp_path: Path, metrics: dict[str, Any], *bounds: tuple[str, float | None, float | None]) -> Any:
