@@ -36,6 +36,11 @@ class Losses(Section):
         return self
 
     @property
+    def of_logits(self) -> Losses:
+        """These without what reads a token's states."""
+        return self.model_copy(update={"hidden_mse": 0.0, "hidden_cosine": 0.0, "relation": 0.0})
+
+    @property
     def wants_hidden(self) -> bool:
         """Whether hidden states of the teacher are read."""
         return self.hidden_mse + self.hidden_cosine > 0

@@ -136,10 +136,10 @@ def elastic_student(
     weights: Losses,
     max_length: int,
 ) -> Elastic:
-    """Read the lesson in every vocabulary. ModelError where losses a token meet a vocabulary that cuts most texts otherwise."""
+    """Read the lesson in every vocabulary. ModelError where losses a token meet a whole that cuts most texts otherwise."""
     readings = []
-    for cut in cuts:
-        reading = read_lesson(family, cut.tokenizer, lesson, weights, max_length)
+    for at, cut in enumerate(cuts):
+        reading = read_lesson(family, cut.tokenizer, lesson, weights.of_logits if at else weights, max_length)
         readings.append(Reading(lesson, cut.of_the_whole(reading.encoded), reading.alike))
     checked = [cut.encode(family, validation.texts, max_length) for cut in cuts]
     return Elastic(family, student, wanted, readings, checked, validation.labels, slices_of(wanted))
@@ -222,13 +222,16 @@ class _Views:
 
 
 def _sandwich(elastic: Elastic, views: _Views, batch: np.ndarray, weights: Losses, rng: np.random.Generator) -> Tensor:
-    """Mean loss of the whole, the smallest part and some drawn ones over one batch; the parts learn from the whole too."""
+    """Mean loss of the whole, the smallest part and some drawn ones over one batch; the parts learn from the whole too.
+
+    Hidden states are the whole's lesson alone: one layer cannot answer to the teacher's from two depths (docs/decisions.md, 56).
+    """
     family, parts = elastic.family, elastic.parts
     total, leader = answered_loss(family, elastic.student, elastic.readings[0], batch, weights)
     drawn = [parts[index] for index in rng.integers(0, len(parts), elastic.wanted.random_slices)]
     for part in (parts[-1], *drawn):
         loss, logits = answered_loss(
-            family, views.of(part, training=True), elastic.readings[part.vocabulary], batch, weights
+            family, views.of(part, training=True), elastic.readings[part.vocabulary], batch, weights.of_logits
         )
         if elastic.wanted.in_place > 0:
             loss = loss + elastic.wanted.in_place * terms.kl(

@@ -14,7 +14,7 @@ from pipelines.config import Losses, StudentElastic, StudentLayers, Training
 from pipelines.data.clean import Split
 from pipelines.errors import ModelError
 from pipelines.families.encoder import EncoderClassifier
-from pipelines.techniques.distilling import Lesson
+from pipelines.techniques.distilling import Lesson, answered_loss
 from pipelines.techniques.elastic import (
     Elastic,
     elastic_student,
@@ -174,6 +174,21 @@ def test_a_smaller_vocabulary_reads_with_the_wholes_rows(tmp_path: Path) -> None
     assert len(small.kept) < len(whole.kept)
     assert small.encode(FAMILY, TEXTS, 16) == FAMILY.encode(bundle.tokenizer, TEXTS, 16)
     assert small.encode(FAMILY, ["zebra"], 16) != FAMILY.encode(bundle.tokenizer, ["zebra"], 16)
+
+
+def test_hidden_states_are_the_lesson_of_the_whole_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = elastic(student(tmp_path), choice(random_slices=3))
+    asked: list[tuple[bool, bool]] = []
+
+    def listen(family: Any, bundle: Bundle, reading: Any, batch: np.ndarray, weights: Losses) -> Any:
+        asked.append((bundle is made.student, weights.wants_hidden))
+        return answered_loss(family, bundle, reading, batch, weights.of_logits)
+
+    monkeypatch.setattr("pipelines.techniques.elastic.answered_loss", listen)
+    hidden = LOSSES.model_copy(update={"hidden_mse": 1.0, "relation": 1.0})
+    learn_elastic(made, hidden, TRAINING.model_copy(update={"epochs": 1}), seed=1)
+    assert set(asked) == {(True, True), (False, False)}
+    assert len(asked) == 5 * len([one for one in asked if one[0]])
 
 
 @pytest.mark.parametrize(
