@@ -43,7 +43,7 @@ def test_every_kind_that_a_stage_can_print_is_known() -> None:
 
 def test_only_what_may_pass_is_transient() -> None:
     transient = {kind for kind in stage_error_kinds() if isinstance(error_of(f"{kind}: x", ENDING), Transient)}
-    assert transient == {"TransientError"}
+    assert transient == {"TransientError", "TargetError"}
 
 
 def test_a_message_of_several_lines_is_whole_and_ends_where_dvc_speaks() -> None:
