@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.bundle import read_json, write_json
-from pipelines.config import Form
+from pipelines.config import Form, Target
 from pipelines.exploring.drawing import draw_front
 from pipelines.exploring.estimating import error_of
 from pipelines.exploring.page import front_page
@@ -44,15 +43,16 @@ def read_front(folder: Path) -> Front:
     return Front(points, right, read_json(folder / FORMS))
 
 
-def draw(folder: Path, points: Sequence[Point], teacher: Reference) -> None:
+def draw(folder: Path, points: Sequence[Point], teacher: Reference, target: Target) -> None:
     """Write the picture and the page, which is named after the folder of the model's build."""
     draw_front(points, teacher, None, folder / PICTURE)
-    page = front_page(points, teacher, None, folder.parent.name, facts_of(points))
+    page = front_page(points, teacher, None, folder.parent.name, facts_of(points, target))
     (folder / PAGE).write_text(page, encoding="utf-8")
 
 
-def facts_of(points: Sequence[Point]) -> dict[str, str]:
+def facts_of(points: Sequence[Point], target: Target) -> dict[str, str]:
     """What a reader should know of the measurements."""
+    place = "on the machine of the build" if target.command is None else " ".join(target.command)
     ms = error_of([point.estimated_p50_ms for point in points], [point.p50_ms for point in points])
     size = error_of([point.estimated_bytes for point in points], [point.bytes for point in points])
     return {
@@ -60,5 +60,5 @@ def facts_of(points: Sequence[Point]) -> dict[str, str]:
         "error of estimated milliseconds": f"{ms.median:.1%} in the median, {ms.largest:.1%} at most",
         "error of estimated bytes": f"{size.median:.1%} in the median, {size.largest:.1%} at most",
         "not steady": f"{sum(not point.steady for point in points)} points",
-        "machine": platform.machine(),
+        "timed": f"{place}, threads: {target.threads}",
     }

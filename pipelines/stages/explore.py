@@ -36,4 +36,4 @@ def explore(
         found = search(workshop.space, list(explore.quantizations), estimator.of, explore.trials, task.seed)
         points = measure_points(exports, worth_measuring(found, explore.points), right)
     write_front(front, points, right, explore.quantizations)
-    draw(front, points, reference)
+    draw(front, points, reference, explore.target)

@@ -65,7 +65,8 @@ def test_the_front_is_measured_and_drawn(explored: Path) -> None:
         assert point.accuracy_difference == pytest.approx(point.accuracy - right.mean())
         assert abs(point.estimated_bytes - point.bytes) < 0.1 * point.bytes
     assert (explored / "front" / "front.png").read_bytes().startswith(b"\x89PNG")
-    assert "error of estimated milliseconds" in (explored / "front" / "front.html").read_text(encoding="utf-8")
+    page = (explored / "front" / "front.html").read_text(encoding="utf-8")
+    assert "error of estimated milliseconds" in page and "on the machine of the build, threads: 1" in page
 
 
 def test_the_cheapest_point_that_holds_the_budget_is_built(explored: Path, tmp_path: Path) -> None:
