@@ -26,7 +26,7 @@ from pipelines.techniques.elastic import (
 )
 from pipelines.techniques.scoring import predict_logits, score
 from pipelines.techniques.shapes import Slice
-from pipelines.techniques.vocabulary.choices import cuts_of
+from pipelines.techniques.vocabulary.choices import Cut, cuts_of
 from tests.tiny import tiny_model, tiny_rows
 
 FAMILY = EncoderClassifier()
@@ -174,6 +174,7 @@ def test_a_smaller_vocabulary_reads_with_the_wholes_rows(tmp_path: Path) -> None
     assert len(small.kept) < len(whole.kept)
     assert small.encode(FAMILY, TEXTS, 16) == FAMILY.encode(bundle.tokenizer, TEXTS, 16)
     assert small.encode(FAMILY, ["zebra"], 16) != FAMILY.encode(bundle.tokenizer, ["zebra"], 16)
+    assert Cut(bundle.tokenizer, [5, 3, 9]).of_the_whole([[0, 2], [1]]) == [[5, 9], [3]]
 
 
 def test_hidden_states_are_the_lesson_of_the_whole_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
