@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pages import load, machine, write_section
+from benchmarks.rounds import alternate
 from pipelines.environment import disable_telemetry, quiet_libraries
 
 TRL = "1.16.0"
@@ -239,20 +240,6 @@ def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.clone()}
 
 
-def measure(given: Setting, sides: dict[str, Side], rounds: int) -> dict[str, list[float]]:
-    """Tokens a second of each side in each round, the order alternating; one round before is not counted."""
-    import torch
-
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(-1, rounds):
-        for name in list(sides) if turn % 2 else list(reversed(sides)):
-            torch.set_num_threads(given.threads)
-            seconds = sides[name](given)
-            if turn >= 0:
-                found[name].append(given.tokens / seconds)
-    return found
-
-
 def table(found: dict[str, list[float]], given: Setting, label_s: float, conditions: str) -> str:
     """The section as Markdown."""
     medians = {name: statistics.median(rates) for name, rates in found.items()}
@@ -308,7 +295,9 @@ def main(argv: list[str]) -> int:
         sides: dict[str, Side] = {
             name: partial(ours, folder=signals, true_classes=weight) for name, weight in STORED.items()
         }
-        found = measure(given, sides | {GKD: gkd, PLAIN: cross_entropy}, options.rounds)
+        sides |= {GKD: gkd, PLAIN: cross_entropy}
+        bound = {name: partial(side, given) for name, side in sides.items()}
+        found = alternate(bound, given.tokens, options.threads, options.rounds)
     conditions = f"{options.threads} threads a side, {options.rounds} rounds, {before} at the start"
     text = table(found, given, label_s, conditions)
     write_section(options.page, "distillation", text)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pages import load, machine, write_section
+from benchmarks.rounds import alternate
 from pipelines.environment import ROOT, disable_telemetry, quiet_libraries
 
 BATCH, LEARNING_RATE, WARM_UP, MAX_LENGTH = 32, 5e-4, 0.1, 64
@@ -163,20 +164,6 @@ SIDES: dict[str, Side] = {
 }
 
 
-def measure(given: Setting, rounds: int) -> dict[str, list[float]]:
-    """Texts a second of each side in each round, the order alternating; one round before is not counted."""
-    import torch
-
-    found: dict[str, list[float]] = {name: [] for name in SIDES}
-    for turn in range(-1, rounds):
-        for name in list(SIDES) if turn % 2 else list(reversed(SIDES)):
-            torch.set_num_threads(given.threads)
-            seconds = SIDES[name](given)
-            if turn >= 0:
-                found[name].append(len(given.encoded) / seconds)
-    return found
-
-
 def table(found: dict[str, list[float]], given: Setting, conditions: str) -> str:
     """The section as Markdown."""
     tokens = sum(map(len, given.encoded))
@@ -210,7 +197,8 @@ def main(argv: list[str]) -> int:
     before = load()
     with tempfile.TemporaryDirectory() as folder:
         given = setting(options.rows, options.threads, Path(folder))
-        found = measure(given, options.rounds)
+        sides = {name: partial(side, given) for name, side in SIDES.items()}
+        found = alternate(sides, len(given.encoded), given.threads, options.rounds)
     conditions = f"{options.threads} threads a side, {options.rounds} rounds, {before} at the start"
     text = table(found, given, conditions)
     write_section(options.page, "training", text)

@@ -75,6 +75,11 @@ def write_budget(params: Path, model: str, text: str) -> None:
     )
     document = yaml.load(params.read_text(encoding="utf-8"))
     document["models"][model]["budget"].update(wanted)
-    with params.open("w", encoding="utf-8") as file:
-        yaml.dump(document, file)
-    load_recipe(params, model)
+    beside = params.with_name(f"{params.name}.partial")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            yaml.dump(document, file)
+        load_recipe(beside, model)
+        beside.replace(params)
+    finally:
+        beside.unlink(missing_ok=True)

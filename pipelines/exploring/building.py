@@ -26,6 +26,8 @@ def build_chosen(
 ) -> tuple[Bundle, list[EpochRecord], Point]:
     """The cheapest point that holds the budget once recovered, the records of the recoveries, and the point as the front has it.
 
+    The margin is held on validation data in torch, before quantization; the gate holds the exported file.
+
     Raises BudgetError where no point of the front can hold it, or none of those tried does.
     """
     candidates = candidates_for(front.points, budget, wanted.hope)[: wanted.attempts]

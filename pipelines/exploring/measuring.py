@@ -16,7 +16,7 @@ from pipelines.evaluation import download_bytes
 from pipelines.exploring.estimating import Measured
 from pipelines.exploring.points import Point, best
 from pipelines.exploring.searching import Candidate
-from pipelines.exploring.targets import Times, measure_until_steady
+from pipelines.exploring.targets import Times, measure_until_steady, steady
 from pipelines.exploring.workshop import Workshop
 from pipelines.exporting import save_beside, shrink
 from pipelines.predictors import exported_predictor, predict_all
@@ -129,6 +129,6 @@ def _point(workshop: Workshop, candidate: Candidate, folder: Path, time: Times, 
         accuracy_difference=difference.value,
         accuracy_difference_low=difference.low,
         accuracy_difference_high=difference.high,
-        steady=(time.p50_high - time.p50_low) / 2 <= workshop.settings.noise * time.p50_ms,
+        steady=steady([time], workshop.settings.noise)[0],
         on_front=False,
     )

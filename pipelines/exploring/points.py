@@ -69,13 +69,19 @@ class Reference:
 
 def best(points: Sequence[Point]) -> list[bool]:
     """Which points no other beats: none is at least as good in bytes, p50 and accuracy and better in one."""
-    return [not any(_beats(other, point) for other in points) for point in points]
+    costs = [_costs(point) for point in points]
+    return [not any(dominates(other, own) for other in costs) for own in costs]
 
 
-def _beats(one: Point, other: Point) -> bool:
-    pairs = [(getattr(one, name), getattr(other, name)) for name in COSTS]
-    pairs += [(getattr(other, name), getattr(one, name)) for name in GAINS]
+def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether costs [K] are nowhere above other costs [K] and somewhere below (Pareto)."""
+    pairs = list(zip(one, other, strict=True))
     return all(ours <= theirs for ours, theirs in pairs) and any(ours < theirs for ours, theirs in pairs)
+
+
+def _costs(point: Point) -> list[float]:
+    """What is better where it is smaller."""
+    return [*(getattr(point, name) for name in COSTS), *(-getattr(point, name) for name in GAINS)]
 
 
 def write_points(path: Path, points: Sequence[Point]) -> None:

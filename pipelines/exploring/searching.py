@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipelines.exploring.points import dominates
 from pipelines.progress import Progress
 from pipelines.techniques.shapes import Slice
 
@@ -69,7 +70,8 @@ def worth_measuring(candidates: Sequence[Candidate], count: int) -> list[Candida
     chosen: list[Candidate] = []
     while left and len(chosen) < count:
         front = sorted(
-            (one for one in left if not any(_beats(other, one) for other in left)), key=lambda one: one.p50_ms
+            (one for one in left if not any(dominates(_costs(other), _costs(one)) for other in left)),
+            key=lambda one: one.p50_ms,
         )
         chosen += _thinned(front, count - len(chosen))
         left = [one for one in left if one not in set(front)]
@@ -85,6 +87,5 @@ def _thinned(front: Sequence[Candidate], count: int) -> list[Candidate]:
     return [front[round(at * (len(front) - 1) / (count - 1))] for at in range(count)]
 
 
-def _beats(one: Candidate, other: Candidate) -> bool:
-    pairs = [(one.p50_ms, other.p50_ms), (one.bytes, other.bytes), (other.accuracy, one.accuracy)]
-    return all(ours <= theirs for ours, theirs in pairs) and any(ours < theirs for ours, theirs in pairs)
+def _costs(one: Candidate) -> tuple[float, float, float]:
+    return one.p50_ms, one.bytes, -one.accuracy

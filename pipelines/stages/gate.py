@@ -37,7 +37,8 @@ class Bound:
 def gate(evaluation: Path, verdict: Output, budget: Budget | None, gate: Gate | MetricGate) -> None:
     """Write the verdict on the recipe's gate, and on its budget's bytes and margin (times hold on its target, where they were taken).
 
-    Raises GateError naming every bound that is missed and by how much; the measurements stay."""
+    Raises GateError naming every bound that is missed and by how much; the measurements stay.
+    """
     metrics = read_json(evaluation / "metrics.json")
     bounds = [*bounds_of(metrics, gate), *_budget_bounds(metrics, budget)]
     missed = [bound for bound in bounds if not bound.held]

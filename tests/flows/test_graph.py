@@ -52,6 +52,14 @@ def test_one_models_plan_holds_its_stages_alone_and_in_order(built: Toy) -> None
     assert all(names.index(above) < names.index(below) for above, below in plan.edges)
 
 
+def test_a_plan_up_to_a_stage_holds_what_it_needs_alone(built: Toy) -> None:
+    plan = make_plan(built.folder, "alpha")
+    assert [step.node.stage for step in plan.up_to("label", "alpha").steps] == ["validate", "label"]
+    assert plan.up_to("gate", "alpha") == plan
+    with pytest.raises(GraphError, match=r"no stage explore@alpha; the plan holds .*gate@alpha"):
+        plan.up_to("explore", "alpha")
+
+
 def test_a_file_that_dvc_tracks_is_a_node_above_the_stage_that_reads_it(built: Toy) -> None:
     run(["git", "rm", "-q", "--cached", "data/alpha.csv"], built.folder)
     built.dvc("add", "-q", "data/alpha.csv")
