@@ -48,7 +48,7 @@ def setting(rows: int, threads: int, folder: Path) -> Setting:
     """MiniLM with a fresh head as teacher, three of its layers as student, the first rows of the built-in corpus."""
     import torch
 
-    from pipelines.config import Label, StudentLayers, load_recipe
+    from pipelines.config import Label, Levers, StudentLayers, load_recipe
     from pipelines.data.clean import CleanData, Split
     from pipelines.families.encoder import EncoderClassifier
     from pipelines.signals import read_signals, write_signals
@@ -65,8 +65,13 @@ def setting(rows: int, threads: int, folder: Path) -> Setting:
     teach: Any = load_recipe(ROOT / "params.yaml", "support-intents").teach
     teacher = family.load_pretrained(fetch_pretrained(teach.source, teach.sha256), labels)
     encoded = family.encode(teacher.tokenizer, texts, MAX_LENGTH)
-    wanted = Label(batch_size=64, hidden_layers=[], synthetic_copies=0, relations=False)
-    write_signals(folder / "signals", family, teacher, texts, encoded, [], wanted, {})
+    wanted = Label(
+        batch_size=64,
+        hidden_layers=[],
+        levers=Levers(cut_mix=0, dropped_words=0, typos=0, written=None),
+        relations=False,
+    )
+    write_signals(folder / "signals", family, teacher, texts, encoded, {}, wanted, {})
     train = Split(texts, [labels.index(pairs[text]) for text in texts])
     lesson = lesson_from(CleanData(train, train, train, labels, [], "0" * 64), read_signals(folder / "signals"))
     student = family.student(teacher, StudentLayers(kind="layers", layers=LAYERS))

@@ -5,6 +5,7 @@ signals/
   keys.npy         [N, 16] uint8, first half of the text's sha256: what a row belongs to
   tokens.npy       [total] int32 token ids of all texts, end to end
   offsets.npy      [N + 1] int64: tokens of text i are tokens[offsets[i]:offsets[i + 1]]
+  levers.json      the synthetic texts, by what made them
   logits.npy       [N, C] float16
   hidden.<layer>.npy, relation_{queries,keys,values}.npy   [total, H] float16, a row a token; only where asked for
 """
@@ -50,7 +51,7 @@ class Signals:
     cuts: Array
     offsets: Array
     logits: Array
-    synthetic: list[str]
+    levers: Mapping[str, list[str]]
     hidden: Mapping[int, Array]
     relations: tuple[Array, ...]
     teacher_heads: int
@@ -87,11 +88,13 @@ def write_signals(
     teacher: Bundle,
     texts: Sequence[str],
     encoded: Sequence[TokenIds],
-    synthetic: Sequence[str],
+    levers: Mapping[str, Sequence[str]],
     wanted: Label,
     facts: dict[str, Any],
 ) -> None:
     """Run the teacher over every text once and store what it says. `facts` go into index.json beside the digests.
+
+    `levers` names the synthetic ones among the texts by what made them.
 
     Raises ModelError where a wanted layer does not exist.
     """
@@ -103,7 +106,7 @@ def write_signals(
     np.save(
         folder / "keys.npy", np.frombuffer(b"".join(text_key(text) for text in texts), dtype=np.uint8).reshape(-1, 16)
     )
-    write_json(folder / "synthetic.json", list(synthetic))
+    write_json(folder / "levers.json", {name: list(made) for name, made in levers.items()})
     np.save(folder / "offsets.npy", offsets)
     cuts = b"".join(cut_key(teacher.tokenizer, row) for row in encoded)
     np.save(folder / "cuts.npy", np.frombuffer(cuts, dtype=np.uint8).reshape(-1, 8))
@@ -173,7 +176,7 @@ def read_signals(folder: Path) -> Signals:
         cuts=load["cuts.npy"],
         offsets=load["offsets.npy"],
         logits=load["logits.npy"],
-        synthetic=read_json(folder / "synthetic.json"),
+        levers=read_json(folder / "levers.json"),
         hidden={layer: load[f"hidden.{layer}.npy"] for layer in index["hidden_layers"]},
         relations=tuple(load[f"{name}.npy"] for name in RELATIONS) if index["relations"] else (),
         teacher_heads=index["teacher_heads"],

@@ -98,11 +98,17 @@ RECIPE: dict[str, Any] = {
         "label_smoothing": 0.0,
         "training": TRAINING,
     },
-    "label": {"batch_size": 32, "hidden_layers": [0, 2], "synthetic_copies": 1, "relations": True},
+    "label": {
+        "batch_size": 32,
+        "hidden_layers": [0, 2],
+        "levers": {"cut_mix": 1, "dropped_words": 0, "typos": 0, "written": None},
+        "relations": True,
+    },
     "distill": {
         "student": {"kind": "layers", "layers": [0, 2]},
         "losses": LOSSES | {"hidden_mse": 0.5, "hidden_cosine": 0.5, "relation": 0.5, "reverse_kl": 0.5},
         "training": TRAINING,
+        "trial": None,
     },
     "explore": {"technique": "none"},
     "budget": None,

@@ -108,7 +108,7 @@ def test_no_knob_is_dead() -> None:
     outside = "".join(p.read_text(encoding="utf-8") for p in OURS if ROOT / "pipelines" / "config" not in p.parents)
     by_loop = {
         name
-        for section in (config.Budget, config.Checks, config.ShapePruning)
+        for section in (config.Budget, config.Checks, config.Levers, config.ShapePruning)
         for name in section.model_fields
         if f'"{name}"' in outside
     }

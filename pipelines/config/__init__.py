@@ -44,6 +44,7 @@ from pipelines.config.data import (
     TextData,
 )
 from pipelines.config.exploring import Budget, Search
+from pipelines.config.levers import Levers, Trial, Writer
 from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm, Form, StaticForm
 from pipelines.config.recipe import RECIPES, SECTIONS, Params, Recipe, load_params, load_recipe
 from pipelines.config.remote import ApiTeacher, Price, Retries, Sampling
@@ -113,6 +114,7 @@ __all__ = [
     "Label",
     "LabelSet",
     "Language",
+    "Levers",
     "LongText",
     "Losses",
     "MadeSplits",
@@ -161,9 +163,11 @@ __all__ = [
     "TokenLosses",
     "TopKSignals",
     "Training",
+    "Trial",
     "TrustedCode",
     "TunedTeacher",
     "Vocabulary",
+    "Writer",
     "load_params",
     "load_recipe",
     "task_of",

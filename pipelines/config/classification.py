@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pipelines.config.base import NoTechnique, Section, Weight
 from pipelines.config.data import Data
 from pipelines.config.exploring import Budget, Search
+from pipelines.config.levers import Levers, Trial
 from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm, StaticForm
 from pipelines.config.task import Task
 from pipelines.config.training import Training
@@ -70,11 +71,7 @@ class Label(Section):
     hidden_layers: list[Annotated[int, Field(ge=0)]] = Field(
         description="Teacher layers (0 is the first) whose output is stored, float16, a vector a token."
     )
-    synthetic_copies: int = Field(
-        ge=0,
-        le=100,
-        description="Synthetic variations of each training text that the teacher labels too (cut-mix, dropped words, typos); 0 makes none.",
-    )
+    levers: Levers = Field(description="Synthetic texts that the teacher labels too.")
     relations: bool = Field(
         description="Store queries, keys and values of the teacher's last layer, for the relation loss."
     )
@@ -160,6 +157,9 @@ class Distill(Section):
     )
     losses: Losses = Field(description="What the student minimises.")
     training: Training = Field(description="The loop's settings.")
+    trial: Trial | None = Field(
+        description="How the gain of each lever (unlabelled text, label.levers) is measured; null: all of them are used, unmeasured."
+    )
 
 
 class StructuredPruning(Section):

@@ -23,6 +23,16 @@ def draw_front(points: Sequence[Point], teacher: Reference, chosen: Point | None
     The teacher is a line: it is some ten times slower than the points and would press them together.
     Raises DataError where a figure cannot be drawn or `chosen` is not one of the points.
     """
+    figure = _front(points, teacher, chosen)
+    figure.savefig(out, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+
+
+def front_svg(points: Sequence[Point], teacher: Reference, chosen: Point | None) -> str:
+    """The same as inline SVG. Raises as draw_front does."""
+    return charts.as_svg(_front(points, teacher, chosen))
+
+
+def _front(points: Sequence[Point], teacher: Reference, chosen: Point | None) -> Any:
     import matplotlib
 
     check(points, chosen)
@@ -37,7 +47,7 @@ def draw_front(points: Sequence[Point], teacher: Reference, chosen: Point | None
         else:
             axes.set_xticks([])
             axes.text(0.5, 0.35, "no point was measured", transform=axes.transAxes, ha="center", color=charts.TEACHER)
-        figure.savefig(out, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    return figure
 
 
 def _name_teacher(axes: Any, teacher: Reference) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines.bundle import read_json, write_json
+from pipelines.bundle import Lineage, read_json, write_json
 from pipelines.config import Form, Target
-from pipelines.exploring.drawing import draw_front
+from pipelines.exploring.drawing import draw_front, front_svg
 from pipelines.exploring.estimating import error_of
 from pipelines.exploring.page import front_page
 from pipelines.exploring.points import Point, Reference, read_points, write_points
 
-POINTS, RIGHT, FORMS, PICTURE, PAGE = "points.parquet", "teacher.npy", "quantizations.json", "front.png", "front.html"
+POINTS, RIGHT, FORMS, TEACHER = "points.parquet", "teacher.npy", "quantizations.json", "teacher.json"
+PICTURE, PAGE = "front.png", "front.html"
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,20 @@ def read_front(folder: Path) -> Front:
 
 
 def draw(folder: Path, points: Sequence[Point], teacher: Reference, target: Target) -> None:
-    """Write the picture and the page, which is named after the folder of the model's build."""
+    """Write the teacher's figures, the picture, and the page, which is named after the folder of the model's build."""
+    write_json(folder / TEACHER, asdict(teacher))
     draw_front(points, teacher, None, folder / PICTURE)
     page = front_page(points, teacher, None, folder.parent.name, facts_of(points, target))
     (folder / PAGE).write_text(page, encoding="utf-8")
+
+
+def chart_of(folder: Path, lineage: Lineage) -> str | None:
+    """The front as inline SVG with the point that `prune` has chosen; None where nothing was explored. DataError where it is damaged."""
+    chosen = [entry["chosen"] for entry in lineage["stages"] if "chosen" in entry]
+    points = read_points(folder / POINTS)
+    if not points or not chosen:
+        return None
+    return front_svg(points, Reference(**read_json(folder / TEACHER)), Point(**chosen[-1]))
 
 
 def facts_of(points: Sequence[Point], target: Target) -> dict[str, str]:

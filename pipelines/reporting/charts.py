@@ -26,7 +26,8 @@ def blank(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def as_svg(figure: Any) -> str:
+    """Inline SVG, the same bytes for the same figure."""
     import matplotlib
 
     buffer = io.StringIO()
@@ -47,7 +48,7 @@ def bars(values: Mapping[str, float], unit: str, colors: Mapping[str, str], form
     axes.set_xlim(0, max(numbers) * 1.35 or 1)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def latency_histogram(milliseconds: Mapping[str, np.ndarray]) -> str:
@@ -61,7 +62,7 @@ def latency_histogram(milliseconds: Mapping[str, np.ndarray]) -> str:
     axes.set_xlabel("milliseconds a text, batch 1 (log)")
     axes.set_ylabel("texts")
     axes.legend(frameon=False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def reliability_diagram(bins: Mapping[str, Sequence[ReliabilityBin]]) -> str:
@@ -75,7 +76,7 @@ def reliability_diagram(bins: Mapping[str, Sequence[ReliabilityBin]]) -> str:
         )
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     axes.legend(frameon=False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def loss_curves(curves: Mapping[str, Sequence[Mapping[str, str]]], measure: str = "validation_accuracy") -> str:
@@ -93,7 +94,7 @@ def loss_curves(curves: Mapping[str, Sequence[Mapping[str, str]]], measure: str 
     axes.xaxis.get_major_locator().set_params(integer=True)
     if start:
         axes.legend(frameon=False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def confusion_heatmap(matrix: np.ndarray, labels: Sequence[str]) -> str:
@@ -117,4 +118,4 @@ def confusion_heatmap(matrix: np.ndarray, labels: Sequence[str]) -> str:
         axes.set_yticks(range(len(labels)), labels, fontsize=7)
     else:
         axes.set(xticks=[], yticks=[])
-    return _svg(figure)
+    return as_svg(figure)

@@ -48,8 +48,10 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def render_report(out: Path, result: Evaluation, data: CleanData, lineage: Lineage, curves: Path) -> None:
-    """Write the report."""
+def render_report(
+    out: Path, result: Evaluation, data: CleanData, lineage: Lineage, curves: Path, front: str | None
+) -> None:
+    """Write the report; `front` is the front's picture where the model was chosen from one."""
     teacher, model = result.measured["teacher"], result.measured["model"]
     colors = {"teacher": charts.TEACHER, "model": charts.MODEL}
     matrix = confusion(result, len(data.labels))
@@ -64,6 +66,8 @@ def render_report(out: Path, result: Evaluation, data: CleanData, lineage: Linea
         mistakes=worst_mistakes(result, data),
         pairs=confused_pairs(matrix, data.labels),
         lineage=lineage,
+        front=front,
+        levers=[gain for entry in lineage["stages"] for gain in entry.get("levers", [])],
         size_chart=charts.bars({"teacher": teacher.bytes / 1e6, "model": model.bytes / 1e6}, "MB", colors),
         latency_chart=charts.bars({"teacher": teacher.timing.p50_ms, "model": model.timing.p50_ms}, "ms", colors),
         histogram=charts.latency_histogram({name: side.milliseconds for name, side in result.measured.items()}),

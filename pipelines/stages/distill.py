@@ -24,6 +24,7 @@ from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, load_clean
 from pipelines.errors import ModelError
 from pipelines.families import family_of, save_bundle_of, sequence_family_of
+from pipelines.families.base import Family
 from pipelines.families.context import check_context
 from pipelines.families.sequences import SequenceFamily
 from pipelines.reproducible import fix_randomness
@@ -33,6 +34,7 @@ from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output
 from pipelines.techniques.distilling import Lesson, learn, lesson_from
 from pipelines.techniques.elastic import elastic_student, learn_elastic, sort_units
+from pipelines.techniques.levers import Gain, copies_of, facts_of, measure_levers
 from pipelines.techniques.slicing import with_layers_alone
 from pipelines.techniques.token_learning import TRUE_CLASSES, TokenLesson, learn_tokens
 from pipelines.techniques.training import EpochRecord
@@ -55,12 +57,13 @@ def distill(
     """
     fix_randomness(task)
     data = load_clean(clean)
+    gains: list[Gain] = []
     if isinstance(distill, TokenDistill):
         bundle, control, records = _distill_sequences(data, signals, teacher, task, distill)
     else:
-        bundle, records = _distill_classifier(data, signals, teacher, task, distill)
+        bundle, records, gains = _distill_classifier(data, signals, teacher, task, distill)
         control = None
-    facts = {"params": distill.model_dump()}
+    facts = {"params": distill.model_dump(), "levers": facts_of(gains)}
     bundle.lineage = extend_lineage(bundle.lineage, "distill", facts)
     save_bundle_of(task, bundle, student)
     if control is not None:
@@ -71,17 +74,21 @@ def distill(
 
 def _distill_classifier(
     data: CleanData, signals: Path, teacher: Path, task: Task, wanted: Distill
-) -> tuple[Bundle, list[EpochRecord]]:
+) -> tuple[Bundle, list[EpochRecord], list[Gain]]:
     family = family_of(task)
     lesson = lesson_from(data, read_signals(signals))
     choice, taught = wanted.student, family.load(teacher)
-    if isinstance(choice, StudentElastic):
-        return _distill_elastic(data, lesson, taught, task, wanted, choice)
     if isinstance(choice, StudentPretrained):
         bundle = family.adopt(taught, choice, fetch_pretrained(choice.source, choice.sha256))
+    elif isinstance(choice, StudentElastic):
+        bundle = family.student(taught, StudentLayers(kind="layers", layers=choice.layers[0]))
     else:
         bundle = family.student(taught, choice)
     check_context(bundle.model, task, "the student")
+    gains = _try_levers(family, taught, bundle, data, lesson, task, wanted)
+    lesson = lesson.without([gain.lever for gain in gains if not gain.helps])
+    if isinstance(choice, StudentElastic):
+        return bundle, _distill_elastic(bundle, data, lesson, task, wanted, choice), gains
     records = learn(
         family,
         bundle,
@@ -94,20 +101,33 @@ def _distill_classifier(
         phase="distill",
         epochs=wanted.training.epochs,
     )
-    return bundle, records
+    return bundle, records, gains
+
+
+def _try_levers(
+    family: Family, teacher: Bundle, student: Bundle, data: CleanData, lesson: Lesson, task: Task, wanted: Distill
+) -> list[Gain]:
+    """The measured gain of each lever where the recipe asks for it; of an elastic student, on its least depth alone."""
+    if wanted.trial is None or not lesson.levers:
+        return []
+    choice, losses = wanted.student, wanted.losses
+    if isinstance(choice, StudentElastic):
+        student = family.student(teacher, StudentLayers(kind="layers", layers=choice.layers[-1]))
+        losses = losses.of_logits
+    fresh = copies_of(student)
+    return measure_levers(family, fresh, lesson, data.validation, losses, wanted.training, wanted.trial, task)
 
 
 def _distill_elastic(
-    data: CleanData, lesson: Lesson, teacher: Bundle, task: Task, wanted: Distill, choice: StudentElastic
-) -> tuple[Bundle, list[EpochRecord]]:
+    bundle: Bundle, data: CleanData, lesson: Lesson, task: Task, wanted: Distill, choice: StudentElastic
+) -> list[EpochRecord]:
     family = family_of(task)
-    bundle = family.student(teacher, StudentLayers(kind="layers", layers=choice.layers[0]))
     family.trim_positions(bundle.model, task.max_length)
     cuts = cuts_of(family, bundle, data.written, choice.vocabularies, task.max_length)
     elastic = elastic_student(family, bundle, choice, cuts, lesson, data.validation, wanted.losses, task.max_length)
     sample = np.random.default_rng(task.seed).permutation(len(lesson.texts))[: choice.calibration_rows]
     sort_units(elastic, wanted.losses, sample, wanted.training.batch_size)
-    return bundle, learn_elastic(elastic, wanted.losses, wanted.training, seed=task.seed)
+    return learn_elastic(elastic, wanted.losses, wanted.training, seed=task.seed)
 
 
 def _distill_sequences(

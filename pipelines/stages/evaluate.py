@@ -9,6 +9,7 @@ from pipelines.bundle import Lineage, extend_lineage, read_lineage, write_json
 from pipelines.config import Evaluate, Task, TokenEvaluate
 from pipelines.data.clean import load_clean
 from pipelines.evaluation import Evaluation, Side, compare, measure, plot_data
+from pipelines.exploring.front import chart_of
 from pipelines.predictors import exported_predictor, teacher_predictor
 from pipelines.reporting.card import write_documents
 from pipelines.reporting.report import render_report
@@ -23,6 +24,7 @@ def evaluate(
     teacher: Path,
     student: Path,
     exported: Path,
+    front: Path,
     curves: Path,
     bundle: Output,
     evaluation: Output,
@@ -37,13 +39,14 @@ def evaluate(
         folders = folders_of(teacher, student, exported)
         _sequences(clean, folders, curves, bundle, evaluation, task, evaluate)
     else:
-        _classifier(clean, teacher, exported, curves, bundle, evaluation, task, evaluate)
+        _classifier(clean, teacher, exported, front, curves, bundle, evaluation, task, evaluate)
 
 
 def _classifier(
     clean: Path,
     teacher: Path,
     exported: Path,
+    front: Path,
     curves: Path,
     bundle: Path,
     evaluation: Path,
@@ -57,7 +60,7 @@ def _classifier(
     write_documents(bundle, result, data, lineage, task)
     write_json(evaluation / "metrics.json", result.metrics())
     plot_data(result, data, evaluation)
-    render_report(evaluation / "report.html", result, data, lineage, curves)
+    render_report(evaluation / "report.html", result, data, lineage, curves, chart_of(front, lineage))
 
 
 def _sequences(

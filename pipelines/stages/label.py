@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import chain
 from pathlib import Path
 
 from pipelines.bundle import digest_of
@@ -10,6 +11,7 @@ from pipelines.config import Label, Task, TokenLabel
 from pipelines.data.clean import load_clean
 from pipelines.families import family_of, sequence_family_of
 from pipelines.reproducible import fix_randomness
+from pipelines.sequences.continuing import WRITTEN, written_texts
 from pipelines.sequences.labelling import write_labels
 from pipelines.signals import write_signals
 from pipelines.stages import Resumable
@@ -41,8 +43,11 @@ def _label_texts(clean: Path, teacher: Path, signals: Path, task: Task, label: L
     family, data = family_of(task), load_clean(clean)
     bundle = family.load(teacher)
     given = list(dict.fromkeys([*data.train.texts, *data.unlabelled]))
-    synthetic = synthetic_texts(given, label.synthetic_copies, task.seed)
-    texts = [*given, *synthetic]
+    levers = synthetic_texts(given, label.levers, task.seed)
+    if label.levers.written is not None:
+        seen = [*given, *chain.from_iterable(levers.values())]
+        levers[WRITTEN] = written_texts(given, seen, label.levers.written, task.seed)
+    texts = [*given, *chain.from_iterable(levers.values())]
     encoded = family.encode(bundle.tokenizer, texts, task.max_length)
     facts = {
         "teacher_sha256": digest_of(teacher),
@@ -51,4 +56,4 @@ def _label_texts(clean: Path, teacher: Path, signals: Path, task: Task, label: L
         "labels": data.labels,
     }
     shutil.rmtree(signals, ignore_errors=True)
-    write_signals(signals, family, bundle, texts, encoded, synthetic, label, facts)
+    write_signals(signals, family, bundle, texts, encoded, levers, label, facts)

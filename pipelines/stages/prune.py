@@ -23,6 +23,7 @@ from pipelines.sequences.pruning import prune_sequences
 from pipelines.signals import read_signals
 from pipelines.stages import Output
 from pipelines.techniques.distilling import Lesson, batch_loss, learn, lesson_from, read_lesson
+from pipelines.techniques.levers import levers_left_out
 from pipelines.techniques.pruning import CalibrationLosses, prune_to, shape_of, targets
 from pipelines.techniques.training import EpochRecord
 from pipelines.techniques.vocabulary import check_vocabulary, ids_in_use, kept_tokens, prune_vocabulary
@@ -49,15 +50,15 @@ def prune(
     bundle = load_bundle(student, task)
     if isinstance(prune, StructuredPruning):
         family, data = family_of(task), load_clean(clean)
-        lesson = lesson_from(data, read_signals(signals))
-        _prune_tables(family, bundle, lesson, task, prune)
+        lesson = lesson_from(data, read_signals(signals)).without(levers_left_out(bundle.lineage))
+        _prune_tables(family, bundle, data, lesson, task, prune)
         records = _prune_steps(family, bundle, data, lesson, task, prune)
     if isinstance(prune, ShapePruning):
         bundle, records = prune_sequences(sequence_family_of(task), bundle, load_clean(clean), signals, task, prune)
     facts: dict[str, Any] = {"params": prune.model_dump()}
     if isinstance(prune, ChosenPruning) and budget is not None:
         data = load_clean(clean)
-        lesson = lesson_from(data, read_signals(signals))
+        lesson = lesson_from(data, read_signals(signals)).without(levers_left_out(bundle.lineage))
         explored = read_front(front)
         bundle, records, point = build_chosen(bundle, explored, data, lesson, task, budget, prune)
         facts |= {"budget": budget.model_dump(), "chosen": asdict(point)}
@@ -67,16 +68,16 @@ def prune(
     write_curve(curve, records)
 
 
-def _prune_tables(family: Family, bundle: Bundle, lesson: Lesson, task: Task, wanted: StructuredPruning) -> None:
+def _prune_tables(
+    family: Family, bundle: Bundle, data: CleanData, lesson: Lesson, task: Task, wanted: StructuredPruning
+) -> None:
     """Embedding rows: positions that no text reaches, tokens that the domain does not use."""
     family.trim_positions(bundle.model, task.max_length)
     if wanted.vocabulary is None:
         return
     before = bundle.tokenizer
     # Synthetic text has typos; its odd pieces are no reason to keep a token.
-    synthetic = set(lesson.signals.synthetic)
-    written = [text for text in lesson.texts if text not in synthetic]
-    encoded = family.encode(before, written, task.max_length)
+    encoded = family.encode(before, data.written, task.max_length)
     kept = kept_tokens(before, encoded, wanted.vocabulary, ids_in_use(bundle.model))
     bundle.tokenizer = prune_vocabulary(bundle.model, before, kept)
     check_vocabulary(before, bundle.tokenizer, kept, lesson.texts)

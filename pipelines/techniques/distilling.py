@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import Tensor
 from pipelines.bundle import Bundle
 from pipelines.config import Losses, Training
 from pipelines.data.clean import CleanData, Split
+from pipelines.data.rows import UNLABELLED
 from pipelines.errors import ModelError
 from pipelines.families.base import Family, Outputs, TokenIds
 from pipelines.signals import Signals
@@ -22,12 +25,29 @@ from pipelines.techniques.training import EpochRecord, Score, compact_embeddings
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a student learns from: texts, true labels where there are any, and the teacher's rows."""
+    """What a student learns from: texts, true labels where there are any, the teacher's rows, and what each text is there for.
+
+    `levers` names the texts beside the training text by what brought them, as places in `texts`.
+    """
 
     texts: list[str]
     labels: np.ndarray
     rows: np.ndarray
     signals: Signals
+    levers: Mapping[str, range]
+
+    def of(self, places: Sequence[int]) -> Lesson:
+        """Some of its texts, one of them as often as it is named."""
+        chosen = np.asarray(places, dtype=np.int64)
+        return Lesson([self.texts[at] for at in chosen], self.labels[chosen], self.rows[chosen], self.signals, {})
+
+    def without(self, levers: Collection[str]) -> Lesson:
+        """All but the texts of some levers."""
+        left = {name: places for name, places in self.levers.items() if name not in levers}
+        if len(left) == len(self.levers):
+            return self
+        given = range(len(self.texts) - sum(map(len, self.levers.values())))
+        return self.of([*given, *chain.from_iterable(left.values())])
 
 
 @dataclass(frozen=True)
@@ -41,10 +61,14 @@ class Reading:
 
 def lesson_from(data: CleanData, signals: Signals) -> Lesson:
     """Training, unlabelled and synthetic text beside the teacher's rows. Raises DataError where the teacher has not seen a text."""
-    extra = [*data.unlabelled, *signals.synthetic]
-    texts = [*data.train.texts, *extra]
-    labels = np.array([*data.train.labels, *([terms.NO_LABEL] * len(extra))], dtype=np.int64)
-    return Lesson(texts, labels, signals.rows_of(texts), signals)
+    texts, levers = list(data.train.texts), {}
+    for name, extra in {UNLABELLED: data.unlabelled, **signals.levers}.items():
+        if extra:
+            levers[name] = range(len(texts), len(texts) + len(extra))
+            texts += extra
+    without_label = [terms.NO_LABEL] * (len(texts) - len(data.train.texts))
+    labels = np.array([*data.train.labels, *without_label], dtype=np.int64)
+    return Lesson(texts, labels, signals.rows_of(texts), signals, levers)
 
 
 def read_lesson(family: Family, tokenizer: Any, lesson: Lesson, weights: Losses, max_length: int) -> Reading:

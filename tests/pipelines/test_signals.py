@@ -26,9 +26,15 @@ def teacher(tmp_path: Path) -> Bundle:
 def store(teacher: Bundle, folder: Path, **wanted: object) -> Path:
     encoded = FAMILY.encode(teacher.tokenizer, TEXTS, 32)
     settings = Label.model_validate(
-        {"batch_size": 6, "hidden_layers": [0, 2], "synthetic_copies": 0, "relations": True} | wanted
+        {
+            "batch_size": 6,
+            "hidden_layers": [0, 2],
+            "levers": {"cut_mix": 0, "dropped_words": 0, "typos": 0, "written": None},
+            "relations": True,
+        }
+        | wanted
     )
-    write_signals(folder, FAMILY, teacher, TEXTS, encoded, TEXTS[15:], settings, {"texts": len(TEXTS)})
+    write_signals(folder, FAMILY, teacher, TEXTS, encoded, {"typos": TEXTS[15:]}, settings, {"texts": len(TEXTS)})
     return folder
 
 
@@ -44,7 +50,7 @@ def test_what_is_read_is_what_the_teacher_says(teacher: Bundle, tmp_path: Path) 
     assert torch.allclose(stored[live.mask], live.hidden[2][live.mask], atol=5e-3)
     for ours, theirs in zip(signals.relations, live.relations, strict=True):
         assert torch.allclose(signals.padded(ours, rows, live.mask.shape[1])[live.mask], theirs[live.mask], atol=5e-3)
-    assert signals.synthetic == TEXTS[15:]
+    assert signals.levers == {"typos": TEXTS[15:]}
 
 
 def test_which_texts_are_cut_alike_is_told_by_words_not_ids(teacher: Bundle, tmp_path: Path) -> None:
