@@ -108,7 +108,7 @@ RECIPE: dict[str, Any] = {
         "student": {"kind": "layers", "layers": [0, 2]},
         "losses": LOSSES | {"hidden_mse": 0.5, "hidden_cosine": 0.5, "relation": 0.5, "reverse_kl": 0.5},
         "training": TRAINING,
-        "trial": None,
+        "trial": {"epochs": 1, "bootstrap_samples": 100},
     },
     "explore": {"technique": "none"},
     "budget": None,

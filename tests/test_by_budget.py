@@ -37,6 +37,7 @@ def test_exploring_stops_at_the_front(explored: Path) -> None:
         "points.parquet",
         "teacher.npy",
         "quantizations.json",
+        "teacher.json",
         "front.png",
         "front.html",
     }
@@ -58,6 +59,8 @@ def test_the_cheapest_point_is_built_and_published(explored: Path) -> None:
     lineage = json.loads((explored / "build" / "tiny" / "bundle" / "lineage.json").read_text(encoding="utf-8"))
     chosen = next(entry for entry in lineage["stages"] if entry["stage"] == "prune")["chosen"]
     assert chosen["bytes"] == min(point.bytes for point in points)
+    report = (explored / "build" / "tiny" / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert "Chosen from" in report and "chosen: " in report
     metrics = json.loads((explored / "build" / "tiny" / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["model"]["bytes"] <= 300_000
     status = json.loads(run(explored, "dvc", "status", "--json").stdout)

@@ -150,3 +150,13 @@ def test_the_recipe_is_checked_before_any_work(tmp_path: Path) -> None:
     done = run(project, "dvc", "repro", check=False)
     assert "RecipeError: params.yaml: models.tiny.task.max_length: 3" in done.stderr
     assert not (project / "build").exists() or not list((project / "build").rglob("*.parquet"))
+
+
+def test_the_report_says_what_more_text_was_worth(built: Path) -> None:
+    html = (built / "build" / "tiny" / "evaluation" / "report.html").read_text(encoding="utf-8")
+    lineage = json.loads((bundle(built) / "lineage.json").read_text(encoding="utf-8"))
+    (gain,) = next(entry["levers"] for entry in lineage["stages"] if entry["stage"] == "distill")
+    assert gain["lever"] == "cut_mix" and gain["texts"] > 20
+    assert re.search(
+        rf"<td>cut mix</td><td class=\"n\">{gain['texts']}</td>.*<td>{'yes' if gain['used'] else 'no'}</td>", html
+    )
