@@ -36,6 +36,7 @@ BY_BUDGET: dict[str, Any] = {
         "vocabularies": [{"min_count": 1, "keep_first": 0}],
         "importance": "taylor",
         "calibration_rows": 32,
+        "whole_epochs": 1,
         "random_slices": 1,
         "in_place": 1.0,
     },

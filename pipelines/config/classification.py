@@ -128,6 +128,9 @@ class StudentElastic(Section):
         description="What puts columns and heads in order, the most important first: as prune.importance."
     )
     calibration_rows: int = Field(ge=1, description="Training texts over which importance is measured.")
+    whole_epochs: int = Field(
+        ge=0, le=1000, description="Passes in which the whole learns alone, before its units are put in order."
+    )
     random_slices: int = Field(
         ge=0, le=16, description="Parts drawn for each batch, beside the whole and the smallest (the sandwich rule)."
     )

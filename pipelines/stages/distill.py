@@ -33,7 +33,7 @@ from pipelines.signals import read_signals
 from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output
 from pipelines.techniques.distilling import Lesson, learn, lesson_from
-from pipelines.techniques.elastic import elastic_student, learn_elastic, sort_units
+from pipelines.techniques.elastic import elastic_student, learn_elastic, learn_whole, sort_units
 from pipelines.techniques.levers import Gain, copies_of, facts_of, measure_levers
 from pipelines.techniques.slicing import with_layers_alone
 from pipelines.techniques.token_learning import TRUE_CLASSES, TokenLesson, learn_tokens
@@ -126,8 +126,9 @@ def _distill_elastic(
     cuts = cuts_of(family, bundle, data.written, choice.vocabularies, task.max_length)
     elastic = elastic_student(family, bundle, choice, cuts, lesson, data.validation, wanted.losses, task.max_length)
     sample = np.random.default_rng(task.seed).permutation(len(lesson.texts))[: choice.calibration_rows]
+    records = learn_whole(elastic, wanted.losses, wanted.training, seed=task.seed)
     sort_units(elastic, wanted.losses, sample, wanted.training.batch_size)
-    return learn_elastic(elastic, wanted.losses, wanted.training, seed=task.seed)
+    return records + learn_elastic(elastic, wanted.losses, wanted.training, seed=task.seed)
 
 
 def _distill_sequences(

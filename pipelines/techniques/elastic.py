@@ -187,13 +187,42 @@ def _calibration(elastic: Elastic, weights: Losses, rows: np.ndarray, batch_size
     return losses
 
 
+def learn_whole(elastic: Elastic, weights: Losses, settings: Training, *, seed: int) -> list[EpochRecord]:
+    """Train the whole alone, in place, for `whole_epochs`; one record an epoch.
+
+    Units are put in order of what they are worth to a trained whole, and parts begin as parts of it (Cai et al. 2020).
+    """
+    family, student, reading = elastic.family, elastic.student, elastic.readings[0]
+
+    def objective(batch: np.ndarray) -> Tensor:
+        return answered_loss(family, student, reading, batch, weights)[0]
+
+    def validate() -> Score:
+        return score(family, student.model, student.tokenizer, elastic.checked[0], elastic.labels)
+
+    epochs = elastic.wanted.whole_epochs
+    if epochs == 0:
+        return []
+    with compact_embeddings(student.model, _rows(elastic)):
+        return train(
+            student.model, _lengths(elastic), objective, validate, settings, seed=seed, phase="whole", epochs=epochs
+        )
+
+
+def _lengths(elastic: Elastic) -> list[int]:
+    return [len(row) for row in elastic.readings[0].encoded]
+
+
+def _rows(elastic: Elastic) -> list[TokenIds]:
+    """Every text that is read or checked, in every vocabulary."""
+    read = [row for reading in elastic.readings for row in reading.encoded]
+    return read + [row for checked in elastic.checked for row in checked]
+
+
 def learn_elastic(elastic: Elastic, weights: Losses, settings: Training, *, seed: int) -> list[EpochRecord]:
     """Train the elastic student in place; one record an epoch, of the mean over the whole, a middle part and the smallest."""
     model = elastic.student.model
-    lengths = [len(row) for row in elastic.readings[0].encoded]
-    rows = [row for reading in elastic.readings for row in reading.encoded]
-    rows += [row for checked in elastic.checked for row in checked]
-    with compact_embeddings(model, rows):
+    with compact_embeddings(model, _rows(elastic)):
         views = _Views(elastic)
         rng = np.random.default_rng(seed)
 
@@ -203,7 +232,9 @@ def learn_elastic(elastic: Elastic, weights: Losses, settings: Training, *, seed
         def validate() -> Score:
             return _mean_score(elastic, views)
 
-        return train(model, lengths, objective, validate, settings, seed=seed, phase="distill", epochs=settings.epochs)
+        return train(
+            model, _lengths(elastic), objective, validate, settings, seed=seed, phase="distill", epochs=settings.epochs
+        )
 
 
 class _Views:

@@ -20,6 +20,7 @@ from pipelines.techniques.elastic import (
     elastic_student,
     extract,
     learn_elastic,
+    learn_whole,
     slices_of,
     sort_units,
     view,
@@ -58,6 +59,7 @@ def choice(**changes: Any) -> StudentElastic:
         "vocabularies": [{"min_count": 1, "keep_first": 1000}, {"min_count": 1, "keep_first": 0}],
         "importance": "taylor",
         "calibration_rows": 32,
+        "whole_epochs": 0,
         "random_slices": 2,
         "in_place": 1.0,
     }
@@ -84,7 +86,7 @@ class Said:
 
 
 def elastic(bundle: Bundle, wanted: StudentElastic) -> Elastic:
-    lesson = Lesson(TEXTS, np.array(TRUTH), np.arange(len(TEXTS)), Said())  # type: ignore[arg-type]
+    lesson = Lesson(TEXTS, np.array(TRUTH), np.arange(len(TEXTS)), Said(), {})  # type: ignore[arg-type]
     cuts = cuts_of(FAMILY, bundle, TEXTS, wanted.vocabularies, 16)
     return elastic_student(FAMILY, bundle, wanted, cuts, lesson, Split(TEXTS, TRUTH), LOSSES, 16)
 
@@ -166,6 +168,19 @@ def test_every_part_learns(tmp_path: Path) -> None:
         model = extract(FAMILY, bundle.model, part)
         assert score(FAMILY, model, bundle.tokenizer, made.checked[part.vocabulary], TRUTH).accuracy > 0.9, part
     torch.testing.assert_close(rows[bundle.tokenizer.convert_tokens_to_ids("zebra")], unused)
+
+
+def test_the_whole_learns_alone_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = elastic(student(tmp_path), choice(whole_epochs=3))
+    monkeypatch.setattr("pipelines.techniques.elastic.view", lambda *_: pytest.fail("a part was asked"))
+    records = learn_whole(made, LOSSES, TRAINING, seed=3)
+    assert [(record.phase, record.epoch) for record in records] == [("whole", 1), ("whole", 2), ("whole", 3)]
+    assert records[-1].validation_loss < records[0].validation_loss
+    reached = score(FAMILY, made.student.model, made.student.tokenizer, made.checked[0], TRUTH)
+    assert reached.accuracy == max(record.validation_accuracy for record in records)
+    before = [weight.clone() for weight in made.student.model.parameters()]
+    assert learn_whole(elastic(made.student, choice(whole_epochs=0)), LOSSES, TRAINING, seed=3) == []
+    assert all((one == other).all() for one, other in zip(before, made.student.model.parameters(), strict=True))
 
 
 def test_a_smaller_vocabulary_reads_with_the_wholes_rows(tmp_path: Path) -> None:
