@@ -16,6 +16,7 @@ from pipelines.config.classification import (
     Gate,
     Label,
     Losses,
+    Mixed,
     NoQuantization,
     StaticInt8,
     StructuredPruning,
@@ -44,7 +45,7 @@ from pipelines.config.data import (
     TextData,
 )
 from pipelines.config.exploring import Budget, Search
-from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm, Form, StaticForm
+from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm, Form, InBlocks, MixedForm, StaticForm
 from pipelines.config.recipe import RECIPES, SECTIONS, Params, Recipe, load_params, load_recipe
 from pipelines.config.remote import ApiTeacher, Price, Retries, Sampling
 from pipelines.config.sequences import (
@@ -56,6 +57,7 @@ from pipelines.config.sequences import (
     Int8Tokens,
     MetricBound,
     MetricGate,
+    MixedTokens,
     OnPolicy,
     OtherStudent,
     SampledSignals,
@@ -109,6 +111,7 @@ __all__ = [
     "FreshTokenizer",
     "Gate",
     "GivenSplits",
+    "InBlocks",
     "Int8Tokens",
     "Label",
     "LabelSet",
@@ -118,6 +121,9 @@ __all__ = [
     "MadeSplits",
     "MetricBound",
     "MetricGate",
+    "Mixed",
+    "MixedForm",
+    "MixedTokens",
     "NearDuplicates",
     "NoQuantization",
     "NoTechnique",

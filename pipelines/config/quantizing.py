@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.config.base import Section
+from pipelines.config.base import Fraction, Section
 
 Bits = Literal[4, 8]
 
@@ -32,13 +32,9 @@ class StaticForm(Section):
     calibration_rows: int = Field(ge=1, description="Training texts that fix the scales.")
 
 
-class BlockwiseForm(Section):
-    """Weights of 4 or 8 bits in blocks, activations float."""
+class InBlocks(Section):
+    """Integer weights in blocks, activations float: what every such form says."""
 
-    technique: Literal["blockwise"] = Field(
-        description="Weights alone, in blocks (MatMulNBits); every matrix must convert."
-    )
-    bits: Bits = Field(description="Bits of a weight.")
     head_bits: Bits = Field(description="Bits of a weight of the output head.")
     embedding_bits: Bits | None = Field(
         description="Bits of the embedding; tied to a head of the same bits it is stored once; null: float32."
@@ -52,12 +48,43 @@ class BlockwiseForm(Section):
     calibration_rows: int = Field(ge=1, description="Examples that GPTQ reads; rounding to the nearest reads none.")
 
     @model_validator(mode="after")
-    def _eight_bits_in_integers(self) -> BlockwiseForm:
-        if 8 in (self.bits, self.head_bits) and self.accuracy_level == 0:
+    def _eight_bits_in_integers(self) -> Self:
+        if 8 in (*self._bits_of_layers(), self.head_bits) and self.accuracy_level == 0:
             raise ValueError(
                 "8-bit blocks with accuracy_level 0 are slower than float32 (measured 0.6 times); use accuracy_level 4"
             )
         return self
 
+    def _bits_of_layers(self) -> tuple[Bits, ...]:
+        """What bits a matrix that is not the head's may have."""
+        raise NotImplementedError
 
-Form = Annotated[FloatForm | DynamicForm | StaticForm | BlockwiseForm, Field(discriminator="technique")]
+
+class BlockwiseForm(InBlocks):
+    """Weights of 4 or 8 bits in blocks, activations float."""
+
+    technique: Literal["blockwise"] = Field(
+        description="Weights alone, in blocks (MatMulNBits); every matrix must convert."
+    )
+    bits: Bits = Field(description="Bits of a weight.")
+
+    def _bits_of_layers(self) -> tuple[Bits, ...]:
+        return (self.bits,)
+
+
+class MixedForm(InBlocks):
+    """Weights of 4 bits in blocks, of 8 where 4 cost the answer most."""
+
+    technique: Literal["mixed"] = Field(
+        description="As blockwise, each matrix with 4 or 8 bits: by how far 4 bits in it alone move the answer (KL on training examples) for each byte they save."
+    )
+    share_high: Fraction = Field(
+        description="Largest share of the weights, those of head and embedding not counted, that has 8 bits."
+    )
+    calibration_rows: int = Field(ge=1, description="Examples on which the KL is measured; GPTQ reads the same.")
+
+    def _bits_of_layers(self) -> tuple[Bits, ...]:
+        return (4, 8)
+
+
+Form = Annotated[FloatForm | DynamicForm | StaticForm | BlockwiseForm | MixedForm, Field(discriminator="technique")]

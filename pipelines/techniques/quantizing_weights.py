@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from pipelines.config import BlockwiseForm
 from pipelines.errors import ModelError
 from pipelines.techniques.blockwise import Blocks, compensated, round_to_nearest
 from pipelines.techniques.tracing import save_graph
-from pipelines.techniques.weightmatrices import drop_unused, normalise_products, products_of
+from pipelines.techniques.weightmatrices import Product, drop_unused, normalise_products, products_of, weights_of
 
 #: Domain of onnxruntime's own operators.
 _DOMAIN = "com.microsoft"
+#: Share of the moments' mean diagonal that GPTQ adds to it (Frantar et al. 2023).
+_DAMPING = 0.01
 
 
 def in_blocks(source: Path, out: Path, form: BlockwiseForm, moments: Mapping[str, np.ndarray] | None) -> int:
@@ -44,7 +47,6 @@ def blockwise_weights(
     symmetric: bool,
     accuracy_level: int,
     moments: Mapping[str, np.ndarray] | None = None,
-    damping: float = 0.01,
 ) -> int:
     """Write `source` with its constant matrices in `bits` (4 or 8), the head's in `head_bits`; answers how many were converted.
 
@@ -56,11 +58,46 @@ def blockwise_weights(
 
     model = onnx.load(str(source))
     normalise_products(model)
+    rounding, weights = Rounding(block_size, symmetric, moments), weights_of(model)
+    blocks = {
+        product.weight: rounding.of(product, weights[product.weight], head_bits if product.is_head else bits)
+        for product in products_of(model)
+    }
+    return write_blocks(model, out, blocks, embedding_bits, block_size, symmetric, accuracy_level)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How a matrix becomes blocks: to the nearest code, or GPTQ's way where the moments of its inputs are known; the head to the nearest."""
+
+    block_size: int
+    symmetric: bool
+    moments: Mapping[str, np.ndarray] | None
+
+    def of(self, product: Product, weight: np.ndarray, bits: int) -> Blocks:
+        """A product's weight [K, N] in blocks."""
+        if self.moments is None or product.is_head:
+            return round_to_nearest(weight, bits, self.block_size, self.symmetric)
+        moments = self.moments[product.node.input[0]]
+        return compensated(weight, moments, bits, self.block_size, self.symmetric, _DAMPING)
+
+
+def write_blocks(
+    model: Any,
+    out: Path,
+    blocks: Mapping[str, Blocks],
+    embedding_bits: int | None,
+    block_size: int,
+    symmetric: bool,
+    accuracy_level: int,
+) -> int:
+    """Write a normalised graph with the blocks of each weight in place of its products; answers how many were converted."""
+    import onnx
+
     writer = _Writer(model, block_size, symmetric, accuracy_level)
     products = products_of(model)
     for product in products:
-        known = None if moments is None or product.is_head else moments[product.node.input[0]]
-        writer.convert(product.node, head_bits if product.is_head else bits, known, damping)
+        writer.convert(product.node, blocks[product.weight])
     if embedding_bits is not None:
         writer.convert_embeddings(embedding_bits)
     drop_unused(model)
@@ -88,7 +125,7 @@ def dynamic_int8_products(source: Path, out: Path, *, per_channel: bool) -> int:
     return sum(node.op_type == "MatMulInteger" for node in onnx.load(str(out)).graph.node)
 
 
-def input_moments(source: Path, batches: list[dict[str, np.ndarray]], threads: int) -> dict[str, np.ndarray]:
+def input_moments(source: Path, batches: Sequence[dict[str, np.ndarray]], threads: int) -> dict[str, np.ndarray]:
     """Sum of x xT [K, K] over the inputs x of each product, by the name of the product's input.
 
     `batches` are feeds of the exported graph; what attention_mask counts as padding is left out where it can be told.
@@ -105,12 +142,17 @@ def input_moments(source: Path, batches: list[dict[str, np.ndarray]], threads: i
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     total: dict[str, np.ndarray] = {}
     for batch in batches:
-        mask = batch.get("attention_mask", np.ones(0)).reshape(-1).astype(bool)
         for name, value in zip(names, session.run(names, batch), strict=True):
-            rows = value.reshape(-1, value.shape[-1]).astype(np.float64)
-            rows = rows[mask] if len(rows) == len(mask) else rows
+            rows = rows_of(value, batch)
             total[name] = total.get(name, 0.0) + rows.T @ rows
     return total
+
+
+def rows_of(value: np.ndarray, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What a graph answers to a batch [..., C] as float64 rows [N, C], without those that attention_mask counts as padding."""
+    mask = batch.get("attention_mask", np.ones(0)).reshape(-1).astype(bool)
+    rows = value.reshape(-1, value.shape[-1]).astype(np.float64)
+    return rows[mask] if len(rows) == len(mask) else rows
 
 
 class _Writer:
@@ -122,19 +164,15 @@ class _Writer:
         self._block, self._symmetric, self._level = block_size, symmetric, accuracy_level
         self._written: dict[tuple[int, bytes], list[str]] = {}
 
-    def convert(self, node: Any, bits: int, moments: np.ndarray | None, damping: float) -> None:
+    def convert(self, node: Any, blocks: Blocks) -> None:
         """One MatMul to MatMulNBits."""
-        from onnx import helper, numpy_helper
+        from onnx import helper
 
-        weight = numpy_helper.to_array(self._constants[node.input[1]])
-        if moments is None:
-            blocks = round_to_nearest(weight, bits, self._block, self._symmetric)
-        else:
-            blocks = compensated(weight, moments, bits, self._block, self._symmetric, damping)
-        attributes = {"K": weight.shape[0], "N": weight.shape[1], "bits": bits, "block_size": self._block}
+        length, width = self._constants[node.input[1]].dims
+        attributes = {"K": length, "N": width, "bits": blocks.bits, "block_size": blocks.block}
         if self._level:
             attributes["accuracy_level"] = self._level
-        names = self._store(blocks, f"{node.input[1]}_q{bits}")
+        names = self._store(blocks, f"{node.input[1]}_q{blocks.bits}")
         new = helper.make_node(
             "MatMulNBits", [node.input[0], *names], list(node.output), name=node.name, domain=_DOMAIN, **attributes
         )
