@@ -35,10 +35,6 @@ class StaticForm(Section):
 class InBlocks(Section):
     """Integer weights in blocks, activations float: what every such form says."""
 
-    head_bits: Bits = Field(description="Bits of a weight of the output head.")
-    embedding_bits: Bits | None = Field(
-        description="Bits of the embedding; tied to a head of the same bits it is stored once; null: float32."
-    )
     block_size: Literal[16, 32, 64, 128] = Field(description="Weights that share a scale.")
     symmetric: bool = Field(description="Without zero points.")
     accuracy_level: Literal[0, 4] = Field(description="4: products in int8; 0: in float32.")
@@ -49,14 +45,14 @@ class InBlocks(Section):
 
     @model_validator(mode="after")
     def _eight_bits_in_integers(self) -> Self:
-        if 8 in (*self._bits_of_layers(), self.head_bits) and self.accuracy_level == 0:
+        if 8 in self._bits_of_products() and self.accuracy_level == 0:
             raise ValueError(
                 "8-bit blocks with accuracy_level 0 are slower than float32 (measured 0.6 times); use accuracy_level 4"
             )
         return self
 
-    def _bits_of_layers(self) -> tuple[Bits, ...]:
-        """What bits a matrix that is not the head's may have."""
+    def _bits_of_products(self) -> tuple[Bits, ...]:
+        """What bits a matrix may have that inputs are multiplied with."""
         raise NotImplementedError
 
 
@@ -67,24 +63,28 @@ class BlockwiseForm(InBlocks):
         description="Weights alone, in blocks (MatMulNBits); every matrix must convert."
     )
     bits: Bits = Field(description="Bits of a weight.")
+    head_bits: Bits = Field(description="Bits of a weight of the output head.")
+    embedding_bits: Bits | None = Field(
+        description="Bits of the embedding; tied to a head of the same bits it is stored once; null: float32."
+    )
 
-    def _bits_of_layers(self) -> tuple[Bits, ...]:
-        return (self.bits,)
+    def _bits_of_products(self) -> tuple[Bits, ...]:
+        return self.bits, self.head_bits
 
 
 class MixedForm(InBlocks):
     """Weights of 4 bits in blocks, of 8 where 4 cost the answer most."""
 
     technique: Literal["mixed"] = Field(
-        description="As blockwise, each matrix with 4 or 8 bits: by how far 4 bits in it alone move the answer (KL on training examples) for each byte they save."
+        description="As blockwise, but each matrix, head and embeddings among them, has 4 or 8 bits: by how far 4 bits in it alone move the answer (KL on training examples) for each byte they save."
     )
     share_high: Fraction = Field(
-        description="Largest share of the weights, those of head and embedding not counted, that has 8 bits."
+        description="Largest share of the weights that has 8 bits; what moves the answer most comes first."
     )
     calibration_rows: int = Field(ge=1, description="Examples on which the KL is measured; GPTQ reads the same.")
 
-    def _bits_of_layers(self) -> tuple[Bits, ...]:
-        return (4, 8)
+    def _bits_of_products(self) -> tuple[Bits, ...]:
+        return 4, 8
 
 
 Form = Annotated[FloatForm | DynamicForm | StaticForm | BlockwiseForm | MixedForm, Field(discriminator="technique")]

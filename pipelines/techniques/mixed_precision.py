@@ -1,4 +1,4 @@
-"""A precision for each matrix by its sensitivity: 4 bits, and 8 where 4 cost the model's answer most for each byte they save."""
+"""A precision for each matrix by its sensitivity: 4 bits, and 8 where 4 move the model's answer most for each byte they save."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ import numpy as np
 
 from pipelines.config import MixedForm
 from pipelines.errors import ModelError
+from pipelines.techniques.blockwise import Blocks
 from pipelines.techniques.quantizing_weights import Rounding, input_moments, rows_of, write_blocks
-from pipelines.techniques.weightmatrices import names_in_torch, normalise_products, products_of, weights_of
+from pipelines.techniques.weightmatrices import (
+    Product,
+    names_in_torch,
+    normalise_products,
+    products_of,
+    tables_of,
+    weights_of,
+)
 
 LOW, HIGH = 4, 8
-#: Digits of a KL that are kept: threads and processors agree on no more.
+#: Digits of a KL that are kept: on more of them processors do not agree.
 _DIGITS = 4
 
 
@@ -29,59 +37,70 @@ class Matrix:
     bits: int
 
 
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """A constant of the graph: a product's weight [K, N], or an embedding [V, H] where there is no product."""
+
+    name: str
+    values: np.ndarray
+    product: Product | None
+
+    def blocks(self, rounding: Rounding, bits: int) -> Blocks:
+        if self.product is None:
+            return rounding.of_table(self.name, self.values, bits)
+        return rounding.of(self.product, self.values, bits)
+
+    def restored(self, blocks: Blocks) -> np.ndarray:
+        """The constant that a reader of these blocks computes with."""
+        if self.product is None:
+            return np.ascontiguousarray(blocks.restored(self.values.shape[1]).T)
+        return np.ascontiguousarray(blocks.restored(len(self.values)))
+
+
 def mixed_in_blocks(
-    source: Path,
-    out: Path,
-    form: MixedForm,
-    batches: Sequence[dict[str, np.ndarray]],
-    threads: int,
-    model: Any,
+    source: Path, out: Path, form: MixedForm, batches: Sequence[dict[str, np.ndarray]], threads: int, model: Any
 ) -> tuple[int, list[Matrix]]:
     """Write `source` with each matrix in its precision; how many products were converted, and the matrices, most sensitive first.
 
     `batches` are feeds of the graph, which must answer logits; `model` is what it was exported from, in torch, and names the matrices.
-    Head and embedding have the form's bits. Raises ModelError where form.share_high has room for no matrix.
+    Raises ModelError where form.share_high has room for no matrix, or block_size does not divide an embedding.
     """
     import onnx
 
     graph = onnx.load(str(source))
     normalise_products(graph)
-    weights = weights_of(graph)
     moments = input_moments(source, batches, threads) if form.rounding == "gptq" else None
     rounding = Rounding(form.block_size, form.symmetric, moments)
-    products = {product.weight: product for product in products_of(graph)}
-    layers = [name for name, product in products.items() if not product.is_head]
-    blocks = {name: rounding.of(products[name], weights[name], LOW) for name in layers}
-    lost = sensitivities(graph, {name: blocks[name].restored(len(weights[name])) for name in layers}, batches, threads)
-    sizes = {name: weights[name].size for name in layers}
+    matrices = _matrices(graph, model)
+    low = {place: place.blocks(rounding, LOW) for places in matrices.values() for place in places}
+    altered = {name: {each.name: each.restored(low[each]) for each in places} for name, places in matrices.items()}
+    lost = sensitivities(graph, altered, batches, threads)
+    sizes = {name: places[0].values.size for name, places in matrices.items()}
     high = most_sensitive(lost, sizes, form.share_high)
-    blocks |= {name: rounding.of(products[name], weights[name], HIGH) for name in high}
-    blocks |= {
-        name: rounding.of(product, weights[name], form.head_bits)
-        for name, product in products.items()
-        if product.is_head
-    }
-    converted = write_blocks(
-        graph, out, blocks, form.embedding_bits, form.block_size, form.symmetric, form.accuracy_level
-    )
-    known = names_in_torch(model, weights)
-    found = [Matrix(known[name], sizes[name], lost[name], HIGH if name in high else LOW) for name in layers]
+    blocks = low | {place: place.blocks(rounding, HIGH) for name in high for place in matrices[name]}
+    products = {place.name: made for place, made in blocks.items() if place.product is not None}
+    tables = {place.name: made for place, made in blocks.items() if place.product is None}
+    converted = write_blocks(graph, out, products, tables, form.accuracy_level)
+    found = [Matrix(name, sizes[name], lost[name], HIGH if name in high else LOW) for name in matrices]
     return converted, sorted(found, key=lambda each: -each.nats / each.weights)
 
 
 def sensitivities(
-    graph: Any, altered: Mapping[str, np.ndarray], batches: Sequence[dict[str, np.ndarray]], threads: int
+    graph: Any,
+    altered: Mapping[str, Mapping[str, np.ndarray]],
+    batches: Sequence[dict[str, np.ndarray]],
+    threads: int,
 ) -> dict[str, float]:
-    """KL(p || q), in nats a prediction, from the graph's answers p to its answers q with one constant altered, for each of `altered`.
+    """KL(p || q), in nats a prediction, from the graph's answers p to its answers q with some constants altered, for each of `altered`.
 
     One session serves all: onnxruntime takes another value for a constant that is named among the inputs too.
     """
-    session = _open_to_changes(graph, altered, threads)
+    session = _open_to_changes(graph, {name for changes in altered.values() for name in changes}, threads)
     lost, rows = dict.fromkeys(altered, 0.0), 0
     for batch in batches:
         whole = _log_probabilities(session, batch, {})
-        for name, weight in altered.items():
-            other = _log_probabilities(session, batch, {name: weight})
+        for name, changes in altered.items():
+            other = _log_probabilities(session, batch, changes)
             lost[name] += float((np.exp(whole) * (whole - other)).sum())
         rows += len(whole)
     return {name: float(f"{max(total, 0.0) / rows:.{_DIGITS}g}") for name, total in lost.items()}
@@ -107,6 +126,18 @@ def most_sensitive(lost: Mapping[str, float], sizes: Mapping[str, int], share: f
     return high
 
 
+def _matrices(graph: Any, model: Any) -> dict[str, list[_Place]]:
+    """The places of each matrix by torch's name of it; a head tied to its embedding is one matrix in two places."""
+    weights, tables = weights_of(graph), tables_of(graph)
+    places = [_Place(item.weight, weights[item.weight], item) for item in products_of(graph)]
+    places += [_Place(name, table, None) for name, table in tables.items()]
+    names = names_in_torch(model, weights | tables)
+    found: dict[str, list[_Place]] = {}
+    for place in places:
+        found.setdefault(names[place.name], []).append(place)
+    return found
+
+
 def _open_to_changes(graph: Any, names: Collection[str], threads: int) -> Any:
     """A session of a copy of the graph whose runs may bring other values for these constants."""
     import onnx
@@ -123,9 +154,9 @@ def _open_to_changes(graph: Any, names: Collection[str], threads: int) -> Any:
     return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _log_probabilities(session: Any, batch: dict[str, np.ndarray], changes: dict[str, np.ndarray]) -> np.ndarray:
+def _log_probabilities(session: Any, batch: dict[str, np.ndarray], changes: Mapping[str, np.ndarray]) -> np.ndarray:
     """[N, C], a row a prediction."""
-    rows = rows_of(session.run(["logits"], batch | changes)[0], batch)
+    rows = rows_of(session.run(["logits"], {**batch, **changes})[0], batch)
     rows = rows - rows.max(axis=1, keepdims=True)
     log: np.ndarray = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
     return log

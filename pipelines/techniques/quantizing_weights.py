@@ -13,7 +13,15 @@ from pipelines.config import BlockwiseForm
 from pipelines.errors import ModelError
 from pipelines.techniques.blockwise import Blocks, compensated, round_to_nearest
 from pipelines.techniques.tracing import save_graph
-from pipelines.techniques.weightmatrices import Product, drop_unused, normalise_products, products_of, weights_of
+from pipelines.techniques.weightmatrices import (
+    Product,
+    drop_unused,
+    is_lookup,
+    normalise_products,
+    products_of,
+    tables_of,
+    weights_of,
+)
 
 #: Domain of onnxruntime's own operators.
 _DOMAIN = "com.microsoft"
@@ -59,11 +67,14 @@ def blockwise_weights(
     model = onnx.load(str(source))
     normalise_products(model)
     rounding, weights = Rounding(block_size, symmetric, moments), weights_of(model)
-    blocks = {
+    products = {
         product.weight: rounding.of(product, weights[product.weight], head_bits if product.is_head else bits)
         for product in products_of(model)
     }
-    return write_blocks(model, out, blocks, embedding_bits, block_size, symmetric, accuracy_level)
+    tables: dict[str, Blocks] = {}
+    if embedding_bits is not None:
+        tables = {name: rounding.of_table(name, table, embedding_bits) for name, table in tables_of(model).items()}
+    return write_blocks(model, out, products, tables, accuracy_level)
 
 
 @dataclass(frozen=True)
@@ -81,30 +92,32 @@ class Rounding:
         moments = self.moments[product.node.input[0]]
         return compensated(weight, moments, bits, self.block_size, self.symmetric, _DAMPING)
 
+    def of_table(self, name: str, table: np.ndarray, bits: int) -> Blocks:
+        """An embedding [V, H] in blocks along H, to the nearest code. Raises ModelError where block_size does not divide H."""
+        if table.shape[1] % self.block_size:
+            raise ModelError(
+                f"embedding {name!r} is {table.shape[1]} wide, no multiple of block_size {self.block_size}: "
+                "choose a block_size that divides it, or technique: blockwise with embedding_bits: null"
+            )
+        return round_to_nearest(table.T, bits, self.block_size, self.symmetric)
+
 
 def write_blocks(
-    model: Any,
-    out: Path,
-    blocks: Mapping[str, Blocks],
-    embedding_bits: int | None,
-    block_size: int,
-    symmetric: bool,
-    accuracy_level: int,
+    model: Any, out: Path, products: Mapping[str, Blocks], tables: Mapping[str, Blocks], accuracy_level: int
 ) -> int:
-    """Write a normalised graph with the blocks of each weight in place of its products; answers how many were converted."""
+    """Write a normalised graph with blocks in place of each product's weight and of these embeddings; how many products were converted."""
     import onnx
 
-    writer = _Writer(model, block_size, symmetric, accuracy_level)
-    products = products_of(model)
-    for product in products:
-        writer.convert(product.node, blocks[product.weight])
-    if embedding_bits is not None:
-        writer.convert_embeddings(embedding_bits)
+    writer = _Writer(model, accuracy_level)
+    found = products_of(model)
+    for product in found:
+        writer.convert(product.node, products[product.weight])
+    writer.convert_embeddings(tables)
     drop_unused(model)
     if not any(item.domain == _DOMAIN for item in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
     save_graph(model, out)
-    return len(products)
+    return len(found)
 
 
 def dynamic_int8_products(source: Path, out: Path, *, per_channel: bool) -> int:
@@ -158,11 +171,10 @@ def rows_of(value: np.ndarray, batch: Mapping[str, np.ndarray]) -> np.ndarray:
 class _Writer:
     """Replaces nodes of one graph by their blockwise kind, each constant once."""
 
-    def __init__(self, model: Any, block_size: int, symmetric: bool, accuracy_level: int) -> None:
-        self._graph = model.graph
+    def __init__(self, model: Any, accuracy_level: int) -> None:
+        self._graph, self._level = model.graph, accuracy_level
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._block, self._symmetric, self._level = block_size, symmetric, accuracy_level
-        self._written: dict[tuple[int, bytes], list[str]] = {}
+        self._written: dict[tuple[int, bytes, bytes], list[str]] = {}
 
     def convert(self, node: Any, blocks: Blocks) -> None:
         """One MatMul to MatMulNBits."""
@@ -178,25 +190,16 @@ class _Writer:
         )
         node.CopyFrom(new)
 
-    def convert_embeddings(self, bits: int) -> None:
-        """Every Gather from a float matrix to GatherBlockQuantized."""
+    def convert_embeddings(self, tables: Mapping[str, Blocks]) -> None:
+        """Every Gather from one of these matrices to GatherBlockQuantized."""
         from onnx import helper, numpy_helper
 
-        for node in [node for node in self._graph.node if node.op_type == "Gather"]:
-            tensor = self._constants.get(node.input[0])
-            if tensor is None or tensor.data_type != 1 or len(tensor.dims) != 2 or any(a.i for a in node.attribute):
-                continue
-            table = numpy_helper.to_array(tensor)
-            if table.shape[1] % self._block:
-                raise ModelError(
-                    f"embedding {tensor.name!r} is {table.shape[1]} wide, no multiple of block_size {self._block}: "
-                    "choose a block_size that divides it, or embedding_bits: null"
-                )
-            blocks = round_to_nearest(table.T, bits, self._block, self._symmetric)
-            names = self._store(blocks, f"{tensor.name}_q{bits}")
+        for node in [node for node in self._graph.node if is_lookup(node) and node.input[0] in tables]:
+            blocks = tables[node.input[0]]
+            names = self._store(blocks, f"{node.input[0]}_q{blocks.bits}")
             flat = f"{names[0]}_rows"
             if not any(item.output[0] == flat for item in self._graph.node):
-                shape = numpy_helper.from_array(np.array([len(table), -1], np.int64), f"{flat}_shape")
+                shape = numpy_helper.from_array(np.array([len(blocks.codes), -1], np.int64), f"{flat}_shape")
                 self._graph.initializer.append(shape)
                 self._graph.node.insert(0, helper.make_node("Reshape", [names[0], shape.name], [flat]))
             new = helper.make_node(
@@ -205,8 +208,8 @@ class _Writer:
                 list(node.output),
                 name=node.name,
                 domain=_DOMAIN,
-                bits=bits,
-                block_size=self._block,
+                bits=blocks.bits,
+                block_size=blocks.block,
                 gather_axis=0,
                 quantize_axis=1,
             )
@@ -223,7 +226,7 @@ class _Writer:
         from onnx import numpy_helper
 
         packed = blocks.packed()
-        key = (blocks.bits, packed.tobytes())
+        key = (blocks.bits, packed.tobytes(), blocks.scales.tobytes())
         if key not in self._written:
             parts = {"": packed, "_scales": blocks.scales, "_zeros": blocks.packed_zeros()}
             arrays = {f"{name}{tail}": array for tail, array in parts.items() if array is not None}

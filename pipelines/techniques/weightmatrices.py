@@ -121,6 +121,20 @@ def weights_of(model: Any) -> dict[str, np.ndarray]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name in wanted}
 
 
+def is_lookup(node: Any) -> bool:
+    """Whether a node takes rows of its first input."""
+    return node.op_type == "Gather" and not any(attribute.i for attribute in node.attribute)
+
+
+def tables_of(model: Any) -> dict[str, np.ndarray]:
+    """The constant float matrices [V, H] whose rows are looked up, by name: embeddings."""
+    from onnx import numpy_helper
+
+    wanted = {node.input[0] for node in model.graph.node if is_lookup(node)}
+    tables = [tensor for tensor in model.graph.initializer if tensor.name in wanted and len(tensor.dims) == 2]
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in tables if tensor.data_type == 1}
+
+
 def names_in_torch(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, str]:
     """What torch calls each exported matrix, found by its values: exporters number what they transpose. Those not found keep their names."""
     known: dict[str, str] = {}
