@@ -38,7 +38,7 @@ class Matrix:
 
 
 @dataclass(frozen=True, eq=False)
-class _Place:
+class Place:
     """A constant of the graph: a product's weight [K, N], or an embedding [V, H] where there is no product."""
 
     name: str
@@ -46,6 +46,7 @@ class _Place:
     product: Product | None
 
     def blocks(self, rounding: Rounding, bits: int) -> Blocks:
+        """Its values in this many bits."""
         if self.product is None:
             return rounding.of_table(self.name, self.values, bits)
         return rounding.of(self.product, self.values, bits)
@@ -65,27 +66,63 @@ def mixed_in_blocks(
     `batches` are feeds of the graph, which must answer logits; `model` is what it was exported from, in torch, and names the matrices.
     Raises ModelError where form.share_high has room for no matrix, or block_size does not divide an embedding.
     """
+    moments = input_moments(source, batches, threads) if form.rounding == "gptq" else None
+    mix = open_mix(source, Rounding(form.block_size, form.symmetric, moments), model)
+    lost, sizes = mix.sensitivities(batches, threads), mix.sizes
+    high = most_sensitive(lost, sizes, form.share_high)
+    converted = mix.write(out, high, form.accuracy_level)
+    found = [Matrix(name, sizes[name], lost[name], HIGH if name in high else LOW) for name in sizes]
+    return converted, sorted(found, key=lambda each: -each.nats / each.weights)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A normalised graph, the places of each of its matrices, how they are rounded, and their blocks of LOW bits."""
+
+    graph: Any
+    matrices: Mapping[str, list[Place]]
+    rounding: Rounding
+    low: Mapping[Place, Blocks]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Weights of each matrix."""
+        return {name: places[0].values.size for name, places in self.matrices.items()}
+
+    def sensitivities(self, batches: Sequence[dict[str, np.ndarray]], threads: int) -> dict[str, float]:
+        """What LOW bits in each matrix alone cost, as `divergences` measures it."""
+        altered = {
+            name: {each.name: each.restored(self.low[each]) for each in places}
+            for name, places in self.matrices.items()
+        }
+        return divergences(self.graph, altered, batches, threads)
+
+    def write(self, out: Path, high: Collection[str], accuracy_level: int) -> int:
+        """Write the graph, these matrices in HIGH bits and the others in LOW; once. Answers how many products were converted."""
+        raised = {place: place.blocks(self.rounding, HIGH) for name in high for place in self.matrices[name]}
+        blocks = {**self.low, **raised}
+        products = {place.name: made for place, made in blocks.items() if place.product is not None}
+        tables = {place.name: made for place, made in blocks.items() if place.product is None}
+        return write_blocks(self.graph, out, products, tables, accuracy_level)
+
+
+def open_mix(source: Path, rounding: Rounding, model: Any) -> Mix:
+    """The matrices of an exported file by torch's names of them; a head tied to its embedding is one matrix in two places."""
     import onnx
 
     graph = onnx.load(str(source))
     normalise_products(graph)
-    moments = input_moments(source, batches, threads) if form.rounding == "gptq" else None
-    rounding = Rounding(form.block_size, form.symmetric, moments)
-    matrices = _matrices(graph, model)
-    low = {place: place.blocks(rounding, LOW) for places in matrices.values() for place in places}
-    altered = {name: {each.name: each.restored(low[each]) for each in places} for name, places in matrices.items()}
-    lost = sensitivities(graph, altered, batches, threads)
-    sizes = {name: places[0].values.size for name, places in matrices.items()}
-    high = most_sensitive(lost, sizes, form.share_high)
-    blocks = low | {place: place.blocks(rounding, HIGH) for name in high for place in matrices[name]}
-    products = {place.name: made for place, made in blocks.items() if place.product is not None}
-    tables = {place.name: made for place, made in blocks.items() if place.product is None}
-    converted = write_blocks(graph, out, products, tables, form.accuracy_level)
-    found = [Matrix(name, sizes[name], lost[name], HIGH if name in high else LOW) for name in matrices]
-    return converted, sorted(found, key=lambda each: -each.nats / each.weights)
+    weights, tables = weights_of(graph), tables_of(graph)
+    places = [Place(item.weight, weights[item.weight], item) for item in products_of(graph)]
+    places += [Place(name, table, None) for name, table in tables.items()]
+    names = names_in_torch(model, weights | tables)
+    matrices: dict[str, list[Place]] = {}
+    for place in places:
+        matrices.setdefault(names[place.name], []).append(place)
+    return Mix(graph, matrices, rounding, {place: place.blocks(rounding, LOW) for place in places})
 
 
-def sensitivities(
+def divergences(
     graph: Any,
     altered: Mapping[str, Mapping[str, np.ndarray]],
     batches: Sequence[dict[str, np.ndarray]],
@@ -124,18 +161,6 @@ def most_sensitive(lost: Mapping[str, float], sizes: Mapping[str, int], share: f
             f"{min(sizes.values()) / total:.3f} of the weights; raise it, or use technique: blockwise with {LOW} bits"
         )
     return high
-
-
-def _matrices(graph: Any, model: Any) -> dict[str, list[_Place]]:
-    """The places of each matrix by torch's name of it; a head tied to its embedding is one matrix in two places."""
-    weights, tables = weights_of(graph), tables_of(graph)
-    places = [_Place(item.weight, weights[item.weight], item) for item in products_of(graph)]
-    places += [_Place(name, table, None) for name, table in tables.items()]
-    names = names_in_torch(model, weights | tables)
-    found: dict[str, list[_Place]] = {}
-    for place in places:
-        found.setdefault(names[place.name], []).append(place)
-    return found
 
 
 def _open_to_changes(graph: Any, names: Collection[str], threads: int) -> Any:
