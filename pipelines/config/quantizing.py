@@ -35,6 +35,7 @@ class StaticForm(Section):
 class InBlocks(Section):
     """Integer weights in blocks, activations float: what every such form says."""
 
+    technique: Literal["blockwise", "mixed"] = Field(description="Which of these forms it is.")
     block_size: Literal[16, 32, 64, 128] = Field(description="Weights that share a scale.")
     symmetric: bool = Field(description="Without zero points.")
     accuracy_level: Literal[0, 4] = Field(description="4: products in int8; 0: in float32.")

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from pipelines.bundle import Bundle
-from pipelines.config import MixedForm
+from pipelines.config import MixedForm, Task
+from pipelines.data.clean import CleanData, Split
 from pipelines.errors import ModelError
+from pipelines.exporting import shrink
 from pipelines.families.encoder import EncoderClassifier
 from pipelines.techniques.exporting import export_onnx, onnx_logits, open_session
 from pipelines.techniques.mixed_precision import Matrix, divergences, mixed_in_blocks, most_sensitive, open_mix
@@ -162,6 +164,19 @@ def test_sensitivity_is_that_of_a_slow_reference(mixed: tuple[Path, int, list[Ma
         (found,) = (each.nats for each in mixed[2] if each.matrix == name)
         assert found == pytest.approx(expected, rel=2e-3, abs=1e-7), name
         assert expected > 1e-5, name
+
+
+def test_shrink_measures_on_training_texts_and_answers_the_record(
+    bundle: Bundle, exported: Path, tmp_path: Path
+) -> None:
+    split = Split(TEXTS, [0] * len(TEXTS))
+    data = CleanData(split, split, split, ["a", "b", "c"], [], "")
+    task = Task(type="text-classification", seed=17, max_length=32, threads=1)
+    facts = shrink(exported, tmp_path / "model.onnx", FAMILY, bundle, data, task, form(calibration_rows=5))
+    assert facts["matrices"][0].keys() == {"matrix", "weights", "nats", "bits"}
+    (planted,) = (each for each in facts["matrices"] if each["matrix"] == PLANTED)
+    assert planted["bits"] == 8
+    assert (tmp_path / "model.onnx").stat().st_size < 0.5 * exported.stat().st_size
 
 
 def test_at_equal_bytes_the_mix_is_nearer_than_its_inverse(bundle: Bundle, exported: Path, tmp_path: Path) -> None:
