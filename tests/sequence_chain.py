@@ -147,8 +147,8 @@ class Chain:
         shutil.copytree(self.exported, out, ignore=shutil.ignore_patterns("*.onnx"))
         family, names = sequence_family_of(block.task), [path.name for path in sorted(self.exported.glob("*.onnx"))]
         examples = family.examples(self.bundle, load_clean(self.clean).train, block.task.max_length)
-        converted = shrink(family, self.bundle, self.exported, names, out, examples, block.task, block.quantize)
-        return out, converted
+        facts = shrink(family, self.bundle, self.exported, names, out, examples, block.task, block.quantize)
+        return out, facts["converted_matrices"]
 
     def distance(self, quantized: Path) -> float:
         """How far the last file's first output is from float32's: norm of the difference by norm, over training examples."""

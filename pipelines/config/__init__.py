@@ -16,6 +16,7 @@ from pipelines.config.classification import (
     Gate,
     Label,
     Losses,
+    Mixed,
     NoQuantization,
     StaticInt8,
     StructuredPruning,
@@ -45,7 +46,7 @@ from pipelines.config.data import (
 )
 from pipelines.config.exploring import Budget, Search
 from pipelines.config.levers import Levers, Trial, Writer
-from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm, Form, StaticForm
+from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm, Form, InBlocks, MixedForm, StaticForm
 from pipelines.config.recipe import RECIPES, SECTIONS, Params, Recipe, load_params, load_recipe
 from pipelines.config.remote import ApiTeacher, Price, Retries, Sampling
 from pipelines.config.sequences import (
@@ -57,6 +58,7 @@ from pipelines.config.sequences import (
     Int8Tokens,
     MetricBound,
     MetricGate,
+    MixedTokens,
     OnPolicy,
     OtherStudent,
     SampledSignals,
@@ -110,6 +112,7 @@ __all__ = [
     "FreshTokenizer",
     "Gate",
     "GivenSplits",
+    "InBlocks",
     "Int8Tokens",
     "Label",
     "LabelSet",
@@ -120,6 +123,9 @@ __all__ = [
     "MadeSplits",
     "MetricBound",
     "MetricGate",
+    "Mixed",
+    "MixedForm",
+    "MixedTokens",
     "NearDuplicates",
     "NoQuantization",
     "NoTechnique",

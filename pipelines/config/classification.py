@@ -10,7 +10,7 @@ from pipelines.config.base import NoTechnique, Section, Weight
 from pipelines.config.data import Data
 from pipelines.config.exploring import Budget, Search
 from pipelines.config.levers import Levers, Trial
-from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm, StaticForm
+from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm, MixedForm, StaticForm
 from pipelines.config.task import Task
 from pipelines.config.training import Training
 
@@ -229,6 +229,10 @@ class Blockwise(Export, BlockwiseForm):
     """Weights of 4 or 8 bits in blocks, activations float."""
 
 
+class Mixed(Export, MixedForm):
+    """Weights of 4 bits in blocks, of 8 where 4 cost the answer most."""
+
+
 class ChosenQuantization(Export):
     """As the chosen point of the front was measured."""
 
@@ -272,7 +276,7 @@ class ClassificationRecipe(Section):
     prune: NoTechnique | StructuredPruning | ChosenPruning = Field(
         discriminator="technique", description="Structured pruning, or the cut that the budget chooses."
     )
-    quantize: NoQuantization | DynamicInt8 | StaticInt8 | Blockwise | ChosenQuantization = Field(
+    quantize: NoQuantization | DynamicInt8 | StaticInt8 | Blockwise | Mixed | ChosenQuantization = Field(
         discriminator="technique", description="Export and quantization."
     )
     evaluate: Evaluate = Field(description="How the result is measured.")

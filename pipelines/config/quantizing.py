@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.config.base import Section
+from pipelines.config.base import Fraction, Section
 
 Bits = Literal[4, 8]
 
@@ -32,7 +32,32 @@ class StaticForm(Section):
     calibration_rows: int = Field(ge=1, description="Training texts that fix the scales.")
 
 
-class BlockwiseForm(Section):
+class InBlocks(Section):
+    """Integer weights in blocks, activations float: what every such form says."""
+
+    technique: Literal["blockwise", "mixed"] = Field(description="Which of these forms it is.")
+    block_size: Literal[16, 32, 64, 128] = Field(description="Weights that share a scale.")
+    symmetric: bool = Field(description="Without zero points.")
+    accuracy_level: Literal[0, 4] = Field(description="4: products in int8; 0: in float32.")
+    rounding: Literal["nearest", "gptq"] = Field(
+        description="nearest; or GPTQ (Frantar et al. 2023): each column's error is made good by the next ones."
+    )
+    calibration_rows: int = Field(ge=1, description="Examples that GPTQ reads; rounding to the nearest reads none.")
+
+    @model_validator(mode="after")
+    def _eight_bits_in_integers(self) -> Self:
+        if 8 in self._bits_of_products() and self.accuracy_level == 0:
+            raise ValueError(
+                "8-bit blocks with accuracy_level 0 are slower than float32 (measured 0.6 times); use accuracy_level 4"
+            )
+        return self
+
+    def _bits_of_products(self) -> tuple[Bits, ...]:
+        """What bits a matrix may have that inputs are multiplied with."""
+        raise NotImplementedError
+
+
+class BlockwiseForm(InBlocks):
     """Weights of 4 or 8 bits in blocks, activations float."""
 
     technique: Literal["blockwise"] = Field(
@@ -43,21 +68,24 @@ class BlockwiseForm(Section):
     embedding_bits: Bits | None = Field(
         description="Bits of the embedding; tied to a head of the same bits it is stored once; null: float32."
     )
-    block_size: Literal[16, 32, 64, 128] = Field(description="Weights that share a scale.")
-    symmetric: bool = Field(description="Without zero points.")
-    accuracy_level: Literal[0, 4] = Field(description="4: products in int8; 0: in float32.")
-    rounding: Literal["nearest", "gptq"] = Field(
-        description="nearest; or GPTQ (Frantar et al. 2023): each column's error is made good by the next ones."
+
+    def _bits_of_products(self) -> tuple[Bits, ...]:
+        return self.bits, self.head_bits
+
+
+class MixedForm(InBlocks):
+    """Weights of 4 bits in blocks, of 8 where 4 cost the answer most."""
+
+    technique: Literal["mixed"] = Field(
+        description="As blockwise, but each matrix, head and embeddings among them, has 4 or 8 bits: by how far 4 bits in it alone move the answer (KL on training examples) for each byte they save."
     )
-    calibration_rows: int = Field(ge=1, description="Examples that GPTQ reads; rounding to the nearest reads none.")
+    share_high: Fraction = Field(
+        description="Largest share of the weights that has 8 bits; what moves the answer most comes first."
+    )
+    calibration_rows: int = Field(ge=1, description="Examples on which the KL is measured; GPTQ reads the same.")
 
-    @model_validator(mode="after")
-    def _eight_bits_in_integers(self) -> BlockwiseForm:
-        if 8 in (self.bits, self.head_bits) and self.accuracy_level == 0:
-            raise ValueError(
-                "8-bit blocks with accuracy_level 0 are slower than float32 (measured 0.6 times); use accuracy_level 4"
-            )
-        return self
+    def _bits_of_products(self) -> tuple[Bits, ...]:
+        return 4, 8
 
 
-Form = Annotated[FloatForm | DynamicForm | StaticForm | BlockwiseForm, Field(discriminator="technique")]
+Form = Annotated[FloatForm | DynamicForm | StaticForm | BlockwiseForm | MixedForm, Field(discriminator="technique")]

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pipelines.config.base import NoTechnique, Section, Weight
 from pipelines.config.classification import StudentLayers, Vocabulary
 from pipelines.config.data import TaggedData, TargetData, TextData
-from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm
+from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm, MixedForm
 from pipelines.config.remote import ApiTeacher
 from pipelines.config.task import Task, TextToTextTask
 from pipelines.config.teachers import FreshModel, FreshTeacher, ReadyTeacher, Sha256, Size, TrustedCode, TunedTeacher
@@ -169,6 +169,10 @@ class BlockwiseTokens(ExactExport, BlockwiseForm):
     """Weights of 4 or 8 bits in blocks, activations float."""
 
 
+class MixedTokens(ExactExport, MixedForm):
+    """Weights of 4 bits in blocks, of 8 where 4 cost the answer most."""
+
+
 class TokenEvaluate(Section):
     """How teacher and exported model are measured, side by side."""
 
@@ -213,7 +217,7 @@ class SequenceRecipe(Section):
     explore: NoTechnique = Field(description="Nothing yet: only classifiers have elastic students.")
     budget: None = Field(description="Nothing yet, as explore.")
     prune: NoTechnique | ShapePruning = Field(discriminator="technique", description="Structured pruning.")
-    quantize: FloatTokens | Int8Tokens | BlockwiseTokens = Field(
+    quantize: FloatTokens | Int8Tokens | BlockwiseTokens | MixedTokens = Field(
         discriminator="technique", description="Export and quantization."
     )
     evaluate: TokenEvaluate = Field(description="How the result is measured.")
@@ -253,6 +257,9 @@ class TextToTextRecipe(SequenceRecipe):
 
     task: TextToTextTask = Field(description="What the model is for, and what every stage shares.")
     data: TargetData = Field(description="Where the rows come from and what they must satisfy.")
+    quantize: FloatTokens | Int8Tokens | BlockwiseTokens = Field(
+        discriminator="technique", description="Export and quantization."
+    )
 
 
 class TokenClassificationRecipe(SequenceRecipe):

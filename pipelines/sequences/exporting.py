@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipelines.bundle import Bundle
-from pipelines.config import BlockwiseTokens, FloatTokens, Int8Tokens, Task
+from pipelines.config import BlockwiseTokens, FloatTokens, Int8Tokens, MixedTokens, Task
 from pipelines.data.clean import CleanData
-from pipelines.families.sequences import Example, SequenceFamily
+from pipelines.families.sequences import Example, Feed, SequenceFamily
+from pipelines.techniques.mixed_precision import Matrix, mixed_in_blocks
 from pipelines.techniques.quantizing_weights import dynamic_int8_products, in_blocks, input_moments
 from pipelines.techniques.weightmatrices import expected_products, require_count
 
 #: Folder of the float32 files, which do not stay.
 WHOLE = "float32"
+
+#: What a recipe may say.
+Tokens = FloatTokens | Int8Tokens | BlockwiseTokens | MixedTokens
 
 
 def export_sequences(
@@ -26,9 +31,9 @@ def export_sequences(
     data: CleanData,
     out: Path,
     task: Task,
-    wanted: FloatTokens | Int8Tokens | BlockwiseTokens,
+    wanted: Tokens,
 ) -> dict[str, Any]:
-    """Write the exported files into `out`; what is to be remembered of it: the parity, and how many matrices were converted.
+    """Write the exported files into `out`; what is to be remembered of it: the parity, and what `shrink` answers.
 
     Raises ModelError where the float32 files differ from torch by more than quantize.parity, or in a greedy token.
     """
@@ -37,9 +42,9 @@ def export_sequences(
     whole.mkdir(parents=True)
     names = family.export(bundle, whole, task.max_length)
     parity = family.check_export(bundle, whole, examples, wanted.parity)
-    converted = shrink(family, bundle, whole, names, out, examples, task, wanted)
+    found = shrink(family, bundle, whole, names, out, examples, task, wanted)
     shutil.rmtree(whole)
-    return {"parity": parity, "converted_matrices": converted}
+    return {"parity": parity} | found
 
 
 def shrink(
@@ -50,16 +55,20 @@ def shrink(
     out: Path,
     examples: list[Example],
     task: Task,
-    wanted: FloatTokens | Int8Tokens | BlockwiseTokens,
-) -> dict[str, int]:
-    """Float32 files in `whole` to files in `out` as the recipe says; how many matrices of each were converted.
+    wanted: Tokens,
+) -> dict[str, Any]:
+    """Float32 files in `whole` to files in `out` as the recipe says; how many matrices of each were converted, and where they differ how.
 
     Raises ModelError where one of the model's matrices was passed over.
     """
-    converted = {name: _shrink(family, bundle, whole, name, out, examples, task, wanted) for name in names}
+    answers = {name: _shrink(family, bundle, whole, name, out, examples, task, wanted) for name in names}
+    converted = {name: count for name, (count, _) in answers.items()}
     if not isinstance(wanted, FloatTokens):
         require_count(out, sum(converted.values()), expected_products(bundle.model))
-    return converted
+    if not isinstance(wanted, MixedTokens):
+        return {"converted_matrices": converted}
+    matrices = [asdict(each) for _, found in answers.values() for each in found]
+    return {"converted_matrices": converted, "matrices": matrices}
 
 
 def _shrink(
@@ -70,18 +79,20 @@ def _shrink(
     out: Path,
     examples: list[Example],
     task: Task,
-    wanted: FloatTokens | Int8Tokens | BlockwiseTokens,
-) -> int:
-    """One file, quantized as the recipe says; how many matrices were converted."""
+    wanted: Tokens,
+) -> tuple[int, list[Matrix]]:
+    """One file, quantized as the recipe says; how many matrices were converted, and each one's precision where they differ."""
     if isinstance(wanted, FloatTokens):
         for file in sorted(whole.glob(f"{name}*")):
             file.rename(out / file.name)
-        return 0
+        return 0, []
     if isinstance(wanted, Int8Tokens):
-        return dynamic_int8_products(whole / name, out / name, per_channel=wanted.per_channel)
-    moments = None
-    if wanted.rounding == "gptq":
+        return dynamic_int8_products(whole / name, out / name, per_channel=wanted.per_channel), []
+    feeds: list[Feed] = []
+    if isinstance(wanted, MixedTokens) or wanted.rounding == "gptq":
         sample = np.random.default_rng(task.seed).permutation(len(examples))[: wanted.calibration_rows]
-        feeds = family.feeds(bundle, whole, [examples[index] for index in sample])
-        moments = input_moments(whole / name, feeds[name], task.threads)
-    return in_blocks(whole / name, out / name, wanted, moments)
+        feeds = family.feeds(bundle, whole, [examples[index] for index in sample])[name]
+    if isinstance(wanted, MixedTokens):
+        return mixed_in_blocks(whole / name, out / name, wanted, feeds, task.threads, bundle.model)
+    moments = input_moments(whole / name, feeds, task.threads) if feeds else None
+    return in_blocks(whole / name, out / name, wanted, moments), []

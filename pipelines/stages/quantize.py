@@ -15,6 +15,8 @@ from pipelines.config import (
     DynamicInt8,
     FloatTokens,
     Int8Tokens,
+    Mixed,
+    MixedTokens,
     NoQuantization,
     StaticInt8,
     Task,
@@ -32,7 +34,7 @@ from pipelines.techniques.quantizing import fit_temperature
 from pipelines.techniques.scoring import predict_logits
 
 #: What a classifier's recipe may say.
-Quantization = NoQuantization | DynamicInt8 | StaticInt8 | Blockwise | ChosenQuantization
+Quantization = NoQuantization | DynamicInt8 | StaticInt8 | Blockwise | Mixed | ChosenQuantization
 
 
 def quantize(
@@ -40,7 +42,7 @@ def quantize(
     pruned: Path,
     exported: Output,
     task: Task,
-    quantize: Quantization | FloatTokens | Int8Tokens | BlockwiseTokens,
+    quantize: Quantization | FloatTokens | Int8Tokens | BlockwiseTokens | MixedTokens,
 ) -> None:
     """Write config, tokenizer and the exported files.
 
@@ -49,7 +51,7 @@ def quantize(
     fix_randomness(task)
     data, bundle = load_clean(clean), load_bundle(pruned, task)
     exported.mkdir(parents=True)
-    if isinstance(quantize, FloatTokens | Int8Tokens | BlockwiseTokens):
+    if isinstance(quantize, FloatTokens | Int8Tokens | BlockwiseTokens | MixedTokens):
         facts = export_sequences(sequence_family_of(task), bundle, data, exported, task, quantize)
         _save_generation(bundle, exported)
     else:
@@ -72,9 +74,9 @@ def _export_classifier(
     export_onnx(family, bundle, task.max_length, whole)
     parity = check_parity(whole, family, bundle, data.train.texts[:PARITY_TEXTS], task.max_length, wanted.parity)
     form = chosen_form(bundle.lineage) if isinstance(wanted, ChosenQuantization) else wanted
-    shrink(whole, exported / "model.onnx", family, bundle, data, task, form)
+    found = shrink(whole, exported / "model.onnx", family, bundle, data, task, form)
     whole.unlink()
-    return {"parity": parity, "temperature": temperature}
+    return {"parity": parity, "temperature": temperature} | found
 
 
 def _save_generation(bundle: Bundle, out: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,20 @@ from pipelines.config import BlockwiseForm
 from pipelines.errors import ModelError
 from pipelines.techniques.blockwise import Blocks, compensated, round_to_nearest
 from pipelines.techniques.tracing import save_graph
-from pipelines.techniques.weightmatrices import drop_unused, normalise_products, products_of
+from pipelines.techniques.weightmatrices import (
+    Product,
+    drop_unused,
+    is_lookup,
+    normalise_products,
+    products_of,
+    tables_of,
+    weights_of,
+)
 
 #: Domain of onnxruntime's own operators.
 _DOMAIN = "com.microsoft"
+#: Share of the moments' mean diagonal that GPTQ adds to it (Frantar et al. 2023).
+_DAMPING = 0.01
 
 
 def in_blocks(source: Path, out: Path, form: BlockwiseForm, moments: Mapping[str, np.ndarray] | None) -> int:
@@ -44,7 +55,6 @@ def blockwise_weights(
     symmetric: bool,
     accuracy_level: int,
     moments: Mapping[str, np.ndarray] | None = None,
-    damping: float = 0.01,
 ) -> int:
     """Write `source` with its constant matrices in `bits` (4 or 8), the head's in `head_bits`; answers how many were converted.
 
@@ -56,18 +66,58 @@ def blockwise_weights(
 
     model = onnx.load(str(source))
     normalise_products(model)
-    writer = _Writer(model, block_size, symmetric, accuracy_level)
-    products = products_of(model)
-    for product in products:
-        known = None if moments is None or product.is_head else moments[product.node.input[0]]
-        writer.convert(product.node, head_bits if product.is_head else bits, known, damping)
+    rounding, weights = Rounding(block_size, symmetric, moments), weights_of(model)
+    products = {
+        product.weight: rounding.of(product, weights[product.weight], head_bits if product.is_head else bits)
+        for product in products_of(model)
+    }
+    tables: dict[str, Blocks] = {}
     if embedding_bits is not None:
-        writer.convert_embeddings(embedding_bits)
+        tables = {name: rounding.of_table(name, table, embedding_bits) for name, table in tables_of(model).items()}
+    return write_blocks(model, out, products, tables, accuracy_level)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How a matrix becomes blocks: to the nearest code, or GPTQ's way where the moments of its inputs are known; the head to the nearest."""
+
+    block_size: int
+    symmetric: bool
+    moments: Mapping[str, np.ndarray] | None
+
+    def of(self, product: Product, weight: np.ndarray, bits: int) -> Blocks:
+        """A product's weight [K, N] in blocks."""
+        if self.moments is None or product.is_head:
+            return round_to_nearest(weight, bits, self.block_size, self.symmetric)
+        moments = self.moments[product.node.input[0]]
+        return compensated(weight, moments, bits, self.block_size, self.symmetric, _DAMPING)
+
+    def of_table(self, name: str, table: np.ndarray, bits: int) -> Blocks:
+        """An embedding [V, H] in blocks along H, to the nearest code. Raises ModelError where block_size does not divide H."""
+        if table.shape[1] % self.block_size:
+            raise ModelError(
+                f"embedding {name!r} is {table.shape[1]} wide, no multiple of block_size {self.block_size}: "
+                "choose a block_size that divides it, or technique: blockwise with embedding_bits: null"
+            )
+        return round_to_nearest(table.T, bits, self.block_size, self.symmetric)
+
+
+def write_blocks(
+    model: Any, out: Path, products: Mapping[str, Blocks], tables: Mapping[str, Blocks], accuracy_level: int
+) -> int:
+    """Write a normalised graph with blocks in place of each product's weight and of these embeddings; how many products were converted."""
+    import onnx
+
+    writer = _Writer(model, accuracy_level)
+    found = products_of(model)
+    for product in found:
+        writer.convert(product.node, products[product.weight])
+    writer.convert_embeddings(tables)
     drop_unused(model)
     if not any(item.domain == _DOMAIN for item in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
     save_graph(model, out)
-    return len(products)
+    return len(found)
 
 
 def dynamic_int8_products(source: Path, out: Path, *, per_channel: bool) -> int:
@@ -88,7 +138,7 @@ def dynamic_int8_products(source: Path, out: Path, *, per_channel: bool) -> int:
     return sum(node.op_type == "MatMulInteger" for node in onnx.load(str(out)).graph.node)
 
 
-def input_moments(source: Path, batches: list[dict[str, np.ndarray]], threads: int) -> dict[str, np.ndarray]:
+def input_moments(source: Path, batches: Sequence[dict[str, np.ndarray]], threads: int) -> dict[str, np.ndarray]:
     """Sum of x xT [K, K] over the inputs x of each product, by the name of the product's input.
 
     `batches` are feeds of the exported graph; what attention_mask counts as padding is left out where it can be told.
@@ -105,60 +155,51 @@ def input_moments(source: Path, batches: list[dict[str, np.ndarray]], threads: i
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     total: dict[str, np.ndarray] = {}
     for batch in batches:
-        mask = batch.get("attention_mask", np.ones(0)).reshape(-1).astype(bool)
         for name, value in zip(names, session.run(names, batch), strict=True):
-            rows = value.reshape(-1, value.shape[-1]).astype(np.float64)
-            rows = rows[mask] if len(rows) == len(mask) else rows
+            rows = rows_of(value, batch)
             total[name] = total.get(name, 0.0) + rows.T @ rows
     return total
+
+
+def rows_of(value: np.ndarray, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What a graph answers to a batch [..., C] as float64 rows [N, C], without those that attention_mask counts as padding."""
+    mask = batch.get("attention_mask", np.ones(0)).reshape(-1).astype(bool)
+    rows = value.reshape(-1, value.shape[-1]).astype(np.float64)
+    return rows[mask] if len(rows) == len(mask) else rows
 
 
 class _Writer:
     """Replaces nodes of one graph by their blockwise kind, each constant once."""
 
-    def __init__(self, model: Any, block_size: int, symmetric: bool, accuracy_level: int) -> None:
-        self._graph = model.graph
+    def __init__(self, model: Any, accuracy_level: int) -> None:
+        self._graph, self._level = model.graph, accuracy_level
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._block, self._symmetric, self._level = block_size, symmetric, accuracy_level
-        self._written: dict[tuple[int, bytes], list[str]] = {}
+        self._written: dict[tuple[int, bytes, bytes], list[str]] = {}
 
-    def convert(self, node: Any, bits: int, moments: np.ndarray | None, damping: float) -> None:
+    def convert(self, node: Any, blocks: Blocks) -> None:
         """One MatMul to MatMulNBits."""
-        from onnx import helper, numpy_helper
+        from onnx import helper
 
-        weight = numpy_helper.to_array(self._constants[node.input[1]])
-        if moments is None:
-            blocks = round_to_nearest(weight, bits, self._block, self._symmetric)
-        else:
-            blocks = compensated(weight, moments, bits, self._block, self._symmetric, damping)
-        attributes = {"K": weight.shape[0], "N": weight.shape[1], "bits": bits, "block_size": self._block}
+        length, width = self._constants[node.input[1]].dims
+        attributes = {"K": length, "N": width, "bits": blocks.bits, "block_size": blocks.block}
         if self._level:
             attributes["accuracy_level"] = self._level
-        names = self._store(blocks, f"{node.input[1]}_q{bits}")
+        names = self._store(blocks, f"{node.input[1]}_q{blocks.bits}")
         new = helper.make_node(
             "MatMulNBits", [node.input[0], *names], list(node.output), name=node.name, domain=_DOMAIN, **attributes
         )
         node.CopyFrom(new)
 
-    def convert_embeddings(self, bits: int) -> None:
-        """Every Gather from a float matrix to GatherBlockQuantized."""
+    def convert_embeddings(self, tables: Mapping[str, Blocks]) -> None:
+        """Every Gather from one of these matrices to GatherBlockQuantized."""
         from onnx import helper, numpy_helper
 
-        for node in [node for node in self._graph.node if node.op_type == "Gather"]:
-            tensor = self._constants.get(node.input[0])
-            if tensor is None or tensor.data_type != 1 or len(tensor.dims) != 2 or any(a.i for a in node.attribute):
-                continue
-            table = numpy_helper.to_array(tensor)
-            if table.shape[1] % self._block:
-                raise ModelError(
-                    f"embedding {tensor.name!r} is {table.shape[1]} wide, no multiple of block_size {self._block}: "
-                    "choose a block_size that divides it, or embedding_bits: null"
-                )
-            blocks = round_to_nearest(table.T, bits, self._block, self._symmetric)
-            names = self._store(blocks, f"{tensor.name}_q{bits}")
+        for node in [node for node in self._graph.node if is_lookup(node) and node.input[0] in tables]:
+            blocks = tables[node.input[0]]
+            names = self._store(blocks, f"{node.input[0]}_q{blocks.bits}")
             flat = f"{names[0]}_rows"
             if not any(item.output[0] == flat for item in self._graph.node):
-                shape = numpy_helper.from_array(np.array([len(table), -1], np.int64), f"{flat}_shape")
+                shape = numpy_helper.from_array(np.array([len(blocks.codes), -1], np.int64), f"{flat}_shape")
                 self._graph.initializer.append(shape)
                 self._graph.node.insert(0, helper.make_node("Reshape", [names[0], shape.name], [flat]))
             new = helper.make_node(
@@ -167,8 +208,8 @@ class _Writer:
                 list(node.output),
                 name=node.name,
                 domain=_DOMAIN,
-                bits=bits,
-                block_size=self._block,
+                bits=blocks.bits,
+                block_size=blocks.block,
                 gather_axis=0,
                 quantize_axis=1,
             )
@@ -185,7 +226,7 @@ class _Writer:
         from onnx import numpy_helper
 
         packed = blocks.packed()
-        key = (blocks.bits, packed.tobytes())
+        key = (blocks.bits, packed.tobytes(), blocks.scales.tobytes())
         if key not in self._written:
             parts = {"": packed, "_scales": blocks.scales, "_zeros": blocks.packed_zeros()}
             arrays = {f"{name}{tail}": array for tail, array in parts.items() if array is not None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +111,45 @@ def products_of(model: Any) -> list[Product]:
     found = [node for node in model.graph.node if node.op_type == "MatMul" and shapes.get(node.input[1]) == 2]
     has_logits = any(value.name == "logits" for value in model.graph.output)
     return [Product(node, node.input[1], has_logits and node is found[-1]) for node in found]
+
+
+def weights_of(model: Any) -> dict[str, np.ndarray]:
+    """The constant matrices [K, N] of the products by name."""
+    from onnx import numpy_helper
+
+    wanted = {product.weight for product in products_of(model)}
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name in wanted}
+
+
+def is_lookup(node: Any) -> bool:
+    """Whether a node takes rows of its first input."""
+    return node.op_type == "Gather" and not any(attribute.i for attribute in node.attribute)
+
+
+def tables_of(model: Any) -> dict[str, np.ndarray]:
+    """The constant float matrices [V, H] whose rows are looked up, by name: embeddings."""
+    from onnx import numpy_helper
+
+    wanted = {node.input[0] for node in model.graph.node if is_lookup(node)}
+    tables = [tensor for tensor in model.graph.initializer if tensor.name in wanted and len(tensor.dims) == 2]
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in tables if tensor.data_type == 1}
+
+
+def names_in_torch(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """What torch calls each exported matrix, found by its values: exporters number what they transpose. Those not found keep their names."""
+    known: dict[str, str] = {}
+    for name, parameter in model.named_parameters():
+        array = parameter.detach().numpy()
+        parts = {name: array} if array.ndim == 2 else {f"{name}[{at}]": array[at] for at in range(len(array))}
+        for part, values in parts.items():
+            if values.ndim == 2:
+                known.setdefault(_digest(values), part)
+                known.setdefault(_digest(values.T), part)
+    return {name: known.get(_digest(values), name) for name, values in weights.items()}
+
+
+def _digest(values: np.ndarray) -> str:
+    return hashlib.sha256(f"{values.shape}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
 def require_count(place: Any, converted: int, expected: int) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from pipelines.config import load_params, load_recipe
 from pipelines.errors import RecipeError
+from tests.sequence_recipes import sequence_recipe_dict
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -64,6 +65,42 @@ def test_nothing_to_learn_from_is_refused(tmp_path: Path, recipe: dict[str, Any]
     recipe["distill"]["losses"] |= {"kl": 0, "cross_entropy": 0}
     with pytest.raises(RecipeError, match="at least one of kl, reverse_kl and cross_entropy"):
         check(tmp_path, recipe)
+
+
+MIXED = {
+    "technique": "mixed",
+    "share_high": 0.25,
+    "block_size": 32,
+    "symmetric": True,
+    "accuracy_level": 4,
+    "rounding": "nearest",
+    "calibration_rows": 8,
+    "parity": 1e-3,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accuracy_level": 0}, r"8-bit blocks with accuracy_level 0 are slower than float32"),
+        ({"share_high": 1.0}, r"share_high: 1\.0: .*less than 1"),
+        ({"bits": 4}, r"bits: unknown key"),
+    ],
+)
+def test_a_mix_without_sense_is_refused(
+    tmp_path: Path, recipe: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    recipe["quantize"] = MIXED | {"calibrate": True}
+    check(tmp_path, recipe)
+    recipe["quantize"] |= changes
+    with pytest.raises(RecipeError, match=message):
+        check(tmp_path, recipe)
+
+
+def test_an_encoder_of_its_own_has_no_answer_to_be_ranked_by(tmp_path: Path) -> None:
+    check(tmp_path, sequence_recipe_dict("text-generation", quantize=MIXED))
+    with pytest.raises(RecipeError, match=r"models\.m\.quantize: .*'mixed'"):
+        check(tmp_path, sequence_recipe_dict("text-to-text", quantize=MIXED))
 
 
 def test_a_missing_value_is_an_error_not_a_default(tmp_path: Path, recipe: dict[str, Any]) -> None:
