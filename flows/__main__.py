@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--budget", metavar="BOUNDS", help="what the model may cost, as in '5MB 1ms 0.5pt'; written into its recipe"
     )
+    _add_workers(build)
     build.add_argument("--plan", action="store_true", help="only show which stages would run, and why")
     front = commands.add_parser(
         "explore",
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         description="Run what is stale up to the front, and show it.",
     )
     front.add_argument("name", help="name of a recipe in params.yaml whose student is elastic")
+    _add_workers(front)
     again = commands.add_parser(
         "reproduce", help="build twice, compare the bytes", description="Build the commit twice from scratch."
     )
@@ -70,7 +72,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def build_command(name: str, publish: str | None, alias: str, plan_only: bool, budget: str | None) -> int:
+def _add_workers(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--workers",
+        metavar="WHERE",
+        help="spread a front's parts over processes:N, dask:ADDRESS or ray:ADDRESS (default: one after the other)",
+    )
+
+
+def build_command(
+    name: str, publish: str | None, alias: str, plan_only: bool, budget: str | None, workers: str | None
+) -> int:
     """Build one model, or only show its plan; the exit code."""
     from flows.graph import find_root, make_plan
     from pipelines.config import load_recipe
@@ -88,11 +100,11 @@ def build_command(name: str, publish: str | None, alias: str, plan_only: bool, b
 
         show_plan(make_plan(root, name), Console())
         return 0
-    _report(root, _run_flow(root, name, publish, alias, None))
+    _report(root, _run_flow(root, name, publish, alias, None, workers))
     return 0
 
 
-def explore_command(name: str) -> int:
+def explore_command(name: str, workers: str | None) -> int:
     """Run what is stale up to the front of one model, and show it; the exit code."""
     from rich.console import Console
 
@@ -106,7 +118,7 @@ def explore_command(name: str) -> int:
     recipe = load_recipe(root / "params.yaml", name)
     if not isinstance(recipe.explore, Search):
         raise RecipeError(f"models.{name}.explore.technique is none: there is nothing to explore; set it to search")
-    _run_flow(root, name, None, "", "explore")
+    _run_flow(root, name, None, "", "explore", workers)
     folder = make_plan(root, name).out("front")
     show_front(read_front(root / folder).points, Console())
     print(f"page       {os.path.relpath(root / folder / PAGE)}")
@@ -124,7 +136,9 @@ def reproduce_command(name: str) -> int:
     return reproduce(root, name)
 
 
-def _run_flow(root: Path, name: str, publish: str | None, alias: str, until: str | None) -> BuildResult:
+def _run_flow(
+    root: Path, name: str, publish: str | None, alias: str, until: str | None, workers: str | None
+) -> BuildResult:
     """The flow against a server of its own; what it leaves. Raises what the flow failed with."""
     from flows.console import LOG_FORMATS
     from flows.server import prefect_api
@@ -136,7 +150,7 @@ def _run_flow(root: Path, name: str, publish: str | None, alias: str, until: str
     with prefect_api(meanwhile=_import_the_rest):
         from flows.build import BuildResult, build
 
-        state = build(model=name, publish=publish, alias=alias, until=until, return_state=True)
+        state = build(model=name, publish=publish, alias=alias, until=until, workers=workers, return_state=True)
     result = state.result(raise_on_failure=False)
     if isinstance(result, BaseException):
         raise result
@@ -196,8 +210,8 @@ def main(argv: Sequence[str]) -> int:
         if given.command == "reproduce":
             return reproduce_command(given.name)
         if given.command == "explore":
-            return explore_command(given.name)
-        return build_command(given.name, given.publish, given.alias, given.plan, given.budget)
+            return explore_command(given.name, given.workers)
+        return build_command(given.name, given.publish, given.alias, given.plan, given.budget, given.workers)
     except (FlowError, FactoryError, RegistryError) as error:
         kind = getattr(error, "kind", type(error).__name__)
         print(f"{kind}: {getattr(error, 'message', error)}", file=sys.stderr)

@@ -17,6 +17,7 @@ from prefect.states import Failed, State
 from slm_registry.errors import RegistryError
 
 from flows import artifacts, record
+from flows.clusters import cluster_of
 from flows.console import without_tracebacks
 from flows.errors import FlowError, GraphError
 from flows.graph import Plan, find_root, make_plan
@@ -47,6 +48,7 @@ def build(
     alias: str = "candidate",
     plan_only: bool = False,
     until: str | None = None,
+    workers: str | None = None,
 ) -> BuildResult | State[Any]:
     """Build one model: run what DVC finds stale, then publish the finished bundle and move the alias to it.
 
@@ -56,18 +58,29 @@ def build(
         alias: Alias that points at the published version afterwards.
         plan_only: Only show which stages are stale, and why.
         until: Last stage to run, such as `explore`; nothing is published then. Empty: all.
+        workers: Who measures and recovers the parts of a model by budget: processes:N, dask:ADDRESS or ray:ADDRESS. Empty: the stage itself.
     """
     root = find_root(Path.cwd())
     try:
         with _ends_with_its_worker(), without_tracebacks(FlowError, RegistryError):
-            return _build(root, model, publish, alias, plan_only, until)
+            return _build(root, model, publish, alias, plan_only, until, workers)
     except (FlowError, FactoryError, RegistryError) as error:
         # A returned state carries the message as it stands; a raised exception would put a traceback on the page.
         return Failed(message=f"{type(error).__name__}: {error}", data=error)
 
 
-def _build(root: Path, model: str, publish: str | None, alias: str, plan_only: bool, until: str | None) -> BuildResult:
+def _build(
+    root: Path,
+    model: str,
+    publish: str | None,
+    alias: str,
+    plan_only: bool,
+    until: str | None,
+    workers: str | None,
+) -> BuildResult:
     load_recipe(root / "params.yaml", model)  # an impossible recipe fails before any work
+    if workers:
+        cluster_of(workers)  # and so do workers that there are not
     if publish:
         check_destination(publish, model, alias)
     plan = make_plan(root, model)
@@ -76,7 +89,7 @@ def _build(root: Path, model: str, publish: str | None, alias: str, plan_only: b
     _announce(plan, model)
     if plan_only:
         return BuildResult(model, {}, None, None, None)
-    outcomes = run_stages(plan, root)
+    outcomes = run_stages(plan, root, workers)
     if until:
         return BuildResult(model, outcomes, None, None, None)
     metrics, report = plan.metrics_file(), plan.find("report.html")
@@ -100,7 +113,7 @@ def _announce(plan: Plan, model: str) -> None:
     artifacts.show_plan(plan, model)
 
 
-def run_stages(plan: Plan, root: Path) -> dict[str, str]:
+def run_stages(plan: Plan, root: Path, workers: str | None = None) -> dict[str, str]:
     """Run one task a stage, as parallel as the graph allows; what became of each.
 
     Raises the StageError of the first stage, in the graph's order, that failed.
@@ -110,7 +123,7 @@ def run_stages(plan: Plan, root: Path) -> dict[str, str]:
     try:
         for step in plan.steps:
             above = [futures[name] for name in step.node.upstream]
-            futures[step.node.name] = stage_task(step.node).submit(step, root, stop, wait_for=above)
+            futures[step.node.name] = stage_task(step.node).submit(step, root, stop, workers, wait_for=above)
         wait(list(futures.values()))
     finally:  # Ctrl-C, cancellation, any error: the children end before the flow does
         stop.set()

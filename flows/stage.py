@@ -17,6 +17,7 @@ from prefect.tasks import Task
 
 from flows import child
 from flows.errors import Transient
+from flows.fanout import environment_of
 from flows.graph import Node, Step
 from flows.transcript import Outcome, Transcript
 
@@ -24,10 +25,13 @@ from flows.transcript import Outcome, Transcript
 RETRY_DELAYS = [3, 9]
 
 
-def reproduce(node: Node, root: Path, stop: threading.Event, show: Callable[[str], None]) -> Outcome:
+def reproduce(
+    node: Node, root: Path, stop: threading.Event, show: Callable[[str], None], workers: str | None = None
+) -> Outcome:
     """Run `dvc repro` for one stage alone and say what came of it.
 
-    Raises a StageError where the stage failed, Stopped once `stop` is set.
+    `workers` are those that its work is spread over, where it can be. Raises a StageError where the stage failed, Stopped once
+    `stop` is set, FanError where there are no such workers.
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", node.name]
     transcript = Transcript(node.name)
@@ -36,17 +40,21 @@ def reproduce(node: Node, root: Path, stop: threading.Event, show: Callable[[str
         if transcript.read(line):
             show(line)
 
-    code = child.run(command, cwd=root, env=_environment(), stop=stop, each=each)
+    code = child.run(command, cwd=root, env=_environment(workers), stop=stop, each=each)
     if code:
         raise transcript.error(code)
     return transcript.outcome
 
 
-def _environment() -> dict[str, str]:
-    """The stage's environment: this Python first (dvc.yaml says `python`), and lines that come as they are printed."""
+def _environment(workers: str | None) -> dict[str, str]:
+    """The stage's environment: this Python first (dvc.yaml says `python`), lines that come as they are printed, its workers.
+
+    What Prefect told this process about its own run is not for a flow of the stage's.
+    """
     here = str(Path(sys.executable).parent)
     path = os.environ.get("PATH", os.defpath)
-    return os.environ | {"PATH": f"{here}{os.pathsep}{path}", "PYTHONUNBUFFERED": "1"}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
+    return ours | {"PATH": f"{here}{os.pathsep}{path}", "PYTHONUNBUFFERED": "1"} | environment_of(workers)
 
 
 def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -60,7 +68,7 @@ def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     retry_delay_seconds=list(RETRY_DELAYS),
     retry_condition_fn=may_pass,
 )
-def run_stage(step: Step, root: Path, stop: threading.Event) -> State[None]:
+def run_stage(step: Step, root: Path, stop: threading.Event, workers: str | None = None) -> State[None]:
     """Bring one stage up to date. Its state's name says what happened: Built, Restored, Up to date.
 
     Raises a StageError where the stage failed.
@@ -71,7 +79,7 @@ def run_stage(step: Step, root: Path, stop: threading.Event) -> State[None]:
     if not step.stale:
         return Completed(name="Up to date", message="nothing changed since it was built")
     try:
-        outcome = reproduce(step.node, root, stop, logger.info)
+        outcome = reproduce(step.node, root, stop, logger.info, workers)
     except child.Stopped:
         return Cancelled(message="stopped; no process of the stage is left")
     messages = {

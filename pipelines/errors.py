@@ -2,6 +2,7 @@
 
 FactoryError
 ├── RecipeError        exit 2   params.yaml says something that cannot be
+│   └── FanError                the way named to spread work is not there
 ├── DataError          exit 3   the data set is unusable as it stands
 ├── ModelError         exit 4   a model folder, teacher or exported file is unusable
 │   └── DivergedError           the loss of a training is no number
@@ -30,6 +31,10 @@ class RecipeError(FactoryError):
     exit_code = 2
 
 
+class FanError(RecipeError):
+    """Work was to be spread in a way that is unknown, impossible, or lacks its package."""
+
+
 class DataError(FactoryError):
     """A data set cannot be read, or fails a check that the recipe sets to `fail`."""
 
@@ -45,7 +50,7 @@ class ModelError(FactoryError):
 class DivergedError(ModelError):
     """A training's loss stopped being a number. `model` has the best epoch's weights; None where no epoch ended."""
 
-    def __init__(self, message: str, model: Any | None) -> None:
+    def __init__(self, message: str, model: Any | None = None) -> None:
         super().__init__(message)
         self.model = model
 
@@ -75,6 +80,6 @@ class TransientError(FactoryError):
 class TargetError(TransientError):
     """The machine that measures went away, or its command failed. `measured` has what it had told until then, in the order asked."""
 
-    def __init__(self, message: str, measured: Sequence[Any]) -> None:
+    def __init__(self, message: str, measured: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.measured = list(measured)

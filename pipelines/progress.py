@@ -20,7 +20,7 @@ class Progress:
     def __init__(self, name: str, total: int) -> None:
         self._name, self._total, self._done = name, total, 0
         self._started = self._printed = time.monotonic()
-        self._bar = _bar() if sys.stderr.isatty() else None
+        self._bar = _bar() if Console(stderr=True).is_interactive else None
         self._task = self._bar.add_task(name, total=total) if self._bar else None
 
     def __enter__(self) -> Progress:

@@ -23,11 +23,23 @@ def permitted_code(recipe: Recipe) -> Iterator[None]:
     for code in _trusted(recipe):
         for name, digest in code.files.items():
             files[name] = files.get(name, frozenset()) | {digest}
+    with permitting(files):
+        yield
+
+
+@contextmanager
+def permitting(files: Mapping[str, frozenset[str]]) -> Iterator[None]:
+    """As permitted_code, for a permission that `permission` told in another process."""
     token = _permitted.set(files)
     try:
         yield
     finally:
         _permitted.reset(token)
+
+
+def permission() -> Mapping[str, frozenset[str]]:
+    """What may run now: file name -> sha256 of each version."""
+    return _permitted.get({})
 
 
 def _trusted(section: Section) -> Iterator[TrustedCode]:
@@ -42,4 +54,4 @@ def _trusted(section: Section) -> Iterator[TrustedCode]:
 
 def permitted(name: str, digest: str) -> bool:
     """Whether the running recipe permits a file of code."""
-    return digest in _permitted.get({}).get(name, frozenset())
+    return digest in permission().get(name, frozenset())

@@ -61,7 +61,18 @@ def test_the_sections_read_are_the_params_watched(stage: str) -> None:
 
 
 #: What stages import that decides no result by itself: forms, names and errors.
-EVERYWHERE = {"bundle", "config", "curves", "data", "errors", "reproducible", "sources", "stages", "environment"}
+EVERYWHERE = {
+    "bundle",
+    "config",
+    "curves",
+    "data",
+    "errors",
+    "fanning",
+    "reproducible",
+    "sources",
+    "stages",
+    "environment",
+}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -9,19 +9,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from slm_registry.runtime.timing import THROUGHPUT_BATCH
 
-from pipelines.bundle import LINEAGE, write_json
 from pipelines.evaluation import download_bytes
 from pipelines.exploring.estimating import Measured
 from pipelines.exploring.points import Point, best
 from pipelines.exploring.searching import Candidate
 from pipelines.exploring.targets import Times, measure_until_steady, steady
+from pipelines.exploring.units import Answering, Exporting, Order
 from pipelines.exploring.workshop import Workshop
-from pipelines.exporting import save_beside, shrink
-from pipelines.predictors import exported_predictor, predict_all
+from pipelines.fanning import Fan
 from pipelines.progress import Progress
-from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_onnx
 from pipelines.techniques.metrics import difference_of_right
 from pipelines.techniques.shapes import Slice
 
@@ -32,41 +29,31 @@ class Exports:
 
     workshop: Workshop
     place: Path
+    fan: Fan
     folders: dict[tuple[Slice, str], Path] = field(default_factory=dict)
 
     def of(self, wanted: Sequence[tuple[Slice, str]], phase: str) -> list[Path]:
         """The folder of each part in each quantization. Raises ModelError where one differs from torch by more than explore.parity."""
         missing = [pair for pair in dict.fromkeys(wanted) if pair not in self.folders]
+        parts = {part: [name for other, name in missing if other == part] for part, _ in missing}
+        orders = [Order(part, self._named(part, names)) for part, names in parts.items()]
         with Progress(phase, len(missing)) as progress:
-            for part in dict.fromkeys(part for part, _ in missing):
-                names = [name for other, name in missing if other == part]
-                self._export(part, names)
-                progress.advance(len(names))
+            for order, _ in zip(orders, self.fan.map(Exporting(self.workshop), orders), strict=True):
+                self.folders.update({(order.part, name): folder for name, folder in order.folders.items()})
+                progress.advance(len(order.folders))
         return [self.folders[pair] for pair in wanted]
 
-    def _export(self, part: Slice, names: Sequence[str]) -> None:
-        shop, number = self.workshop, len(self.folders)
-        bundle = shop.plain(part)
-        whole = self.place / f"{number}.onnx"
-        export_onnx(shop.family, bundle, shop.task.max_length, whole)
-        rows = shop.data.train.texts[:PARITY_TEXTS]
-        check_parity(whole, shop.family, bundle, rows, shop.task.max_length, shop.settings.parity)
-        for name in names:
-            out = self.place / f"{number}-{name}"
-            out.mkdir()
-            form = shop.settings.quantizations[name]
-            shrink(whole, out / "model.onnx", shop.family, bundle, shop.data, shop.task, form)
-            save_beside(bundle, out)
-            write_json(out / LINEAGE, bundle.lineage)
-            self.folders[part, name] = out
-        whole.unlink()
+    def _named(self, part: Slice, names: Sequence[str]) -> dict[str, Path]:
+        """The folders to be. A part that comes a second time does so for other quantizations."""
+        number = self.workshop.space.index(part)
+        return {name: self.place / f"{number}-{name}" for name in names}
 
 
 @contextmanager
-def exports_of(workshop: Workshop) -> Iterator[Exports]:
-    """A place for exported parts, gone afterwards."""
-    with TemporaryDirectory(prefix="front-") as place:
-        yield Exports(workshop, Path(place))
+def exports_of(workshop: Workshop, fan: Fan, front: Path) -> Iterator[Exports]:
+    """A place for exported parts beside the front, where every machine of a fan finds it; gone afterwards."""
+    with TemporaryDirectory(prefix="exports-", dir=front.absolute()) as place:
+        yield Exports(workshop, Path(place), fan)
 
 
 def costs_of(exports: Exports) -> dict[str, dict[Slice, Measured]]:
@@ -84,10 +71,11 @@ def measure_points(exports: Exports, candidates: Sequence[Candidate], right: np.
     """Each candidate, exported: its bytes and times, and its accuracy on validation beside the teacher's right answers [N]."""
     folders = exports.of([(each.part, each.quantization) for each in candidates], "explore: export")
     times = _times(exports.workshop, folders)
+    answers = exports.fan.map(Answering(exports.workshop.folders[1], exports.workshop.settings.target.threads), folders)
     points = []
     with Progress("explore: points", len(folders)) as progress:
-        for candidate, folder, time in zip(candidates, folders, times, strict=True):
-            points.append(_point(exports.workshop, candidate, folder, time, right))
+        for candidate, folder, time, ours in zip(candidates, folders, times, answers, strict=True):
+            points.append(_point(exports.workshop, candidate, folder, time, ours, right))
             progress.advance()
     return [replace(point, on_front=stays) for point, stays in zip(points, best(points), strict=True)]
 
@@ -104,10 +92,10 @@ def _times(workshop: Workshop, folders: Sequence[Path]) -> list[Times]:
     )
 
 
-def _point(workshop: Workshop, candidate: Candidate, folder: Path, time: Times, right: np.ndarray) -> Point:
-    part, validation = candidate.part, workshop.data.validation
-    predict = exported_predictor(folder, workshop.settings.target.threads)
-    ours = predict_all(predict, validation.texts, THROUGHPUT_BATCH).argmax(axis=1) == np.array(validation.labels)
+def _point(
+    workshop: Workshop, candidate: Candidate, folder: Path, time: Times, ours: np.ndarray, right: np.ndarray
+) -> Point:
+    part = candidate.part
     difference = difference_of_right(ours, right, workshop.settings.bootstrap_samples, workshop.task.seed)
     return Point(
         layers=",".join(map(str, part.layers)),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.bundle import Bundle
 from pipelines.config import Search, StudentElastic, Task
-from pipelines.data.clean import CleanData
+from pipelines.data.clean import CleanData, load_clean
 from pipelines.errors import ModelError
 from pipelines.exploring.estimating import CostTable, Measured, fit_table, probes_of
 from pipelines.exploring.searching import Candidate
@@ -23,8 +23,9 @@ from pipelines.techniques.vocabulary.choices import Cut, cuts_of
 
 @dataclass(frozen=True)
 class Workshop:
-    """What the search works on."""
+    """What the search works on. It travels to another process as the folders that it was opened from."""
 
+    folders: tuple[Path, Path]
     family: Family
     student: Bundle
     cuts: list[Cut]
@@ -39,6 +40,9 @@ class Workshop:
     def probes(self) -> list[Slice]:
         """The parts whose cost is measured first."""
         return probes_of(self.space)
+
+    def __reduce__(self) -> tuple[Callable[..., Workshop], tuple[Path, Path, Task, Search]]:
+        return open_workshop, (*self.folders, self.task, self.settings)
 
     def plain(self, part: Slice) -> Bundle:
         """A part as a model of its own, with its own vocabulary."""
@@ -59,14 +63,15 @@ def elastic_choice(student: Bundle) -> StudentElastic:
     return StudentElastic.model_validate(record["params"]["student"])
 
 
-def open_workshop(student: Path, data: CleanData, task: Task, settings: Search) -> Workshop:
-    """Load an elastic student. Raises ModelError where it is not one."""
-    family = family_of(task)
+def open_workshop(student: Path, clean: Path, task: Task, settings: Search) -> Workshop:
+    """Load an elastic student and the data. Raises ModelError where it is not one."""
+    family, data = family_of(task), load_clean(clean)
     bundle = family.load(student)
     choice = elastic_choice(bundle)
     cuts = cuts_of(family, bundle, data.written, choice.vocabularies, task.max_length)
     encoded = [cut.encode(family, data.validation.texts, task.max_length) for cut in cuts]
-    return Workshop(family, bundle, cuts, slices_of(choice), data, task, settings, encoded)
+    folders = (student.absolute(), clean.absolute())
+    return Workshop(folders, family, bundle, cuts, slices_of(choice), data, task, settings, encoded)
 
 
 @dataclass(frozen=True)

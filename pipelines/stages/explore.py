@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from pipelines.config import NoTechnique, Search, Task
-from pipelines.data.clean import load_clean
 from pipelines.exploring.front import draw, write_front
 from pipelines.exploring.measuring import costs_of, exports_of, measure_points
+from pipelines.exploring.points import Point
 from pipelines.exploring.searching import search, worth_measuring
 from pipelines.exploring.teacher import measure_teacher
-from pipelines.exploring.workshop import estimator_of, open_workshop
+from pipelines.exploring.workshop import Workshop, estimator_of, open_workshop
+from pipelines.fanning import Fan, fanned
 from pipelines.reproducible import fix_randomness
 from pipelines.stages import Output
 
@@ -27,13 +30,19 @@ def explore(
     if isinstance(explore, NoTechnique):
         write_front(front, [], None, {})
         return
-    data = load_clean(clean)
-    workshop = open_workshop(student, data, task, explore)
-    reference, right = measure_teacher(teacher, data, explore)
+    workshop = open_workshop(student, clean, task, explore)
+    reference, right = measure_teacher(teacher, workshop.data, explore)
     fix_randomness(task)  # the teacher was timed with the target's threads
-    with exports_of(workshop) as exports:
-        estimator = estimator_of(workshop, costs_of(exports))
-        found = search(workshop.space, list(explore.quantizations), estimator.of, explore.trials, task.seed)
-        points = measure_points(exports, worth_measuring(found, explore.points), right)
+    points = fanned(lambda fan: _points(fan, workshop, front, right), "explore", threads=1)
     write_front(front, points, right, explore.quantizations)
     draw(front, points, reference, explore.target)
+
+
+def _points(fan: Fan, workshop: Workshop, front: Path, right: np.ndarray) -> list[Point]:
+    """The parts worth it, measured. Exports and answers are the fan's; times are taken here, in turns, while the fan rests."""
+    settings = workshop.settings
+    with exports_of(workshop, fan, front) as exports:
+        estimator = estimator_of(workshop, costs_of(exports))
+        names = list(settings.quantizations)
+        found = search(workshop.space, names, estimator.of, settings.trials, workshop.task.seed)
+        return measure_points(exports, worth_measuring(found, settings.points), right)

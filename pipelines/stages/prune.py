@@ -16,6 +16,7 @@ from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, load_clean
 from pipelines.exploring.building import build_chosen
 from pipelines.exploring.front import read_front
+from pipelines.exploring.units import open_recovering
 from pipelines.families import family_of, load_bundle, save_bundle_of, sequence_family_of
 from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
@@ -57,10 +58,9 @@ def prune(
         bundle, records = prune_sequences(sequence_family_of(task), bundle, load_clean(clean), signals, task, prune)
     facts: dict[str, Any] = {"params": prune.model_dump()}
     if isinstance(prune, ChosenPruning) and budget is not None:
-        data = load_clean(clean)
-        lesson = lesson_from(data, read_signals(signals)).without(levers_left_out(bundle.lineage))
         explored = read_front(front)
-        bundle, records, point = build_chosen(bundle, explored, data, lesson, task, budget, prune)
+        recovering = open_recovering(student, clean, signals, explored.right, task, prune)
+        bundle, records, point = build_chosen(recovering, explored.points, budget)
         facts |= {"budget": budget.model_dump(), "chosen": asdict(point)}
         facts |= {"quantization": explored.forms[point.quantization]}
     bundle.lineage = extend_lineage(bundle.lineage, "prune", facts)

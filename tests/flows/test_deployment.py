@@ -134,7 +134,7 @@ def test_the_deployment_is_as_prefect_yaml_says(deployed: Toy, client: SyncPrefe
     assert found.global_concurrency_limit and found.global_concurrency_limit.limit == 1
     assert found.concurrency_options and found.concurrency_options.collision_strategy == "CANCEL_NEW"
     described = found.parameter_openapi_schema["properties"]
-    assert set(described) == {"model", "publish", "alias", "plan_only", "until"}
+    assert set(described) == {"model", "publish", "alias", "plan_only", "until", "workers"}
     assert all(one["description"] for one in described.values())
 
 

@@ -10,7 +10,7 @@ import pytest
 from pipelines.bundle import Bundle, read_lineage, sha256_of
 from pipelines.errors import BudgetError, ModelError
 from pipelines.evaluation import download_bytes
-from pipelines.exploring import building
+from pipelines.exploring import units
 from pipelines.exploring.front import read_front
 from pipelines.stages.distill import distill
 from pipelines.stages.explore import explore
@@ -95,7 +95,7 @@ def test_a_margin_that_no_recovery_reaches_is_told_with_what_was_tried(
         bundle.model.classifier.weight.data.zero_()
         return []
 
-    monkeypatch.setattr(building, "learn", forgets)
+    monkeypatch.setattr(units, "learn", forgets)
     with pytest.raises(
         BudgetError,
         match=r"none of 2 points holds max_accuracy_loss 5.0 after recovery: (.* points lost at worst;? ?){2}",

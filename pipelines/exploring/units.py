@@ -1,0 +1,168 @@
+"""What is done with one part of an elastic student, in this process or in another: exported, asked, recovered.
+
+Each answers the same wherever it is done, so each fixes its own seeds and threads. Each travels as the folders that it was opened from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from slm_registry.runtime.timing import THROUGHPUT_BATCH
+from torch import Tensor
+
+from pipelines.bundle import LINEAGE, Bundle, write_json
+from pipelines.config import ChosenPruning, Task
+from pipelines.data.clean import CleanData, Split, load_clean
+from pipelines.exploring.points import Point
+from pipelines.exploring.workshop import Workshop, elastic_choice, plain
+from pipelines.exporting import save_beside, shrink
+from pipelines.families import family_of
+from pipelines.families.base import Family
+from pipelines.predictors import exported_predictor, predict_all
+from pipelines.reproducible import fixed
+from pipelines.signals import read_signals
+from pipelines.techniques.distilling import Lesson, learn, lesson_from
+from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_onnx
+from pipelines.techniques.levers import levers_left_out
+from pipelines.techniques.metrics import Interval, difference_of_right
+from pipelines.techniques.scoring import predict_logits
+from pipelines.techniques.shapes import Slice
+from pipelines.techniques.training import EpochRecord
+from pipelines.techniques.vocabulary.choices import Cut, cuts_of
+
+
+@dataclass(frozen=True)
+class Order:
+    """A part to export: the folder to write for each quantization."""
+
+    part: Slice
+    folders: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """Exports a part once, and quantizes it as often as ordered. Raises ModelError where the file differs from torch."""
+
+    workshop: Workshop
+
+    def __call__(self, order: Order) -> None:
+        with fixed(self.workshop.task, threads=1):
+            self._export(order)
+
+    def _export(self, order: Order) -> None:
+        shop, bundle = self.workshop, self.workshop.plain(order.part)
+        whole = next(iter(order.folders.values())).with_suffix(".onnx")
+        export_onnx(shop.family, bundle, shop.task.max_length, whole)
+        rows = shop.data.train.texts[:PARITY_TEXTS]
+        check_parity(whole, shop.family, bundle, rows, shop.task.max_length, shop.settings.parity)
+        for name, out in order.folders.items():
+            out.mkdir()
+            form = shop.settings.quantizations[name]
+            shrink(whole, out / "model.onnx", shop.family, bundle, shop.data, shop.task, form)
+            save_beside(bundle, out)
+            write_json(out / LINEAGE, bundle.lineage)
+        whole.unlink()
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Where an exported part is right, a row a validation text: [N] bool."""
+
+    clean: Path
+    threads: int
+
+    @cached_property
+    def _validation(self) -> Split:
+        return load_clean(self.clean).validation
+
+    def __call__(self, folder: Path) -> np.ndarray:
+        texts, labels = self._validation.texts, self._validation.labels
+        predict = exported_predictor(folder, self.threads)
+        found: np.ndarray = predict_all(predict, texts, THROUGHPUT_BATCH).argmax(axis=1) == np.array(labels)
+        return found
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A point to recover, and what its curve is called."""
+
+    phase: str
+    point: Point
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A recovered part: its weights by name, a record an epoch, its accuracy on validation minus the teacher's."""
+
+    weights: dict[str, Tensor]
+    records: list[EpochRecord]
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class Recovering:
+    """Cuts a part out and trains it alone on the stored signals."""
+
+    #: Of the student, the clean set and the signals.
+    folders: tuple[Path, Path, Path]
+    #: Where the teacher is right, a row a validation text: [N] bool.
+    right: np.ndarray
+    task: Task
+    wanted: ChosenPruning
+    family: Family
+    student: Bundle
+    cuts: list[Cut]
+    data: CleanData
+    lesson: Lesson
+
+    def __reduce__(self) -> tuple[Callable[..., Recovering], tuple[Any, ...]]:
+        return open_recovering, (*self.folders, self.right, self.task, self.wanted)
+
+    def plain(self, point: Point) -> Bundle:
+        """The part of a point as a model of its own, before recovery."""
+        return plain(self.family, self.student, self.cuts[point.vocabulary], point.slice)
+
+    def __call__(self, recovery: Recovery) -> Recovered:
+        task, wanted, point = self.task, self.wanted, recovery.point
+        before = f"{point.accuracy_difference:+.2%} to the teacher before"
+        print(f"{recovery.phase}: {point.slice}, {point.quantization}; {before}")
+        bundle = self.plain(point)
+        with fixed(task, task.threads):
+            records = learn(
+                self.family,
+                bundle,
+                self.lesson,
+                self.data.validation,
+                wanted.losses,
+                wanted.recovery,
+                max_length=task.max_length,
+                seed=task.seed,
+                phase=recovery.phase,
+                epochs=wanted.recovery.epochs,
+            )
+            return Recovered(bundle.model.state_dict(), records, self._difference(bundle))
+
+    def _difference(self, bundle: Bundle) -> Interval:
+        """The recovered model's accuracy on validation, in torch, minus the teacher's."""
+        validation = self.data.validation
+        encoded = self.family.encode(bundle.tokenizer, validation.texts, self.task.max_length)
+        predicted = predict_logits(self.family, bundle.model, bundle.tokenizer, encoded).argmax(-1).numpy()
+        ours = predicted == np.array(validation.labels)
+        return difference_of_right(ours, self.right, self.wanted.bootstrap_samples, self.task.seed)
+
+
+def open_recovering(
+    student: Path, clean: Path, signals: Path, right: np.ndarray, task: Task, wanted: ChosenPruning
+) -> Recovering:
+    """Load what every recovery needs. Raises ModelError where the student is not elastic."""
+    family, data = family_of(task), load_clean(clean)
+    bundle = family.load(student)
+    cuts = cuts_of(family, bundle, data.written, elastic_choice(bundle).vocabularies, task.max_length)
+    lesson = lesson_from(data, read_signals(signals)).without(levers_left_out(bundle.lineage))
+    folders = (student.absolute(), clean.absolute(), signals.absolute())
+    return Recovering(folders, right, task, wanted, family, bundle, cuts, data, lesson)
