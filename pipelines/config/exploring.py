@@ -44,7 +44,9 @@ class Budget(Section):
     max_accuracy_loss: float | None = Field(
         gt=0, le=100, description="Largest loss to the teacher in points of accuracy; null: any."
     )
-    cheapest: Literal["bytes", "p50_ms"] = Field(description="Of what holds them all, the least of this is built.")
+    cheapest: Literal["bytes", "p50_ms", "accuracy_loss"] = Field(
+        description="Of what holds them all, the least of this is built."
+    )
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Budget:

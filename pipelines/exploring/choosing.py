@@ -78,7 +78,12 @@ def candidates_for(points: Sequence[Point], budget: Budget, hope: float) -> list
     holding = [point for point in points if all(bound.held(point) for bound in hoped)]
     if not holding:
         raise BudgetError(explain(points, bounds, hope))
-    return sorted(holding, key=lambda point: (getattr(point, budget.cheapest), -point.accuracy))
+    return sorted(holding, key=lambda point: (_price(point, budget.cheapest), -point.accuracy, point.bytes))
+
+
+def _price(point: Point, cheapest: str) -> float:
+    """What a point costs in what the budget wants least of."""
+    return -point.accuracy if cheapest == "accuracy_loss" else float(getattr(point, cheapest))
 
 
 def explain(points: Sequence[Point], bounds: Sequence[Bound], hope: float) -> str:

@@ -131,7 +131,10 @@ def front_page(
         across=ACROSS,
         up=UP,
         bounds=BOUNDS,
-        costs=[(cost, axis.title) for cost in COSTS for axis in ACROSS if axis.key == cost],
+        costs=[
+            *((cost, axis.title) for cost in COSTS for axis in ACROSS if axis.key == cost),
+            ("accuracy_loss", "loss of accuracy"),
+        ],
         columns=COLUMNS,
     )
 

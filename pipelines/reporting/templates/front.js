@@ -150,10 +150,11 @@
   // The budget
   const worth = (point, bound) => point[bound.key] * bound.factor;
   const holds = (point, limit) => worth(point, limit) <= limit.limit + SLACK;
-  // As the build chooses: of the least cost the most accurate.
+  // As the build chooses: of the least cost the most accurate, of these the smallest.
   const cheapest = held => {
     const cost = at("budget").elements.cheapest.value;
-    return [...held].sort((a, b) => points[a][cost] - points[b][cost] || points[b].accuracy - points[a].accuracy)[0];
+    const price = index => cost === "accuracy_loss" ? -points[index].accuracy : points[index][cost];
+    return [...held].sort((a, b) => price(a) - price(b) || points[b].accuracy - points[a].accuracy || points[a].bytes - points[b].bytes)[0];
   };
   const told = index => `Point ${index + 1} (${points[index].name}): ${cell(index, "bytes")} MB, ${cell(index, "p50_ms")} ms, ${cell(index, "accuracy_difference")} points to the teacher.`;
   const roundedUp = number => {

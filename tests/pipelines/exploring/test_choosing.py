@@ -29,6 +29,8 @@ def budget(**bounds: Any) -> Budget:
 def test_the_cheapest_that_holds_comes_first() -> None:
     assert candidates_for(POINTS, budget(max_p50_ms=1.0), 0.0) == [SMALL, POINT, QUICK]
     assert candidates_for(POINTS, budget(max_p50_ms=1.0, cheapest="p50_ms"), 0.0) == [QUICK, SMALL, POINT]
+    by_loss = candidates_for(POINTS, budget(max_p50_ms=1.0, cheapest="accuracy_loss"), 0.0)
+    assert by_loss == sorted(POINTS, key=lambda point: (-point.accuracy, point.bytes))
 
 
 def test_a_bound_holds_by_the_pessimistic_end() -> None:

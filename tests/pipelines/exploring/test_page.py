@@ -119,6 +119,9 @@ def test_a_budget_dims_what_does_not_hold_it_and_names_the_cheapest_that_does(ta
     page.get_by_label("of what holds, the least").select_option("p50_ms")
     assert "The cheapest: Point 3 (2 layers" in page.locator("#answer").inner_text()
     assert page.locator(".mark.found").get_attribute("data-at") == "2"
+    page.get_by_label("of what holds, the least").select_option("accuracy_loss")
+    assert "The cheapest: Point 2 (3 layers" in page.locator("#answer").inner_text()
+    page.get_by_label("of what holds, the least").select_option("p50_ms")
     wanted = Budget(**yaml.safe_load(page.locator("#block").inner_text())["budget"])
     assert (wanted.max_bytes, wanted.max_p50_ms, wanted.max_accuracy_loss) == (3_500_000, None, 2.5)
     assert candidates_for(POINTS, wanted, hope=0.0)[0] == POINTS[2], "the build takes what the page names"
