@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines.bundle import Bundle, read_lineage, sha256_of
+from pipelines.bundle import LINEAGE, Bundle, read_lineage, sha256_of, write_json
 from pipelines.errors import BudgetError, ModelError
 from pipelines.evaluation import download_bytes
 from pipelines.exploring import units
 from pipelines.exploring.front import read_front
+from pipelines.exploring.units import open_recovering
+from pipelines.signals import read_signals
 from pipelines.stages.distill import distill
 from pipelines.stages.explore import explore
 from pipelines.stages.label import label
@@ -21,6 +24,7 @@ from pipelines.stages.teach import teach
 from pipelines.stages.validate import validate
 from tests.recipes import BY_BUDGET, recipe
 from tests.tiny import tiny_model, tiny_rows, write_csv
+from tests.tiny_generators import tiny_causal
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,15 @@ def explored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("explored")
     source = write_csv(folder / "tiny.csv", tiny_rows())
     body = tiny_model(folder / "body")
-    block = recipe(teach__source=str(body), teach__sha256=sha256_of(body / "model.safetensors"), **BY_BUDGET)
+    writer = tiny_causal(folder / "writer", "llama")
+    written = {"source": str(writer), "sha256": sha256_of(writer / "model.safetensors"), "copies": 1}
+    written |= {"prompt_tokens": 4, "max_new_tokens": 6, "temperature": 1.0}
+    block = recipe(
+        teach__source=str(body),
+        teach__sha256=sha256_of(body / "model.safetensors"),
+        label__levers={"cut_mix": 1, "dropped_words": 0, "typos": 0, "written": written},
+        **BY_BUDGET,
+    )
     validate(str(source), folder / "data", folder / "report", block.task, block.data)
     teach(folder / "data", folder / "teacher", folder / "t.csv", block.task, block.teach)
     label(folder / "data", folder / "teacher", folder / "signals", block.task, block.label)
@@ -52,6 +64,24 @@ def chosen(folder: Path, out: Path, **bounds: Any) -> Path:
     prune(*parts, out / "pruned", out / "p.csv", block.task, block.budget, block.prune)
     quantize(folder / "data", out / "pruned", out / "exported", block.task, block.quantize)
     return out
+
+
+def test_what_did_not_help_the_student_is_not_read_again(explored: Path) -> None:
+    """One lever of the two is useless by fiat: whether a tiny student gains by one is a matter of luck."""
+    made = read_signals(explored / "signals").levers
+    assert set(made) == {"cut_mix", "written"} and min(map(len, made.values())) > 5
+    found = {gain["lever"]: gain for gain in read_lineage(explored / "student")["stages"][-1]["levers"]}
+    assert {name: gain["texts"] for name, gain in found.items()} == {name: len(texts) for name, texts in made.items()}
+    student = explored.parent / "one-lever"
+    shutil.copytree(explored / "student", student)
+    lineage = read_lineage(student)
+    lineage["stages"][-1]["levers"] = [gain | {"used": name == "written"} for name, gain in found.items()]
+    write_json(student / LINEAGE, lineage)
+    block = recipe(**BY_BUDGET)
+    right = read_front(explored / "front").right
+    opened = open_recovering(student, explored / "data", explored / "signals", right, block.task, block.prune)
+    assert set(opened.lesson.levers) == set()
+    assert set(made["written"]) <= set(opened.lesson.texts) and not set(made["cut_mix"]) & set(opened.lesson.texts)
 
 
 def test_the_front_is_measured_and_drawn(explored: Path) -> None:
