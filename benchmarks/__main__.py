@@ -111,8 +111,8 @@ def scope(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[s
     return {"in_scope_accuracy": float(right[~outside].mean()), "out_of_scope_recall": float(right[outside].mean())}
 
 
-def table(rows: list[dict[str, Any]], standings: Mapping[str, Sequence[front.Standing]]) -> str:
-    """The board as Markdown, under each data set's table how rivals stand to ours."""
+def table(rows: list[dict[str, Any]], standings: Mapping[str, Sequence[front.Standing]], notes: Sequence[str]) -> str:
+    """The board as Markdown, under each data set's table how rivals stand to ours; `notes` go before all of them."""
     lines = [
         "# The board",
         "",
@@ -121,6 +121,7 @@ def table(rows: list[dict[str, Any]], standings: Mapping[str, Sequence[front.Sta
         "Settings were picked on validation data; a run looks at test data once, for what it has built. The difference is to the teacher, with the 95 % interval of a paired bootstrap.",
         "MB is everything that a user downloads to run the model. Build seconds include the teacher's fine-tuning where a system is made from it: not of `tfidf`, model2vec and SetFit.",
         "",
+        *notes,
     ]
     for name in dict.fromkeys(row["data"] for row in rows):
         mine = [row for row in rows if row["data"] == name]
@@ -158,6 +159,7 @@ def main(argv: list[str]) -> int:
     """Run the board."""
     disable_telemetry()
     quiet_libraries()
+    from benchmarks.peers.board import notes
     from benchmarks.picture import draw
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -188,7 +190,7 @@ def main(argv: list[str]) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     draw(rows, options.picture)
-    board = table(rows, standings)
+    board = table(rows, standings, notes(options.peers))
     write_section(options.table, "board", board)
     print(board)
     return 0

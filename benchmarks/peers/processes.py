@@ -118,7 +118,12 @@ class _Line:
     def ask(self, question: Any) -> dict[str, Any]:
         """Send a question (None: only listen) and read the answer. Raises PeerError where none comes that is JSON."""
         late = threading.Event()
-        limit = threading.Timer(ANSWER_SECONDS, lambda: (late.set(), self.process.kill()))
+
+        def end() -> None:
+            late.set()
+            self.process.kill()
+
+        limit = threading.Timer(ANSWER_SECONDS, end)
         limit.start()
         try:
             if question is not None:
