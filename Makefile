@@ -12,6 +12,7 @@ DATA ?= ../shared/data/banking77 ../shared/data/clinc150_oos
 PAIRS ?= ../shared/data/tatoeba_en_de ../shared/data/scitldr_abstract
 STORIES ?= ../shared/models/stories260K
 OUT ?= build/bench/rows.json
+PEERS ?=
 MINUTES ?= 20
 SEED ?= 1
 SIZE ?= 1GB
@@ -50,8 +51,8 @@ soak: install  ## the registry's long tests: MINUTES=20 SEED=1; the parsers' fuz
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
 	$(BIN)/python -m tests.registry.soak --minutes $(MINUTES) --seed $(SEED)
 
-bench: install  ## the board: DATA="folder ..." OUT=rows.json
-	$(BIN)/python -m benchmarks --data $(DATA) --out $(OUT) --work build/bench --table benchmarks/RESULTS.md --picture docs/board.svg
+bench: install  ## the board: DATA="folder ..." OUT=rows.json PEERS="model2vec olive openvino setfit" (none: without them; each gets an environment of its own)
+	$(BIN)/python -m benchmarks --data $(DATA) --out $(OUT) --work build/bench --table benchmarks/RESULTS.md --picture docs/board.svg --peers $(PEERS)
 
 bench-registry: install  ## publish and pull against the raw store: SIZE=1GB ROUNDS=5 WORK=/dev/shm/bench S3=s3://bucket?endpoint_url=... (default: moto, Ceph)
 	PYTHONPATH=.:registry $(BIN)/python -m benchmarks.registry --size $(SIZE) --rounds $(ROUNDS) --work $(WORK) --table benchmarks/REGISTRY.md $(if $(S3),--s3 "$(S3)")

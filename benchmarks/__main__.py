@@ -1,4 +1,4 @@
-"""`make bench DATA="folder ..." OUT=rows.json`: build and measure every system on every data folder in one run.
+"""`make bench DATA="folder ..." OUT=rows.json PEERS="model2vec ..."`: build and measure every system on every data folder in one run.
 
 Writes one JSON row a system and data set, the table and the picture (the Makefile says where).
 """
@@ -8,13 +8,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import front, peers
 from benchmarks.pages import machine, write_section
+from benchmarks.peers.environments import environment
+from benchmarks.peers.errors import PeerError
 from pipelines.environment import disable_telemetry, quiet_libraries
+
+if TYPE_CHECKING:
+    from benchmarks.systems import System
+    from pipelines.data.clean import CleanData
 
 LATENCY_ROUNDS = 300
 THROUGHPUT_SECONDS = 4.0
@@ -22,16 +30,29 @@ BOOTSTRAP = 10_000
 OUT_OF_SCOPE = "oos"
 
 
-def measure(name: str, source: Path, work: Path) -> list[dict[str, Any]]:
-    """One row a system: quality on test (looked at once), bytes, latency, throughput, build seconds."""
-    from slm_registry.runtime.timing import latencies
-
-    from benchmarks.systems import THREADS, build_systems
-    from pipelines.predictors import predict_all
-    from pipelines.techniques.measuring import throughput
-    from pipelines.techniques.metrics import accuracy, macro_f1, paired_difference
+def measure(
+    name: str, source: Path, work: Path, pythons: Mapping[str, Path]
+) -> tuple[list[dict[str, Any]], list[front.Standing]]:
+    """Build and measure the board of one data folder, the peers among it whose interpreters are given: its rows, and how rivals stand to ours."""
+    from benchmarks.chain import recipe_for
+    from benchmarks.peers.board import peer_systems
+    from benchmarks.systems import build_systems
 
     data, systems = build_systems(name, source, work)
+    teacher = next(system for system in systems if system.name == front.TEACHER)
+    folder = work / "build" / name / "teacher"
+    with peer_systems(pythons, recipe_for(name, source), data, teacher, folder, work / "peers") as others:
+        return rows_of(name, data, [*systems, *others])
+
+
+def rows_of(name: str, data: CleanData, systems: Sequence[System]) -> tuple[list[dict[str, Any]], list[front.Standing]]:
+    """One row a system: quality on test (looked at once), bytes, latency, throughput, build seconds; and the standings."""
+    from slm_registry.runtime.timing import latencies
+
+    from benchmarks.systems import THREADS
+    from pipelines.predictors import predict_all
+    from pipelines.techniques.metrics import accuracy, macro_f1, paired_difference
+
     truth = np.array(data.test.labels)
     answers = {system.name: predict_all(system.predict, data.test.texts, 32).argmax(1) for system in systems}
     times = latencies([system.predict for system in systems], data.test.texts, LATENCY_ROUNDS)
@@ -39,8 +60,8 @@ def measure(name: str, source: Path, work: Path) -> list[dict[str, Any]]:
     for system, milliseconds in zip(systems, times, strict=True):
         predicted = answers[system.name]
         quality = accuracy(truth, predicted)
-        difference = paired_difference(truth, predicted, answers["teacher-torch"], BOOTSTRAP, seed=0)
-        speed, energy = throughput(system.predict, data.test.texts, THROUGHPUT_SECONDS)
+        difference = paired_difference(truth, predicted, answers[front.TEACHER], BOOTSTRAP, seed=0)
+        speed, energy = speed_of(system, data.test.texts)
         row = {
             "data": name,
             "system": system.name,
@@ -60,7 +81,25 @@ def measure(name: str, source: Path, work: Path) -> list[dict[str, Any]]:
             "test_rows": len(truth),
         }
         rows.append(row | scope(truth, predicted, data.labels))
-    return rows
+    right = {name: predicted == truth for name, predicted in answers.items()}
+    return rows, front.standings(rows, right, BOOTSTRAP)
+
+
+def speed_of(system: System, texts: Sequence[str]) -> tuple[float, float | None]:
+    """Texts a second at batch 32 and joules a thousand texts; no joules of what runs in a process of its own, which are not measured."""
+    from slm_registry.runtime.timing import THROUGHPUT_BATCH, Clocked
+
+    from pipelines.techniques.measuring import throughput
+
+    if not isinstance(system.predict, Clocked):
+        return throughput(system.predict, texts, THROUGHPUT_SECONDS)
+    done, taken = 0, 0.0
+    while taken < THROUGHPUT_SECONDS:
+        first = done % len(texts)
+        batch = list(texts[first : first + THROUGHPUT_BATCH])
+        taken += sum(system.predict.seconds([batch]))
+        done += len(batch)
+    return done / taken, None
 
 
 def scope(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[str, float]:
@@ -72,16 +111,17 @@ def scope(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[s
     return {"in_scope_accuracy": float(right[~outside].mean()), "out_of_scope_recall": float(right[outside].mean())}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The board as Markdown."""
+def table(rows: list[dict[str, Any]], standings: Mapping[str, Sequence[front.Standing]], notes: Sequence[str]) -> str:
+    """The board as Markdown, under each data set's table how rivals stand to ours; `notes` go before all of them."""
     lines = [
         "# The board",
         "",
         f"{machine()}; one thread while timing; tokenizing included.",
         "Written by `make bench`; every system of a data set was built and measured in that one run, the latencies in turns of 25 texts.",
         "Settings were picked on validation data; a run looks at test data once, for what it has built. The difference is to the teacher, with the 95 % interval of a paired bootstrap.",
-        "MB is everything that a user downloads to run the model. Build seconds of everything but `tfidf` include the teacher's fine-tuning.",
+        "MB is everything that a user downloads to run the model. Build seconds include the teacher's fine-tuning where a system is made from it: not of `tfidf`, model2vec and SetFit.",
         "",
+        *notes,
     ]
     for name in dict.fromkeys(row["data"] for row in rows):
         mine = [row for row in rows if row["data"] == name]
@@ -94,7 +134,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         ]
         lines += ["|---|---|---|---|---|---|---|---|---|" + ("---|---|" if wide else "")]
         lines += [_line(row, teacher, wide) for row in mine]
-        lines.append("")
+        lines += ["", *front.table(standings[name]), ""]
     return "\n".join(lines)
 
 
@@ -119,6 +159,7 @@ def main(argv: list[str]) -> int:
     """Run the board."""
     disable_telemetry()
     quiet_libraries()
+    from benchmarks.peers.board import notes
     from benchmarks.picture import draw
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -129,6 +170,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--table", type=Path, required=True, help="the page that the Markdown table goes to")
     parser.add_argument("--work", type=Path, required=True, help="folder to build in; what stands there is replaced")
     parser.add_argument("--picture", type=Path, required=True, help="where the SVG goes")
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=peers.NAMES,
+        default=[],
+        help="tools to put beside, each installed in an environment of its own",
+    )
     options = parser.parse_args(argv)
     for folder in options.data:
         missing = [name for name in ("train.csv", "validation.csv", "test.csv") if not (folder / name).is_file()]
@@ -136,17 +184,30 @@ def main(argv: list[str]) -> int:
             parser.error(
                 f"{folder}: {', '.join(missing)} missing; a data folder holds train.csv, validation.csv and test.csv (text,label)"
             )
-    rows: list[dict[str, Any]] = []
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    for folder in options.data:
-        name = folder.resolve().name
-        rows += measure(name, folder, options.work / name)
-        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    try:
+        rows, standings = run(options)
+    except PeerError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     draw(rows, options.picture)
-    board = table(rows)
+    board = table(rows, standings, notes(options.peers))
     write_section(options.table, "board", board)
     print(board)
     return 0
+
+
+def run(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, list[front.Standing]]]:
+    """Every data folder's rows, written as they come, and standings. Raises PeerError: before anything is built where a peer cannot be installed."""
+    pythons = {name: environment(name, (options.work / "peers").resolve()) for name in options.peers}
+    rows: list[dict[str, Any]] = []
+    standings = {}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for folder in options.data:
+        name = folder.resolve().name
+        found, standings[name] = measure(name, folder, options.work / name, pythons)
+        rows += found
+        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return rows, standings
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks.front import is_ours
+
 OURS, OTHERS = "#0b6e4f", "#7a869a"
 
 
@@ -24,7 +26,7 @@ def draw(rows: list[dict[str, Any]], out: Path) -> None:
 def _panel(axes: Any, name: str, rows: list[dict[str, Any]]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     for row in rows:
-        ours = row["system"] == "factory"
+        ours = is_ours(row)
         color = OURS if ours else OTHERS
         axes.scatter(row["p50_ms"], 100 * row["accuracy"], s=12 * row["bytes"] / 1e6, color=color, alpha=0.35)
         axes.scatter(row["p50_ms"], 100 * row["accuracy"], s=10, color=color)

@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import __main__ as board_program
-from benchmarks import chain
+from benchmarks import chain, peers
 from benchmarks.__main__ import main
 from benchmarks.chain import recipe_for
+from benchmarks.peers.board import ABOUT
+from benchmarks.peers.errors import PeerError
 from pipelines.config import ClassificationRecipe
 from pipelines.environment import ROOT
 from tests.tiny import tiny_rows, write_csv
 
-SYSTEMS = ["tfidf", "teacher-torch", "teacher-ort", "teacher-int8", "factory"]
+SYSTEMS = ["tfidf", "teacher-torch", "teacher-ort", "teacher-int8", "factory", "fake-one"]
+
+#: A tool of another environment that builds one system from what it is given; it always answers the first class.
+PEER = """
+import numpy as np
+from pathlib import Path
+
+def build(job):
+    texts, labels = job.rows("train")
+    assert len(texts) == len(labels) > 20 and max(labels) < len(job.labels) and job.threads == 1
+    assert (Path(job.teacher) / "model.safetensors").exists() and (Path(job.body) / "model.safetensors").exists()
+    (Path(job.out) / "fake-one" / "inner").mkdir(parents=True)
+    (Path(job.out) / "fake-one" / "inner" / "weights").write_bytes(bytes(1000))
+    (Path(job.out) / "fake-one" / "README.md").write_text("a card")
+    return {"fake-one": 2.0}
+
+def load(folder, job):
+    return lambda texts: np.eye(1, len(job.labels)).repeat(len(texts), 0)
+"""
 
 
 def short_recipe(name: str, source: Path) -> dict[str, Any]:
@@ -47,7 +68,14 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # The board's own settings measure for minutes what is here only looked at for being there.
         patch.setattr(board_program, "LATENCY_ROUNDS", 30)
         patch.setattr(board_program, "THROUGHPUT_SECONDS", 0.1)
-        assert main(["--data", str(folder / "tiny"), "--work", str(folder / "work"), *outputs]) == 0
+        (folder / "peers" / "fake").mkdir(parents=True)
+        (folder / "peers" / "fake" / "peer.py").write_text(PEER)
+        (folder / "peers" / "fake" / "requirements.txt").write_text("needed==2\ntool==1.5\n")
+        patch.setattr(peers, "HERE", folder / "peers")
+        patch.setattr(peers, "NAMES", ("fake",))
+        patch.setitem(ABOUT, "fake", (("tool",), "always the first class"))
+        patch.setattr(board_program, "environment", lambda name, root: Path(sys.executable))
+        assert main(["--data", str(folder / "tiny"), "--work", str(folder / "work"), *outputs, "--peers", "fake"]) == 0
     return folder
 
 
@@ -61,6 +89,9 @@ def test_one_row_a_system_with_every_figure(board: Path) -> None:
         assert min(row["bytes"], row["p50_ms"], row["texts_per_s"], row["build_s"]) > 0
     size = {row["system"]: row["bytes"] for row in rows}
     assert size["factory"] < size["teacher-int8"] < size["teacher-ort"]
+    assert size["fake-one"] == 1000
+    seconds = {row["system"]: row["build_s"] for row in rows}
+    assert seconds["fake-one"] == seconds["teacher-torch"] + 2.0
 
 
 def test_the_table_and_the_picture_show_all_of_them(board: Path) -> None:
@@ -68,6 +99,8 @@ def test_the_table_and_the_picture_show_all_of_them(board: Path) -> None:
     for system in SYSTEMS:
         assert f"| `{system}` |" in table
     assert "oos recall %" in table
+    assert "* tool 1.5: always the first class." in table
+    assert "Ours is on or above the joint front at " in table
     assert picture.count("<svg") == 1
 
 
@@ -80,3 +113,18 @@ def test_a_folder_without_test_data_is_refused(tmp_path: Path, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         main(["--data", str(tmp_path), *outputs])
     assert "train.csv, validation.csv, test.csv missing" in capsys.readouterr().err
+
+
+def test_a_peer_that_cannot_be_installed_ends_the_run_before_anything_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str, root: Path) -> Path:
+        raise PeerError(f"{name}: `pip` failed; its log: {root}/olive-install.log")
+
+    monkeypatch.setattr(board_program, "environment", refuse)
+    for name in ("train", "validation", "test"):
+        (tmp_path / f"{name}.csv").touch()
+    outputs = ["--out", "r", "--table", "t", "--picture", "p", "--work", str(tmp_path / "work")]
+    assert main(["--data", str(tmp_path), *outputs, "--peers", "olive"]) == PeerError.exit_code
+    assert "olive: `pip` failed; its log: " in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 #: What answers texts; tokenizing included.
 Answer = Callable[[list[str]], object]
+
+
+@runtime_checkable
+class Clocked(Protocol):
+    """What answers in another process and times itself there: the way to it and back is no part of its time."""
+
+    def seconds(self, inputs: Sequence[list[str]]) -> list[float]:
+        """Answer inputs one after the other; what each took."""
+
 
 #: (folder, threads) -> what answers texts; a spawned process must be able to import it.
 Loader = Callable[[Path, int], Answer]
@@ -70,12 +79,22 @@ def _in_turns(
             answer(inputs[at % len(inputs)])
     times = np.empty((len(models), rounds))
     for first in range(0, rounds, turn):
+        mine = [inputs[at % len(inputs)] for at in range(first, min(first + turn, rounds))]
         for which, answer in enumerate(models):
-            for at in range(first, min(first + turn, rounds)):
-                start = time.perf_counter()
-                answer(inputs[at % len(inputs)])
-                times[which, at] = time.perf_counter() - start
+            times[which, first : first + turn] = seconds_of(answer, mine)
     return times
+
+
+def seconds_of(answer: Answer, inputs: Sequence[list[str]]) -> list[float]:
+    """Answer inputs one after the other; what each took, by its own clock where the model has one."""
+    if isinstance(answer, Clocked):
+        return answer.seconds(inputs)
+    seconds = []
+    for texts in inputs:
+        start = time.perf_counter()
+        answer(texts)
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def median_interval(times: NDArray[np.float64]) -> tuple[float, float]:
