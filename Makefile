@@ -52,7 +52,7 @@ soak: install  ## the registry's long tests: MINUTES=20 SEED=1; the parsers' fuz
 	$(BIN)/python -m tests.registry.soak --minutes $(MINUTES) --seed $(SEED)
 
 bench: install  ## the board: DATA="folder ..." OUT=rows.json PEERS="model2vec olive openvino setfit" (none: without them; each gets an environment of its own)
-	$(BIN)/python -m benchmarks --data $(DATA) --out $(OUT) --work build/bench --table benchmarks/RESULTS.md --picture docs/board.svg --peers $(PEERS)
+	$(BIN)/python -m benchmarks --data $(DATA) --out $(OUT) --work build/bench --table benchmarks/RESULTS.md --picture docs/board.svg --budgets --peers $(PEERS)
 
 bench-registry: install  ## publish and pull against the raw store: SIZE=1GB ROUNDS=5 WORK=/dev/shm/bench S3=s3://bucket?endpoint_url=... (default: moto, Ceph)
 	PYTHONPATH=.:registry $(BIN)/python -m benchmarks.registry --size $(SIZE) --rounds $(ROUNDS) --work $(WORK) --table benchmarks/REGISTRY.md $(if $(S3),--s3 "$(S3)")

@@ -31,18 +31,28 @@ OUT_OF_SCOPE = "oos"
 
 
 def measure(
-    name: str, source: Path, work: Path, pythons: Mapping[str, Path]
-) -> tuple[list[dict[str, Any]], list[front.Standing]]:
-    """Build and measure the board of one data folder, the peers among it whose interpreters are given: its rows, and how rivals stand to ours."""
+    name: str, source: Path, work: Path, pythons: Mapping[str, Path], budgets: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Build and measure the board of one data folder: its rows, and the lines under its table.
+
+    Among it are the peers whose interpreters are given, and what budgets take from a front where that is asked for.
+    """
+    from benchmarks.budgets import budget_systems
     from benchmarks.chain import recipe_for
     from benchmarks.peers.board import peer_systems
     from benchmarks.systems import build_systems
 
-    data, systems = build_systems(name, source, work)
+    data, systems, seconds = build_systems(name, source, work)
     teacher = next(system for system in systems if system.name == front.TEACHER)
+    below = []
+    if budgets:
+        chosen, explored = budget_systems(name, source, work, seconds, teacher)
+        systems += chosen
+        below = [str(explored), ""]
     folder = work / "build" / name / "teacher"
     with peer_systems(pythons, recipe_for(name, source), data, teacher, folder, work / "peers") as others:
-        return rows_of(name, data, [*systems, *others])
+        rows, standings = rows_of(name, data, [*systems, *others])
+    return rows, [*below, *front.table(standings)]
 
 
 def rows_of(name: str, data: CleanData, systems: Sequence[System]) -> tuple[list[dict[str, Any]], list[front.Standing]]:
@@ -111,8 +121,8 @@ def scope(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[s
     return {"in_scope_accuracy": float(right[~outside].mean()), "out_of_scope_recall": float(right[outside].mean())}
 
 
-def table(rows: list[dict[str, Any]], standings: Mapping[str, Sequence[front.Standing]], notes: Sequence[str]) -> str:
-    """The board as Markdown, under each data set's table how rivals stand to ours; `notes` go before all of them."""
+def table(rows: list[dict[str, Any]], below: Mapping[str, Sequence[str]], notes: Sequence[str]) -> str:
+    """The board as Markdown: a table a data set with its lines below, `notes` before all of them."""
     lines = [
         "# The board",
         "",
@@ -134,7 +144,7 @@ def table(rows: list[dict[str, Any]], standings: Mapping[str, Sequence[front.Sta
         ]
         lines += ["|---|---|---|---|---|---|---|---|---|" + ("---|---|" if wide else "")]
         lines += [_line(row, teacher, wide) for row in mine]
-        lines += ["", *front.table(standings[name]), ""]
+        lines += ["", *below[name], ""]
     return "\n".join(lines)
 
 
@@ -177,6 +187,9 @@ def main(argv: list[str]) -> int:
         default=[],
         help="tools to put beside, each installed in an environment of its own",
     )
+    parser.add_argument(
+        "--budgets", action="store_true", help="explore a front too, and put on the board what budgets take from it"
+    )
     options = parser.parse_args(argv)
     for folder in options.data:
         missing = [name for name in ("train.csv", "validation.csv", "test.csv") if not (folder / name).is_file()]
@@ -185,29 +198,32 @@ def main(argv: list[str]) -> int:
                 f"{folder}: {', '.join(missing)} missing; a data folder holds train.csv, validation.csv and test.csv (text,label)"
             )
     try:
-        rows, standings = run(options)
+        rows, below = run(options)
     except PeerError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     draw(rows, options.picture)
-    board = table(rows, standings, notes(options.peers))
+    board = table(rows, below, notes(options.peers))
     write_section(options.table, "board", board)
     print(board)
     return 0
 
 
-def run(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, list[front.Standing]]]:
-    """Every data folder's rows, written as they come, and standings. Raises PeerError: before anything is built where a peer cannot be installed."""
+def run(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    """Every data folder's rows, written as they come, and the lines below its table.
+
+    Raises PeerError: before anything is built where a peer cannot be installed.
+    """
     pythons = {name: environment(name, (options.work / "peers").resolve()) for name in options.peers}
     rows: list[dict[str, Any]] = []
-    standings = {}
+    below = {}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for folder in options.data:
         name = folder.resolve().name
-        found, standings[name] = measure(name, folder, options.work / name, pythons)
+        found, below[name] = measure(name, folder, options.work / name, pythons, options.budgets)
         rows += found
         options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    return rows, standings
+    return rows, below
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from pipelines.environment import ROOT
 RECIPES = Path(__file__).parent / "recipes.yaml"
 
 
-def recipe_for(name: str, source: Path) -> dict[str, Any]:
-    """The board's recipe of a data set; `default` where it has none of its own."""
+def recipe_for(name: str, source: Path, kind: str = "") -> dict[str, Any]:
+    """The board's recipe of a data set, or its recipe of a kind such as `-front`; the default one where it has none of its own."""
     recipes = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
-    block: dict[str, Any] = recipes.get(name, recipes["default"])
+    block: dict[str, Any] = recipes.get(name + kind, recipes["default" + kind])
     block["data"]["source"] = str(source.resolve())
     return block
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as board_program
-from benchmarks import chain, peers
+from benchmarks import budgets, chain, peers
 from benchmarks.__main__ import main
 from benchmarks.chain import recipe_for
 from benchmarks.peers.board import ABOUT
@@ -19,7 +19,9 @@ from pipelines.config import ClassificationRecipe
 from pipelines.environment import ROOT
 from tests.tiny import tiny_rows, write_csv
 
-SYSTEMS = ["tfidf", "teacher-torch", "teacher-ort", "teacher-int8", "factory", "fake-one"]
+SYSTEMS = ["tfidf", "teacher-torch", "teacher-ort", "teacher-int8", "factory", "factory-1x", "fake-one"]
+#: What every point is smaller and faster by, and what none is.
+SHARES = (1, 100_000)
 
 #: A tool of another environment that builds one system from what it is given; it always answers the first class.
 PEER = """
@@ -40,9 +42,14 @@ def load(folder, job):
 """
 
 
-def short_recipe(name: str, source: Path) -> dict[str, Any]:
+def short_recipe(name: str, source: Path, kind: str = "") -> dict[str, Any]:
     """The board's recipe with one pass over the rows a training; one thread, since two spin while another worker has the core."""
-    block = recipe_for(name, source)
+    block = recipe_for(name, source, kind)
+    if kind == "-front":
+        student = {"layers": [[0, 5], [5]], "intermediate_sizes": [256], "num_attention_heads": [4], "whole_epochs": 1}
+        block["distill"]["student"] |= student | {"vocabularies": [{"min_count": 1, "keep_first": 0}]}
+        block["explore"] |= {"latency_rounds": 30, "repeats": 0, "bootstrap_samples": 100}
+        block["explore"]["quantizations"] = {"int8": block["explore"]["quantizations"]["int8"]}
     block["task"]["threads"] = 1
     for training in (block["teach"]["training"], block["distill"]["training"], block["prune"]["recovery"]):
         training["epochs"] = 1
@@ -65,6 +72,8 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chain, "recipe_for", short_recipe)
+        patch.setattr(budgets, "recipe_for", short_recipe)
+        patch.setattr(budgets, "SHARES", SHARES)
         # The board's own settings measure for minutes what is here only looked at for being there.
         patch.setattr(board_program, "LATENCY_ROUNDS", 30)
         patch.setattr(board_program, "THROUGHPUT_SECONDS", 0.1)
@@ -75,7 +84,21 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(peers, "NAMES", ("fake",))
         patch.setitem(ABOUT, "fake", (("tool",), "always the first class"))
         patch.setattr(board_program, "environment", lambda name, root: Path(sys.executable))
-        assert main(["--data", str(folder / "tiny"), "--work", str(folder / "work"), *outputs, "--peers", "fake"]) == 0
+        assert (
+            main(
+                [
+                    "--data",
+                    str(folder / "tiny"),
+                    "--work",
+                    str(folder / "work"),
+                    *outputs,
+                    "--budgets",
+                    "--peers",
+                    "fake",
+                ]
+            )
+            == 0
+        )
     return folder
 
 
@@ -99,6 +122,8 @@ def test_the_table_and_the_picture_show_all_of_them(board: Path) -> None:
     for system in SYSTEMS:
         assert f"| `{system}` |" in table
     assert "oos recall %" in table
+    assert "The front: 2 points of one elastic student measured on validation data in " in table
+    assert "No point is 100000 times smaller and faster." in table
     assert "* tool 1.5: always the first class." in table
     assert "Ours is on or above the joint front at " in table
     assert picture.count("<svg") == 1

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import distillation, generation, text_to_text
 from benchmarks.chain import recipe_for
 from benchmarks.pages import write_section
-from pipelines.config import RECIPES
+from pipelines.config import RECIPES, ClassificationRecipe
 from pipelines.environment import ROOT
 from pipelines.techniques.writing_speed import Run
 
@@ -56,3 +56,13 @@ def test_trivial_answers() -> None:
 )
 def test_the_recipes_of_models_that_write_are_valid(name: str, task: str) -> None:
     assert RECIPES[task].model_validate(recipe_for(name, ROOT)).task.type == task  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["any", "clinc150_oos"])
+def test_a_front_and_the_fixed_shape_beside_it_share_what_comes_before_the_student(name: str) -> None:
+    fixed, front = (
+        RECIPES["text-classification"].model_validate(recipe_for(name, ROOT, kind)) for kind in ("", "-front")
+    )
+    assert isinstance(fixed, ClassificationRecipe) and isinstance(front, ClassificationRecipe)
+    assert (fixed.task, fixed.data, fixed.teach, fixed.label) == (front.task, front.data, front.teach, front.label)
+    assert front.budget is not None and fixed.budget is None
