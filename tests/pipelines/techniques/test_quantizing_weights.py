@@ -9,7 +9,12 @@ import pytest
 
 from pipelines.errors import ModelError
 from pipelines.techniques.cached_decoding import DECODER_FILE, ENCODER_FILE, CausalSession, left_padded
-from pipelines.techniques.quantizing_weights import blockwise_weights, dynamic_int8_products, input_moments
+from pipelines.techniques.quantizing_weights import (
+    blockwise_weights,
+    dynamic_int8_products,
+    input_moments,
+    rows_of,
+)
 from pipelines.techniques.weightmatrices import expected_products, normalise_products, require_count
 from tests.made_once import MadeOnce
 from tests.tiny_generators import CAUSAL, LINES, SEQ2SEQ, bpe_tokenizer
@@ -120,3 +125,10 @@ def test_calibrated_rounding_is_nearer_than_the_nearest(made_once: MadeOnce, tmp
         blockwise_weights(path, tmp_path / "q.onnx", bits=4, moments=known, **PLAIN)
         errors.append(float(np.square(logits(tmp_path / "q.onnx") - whole).mean()))
     assert errors[1] < errors[0]
+
+
+def test_what_an_answer_says_of_padding_is_left_out() -> None:
+    batch = {"attention_mask": np.array([[1, 1, 1], [1, 0, 0]])}
+    tokens = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    np.testing.assert_array_equal(rows_of(tokens, batch)[:, 0], [0, 2, 4, 6])
+    assert rows_of(tokens[:, 0], batch).shape == (2, 2)  # a row a text, whatever its length
