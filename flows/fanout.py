@@ -61,7 +61,10 @@ def fanned(workers: str, body: Callable[[Fan], Answer], name: str, threads: int)
     def run() -> None:
         made.append(_with_the_fan(cluster, body, name))
 
-    with prefect_api(meanwhile=lambda: None):
+    with prefect_api(meanwhile=lambda: None) as url:
+        os.environ["PREFECT_API_URL"] = (
+            url  # threads and processes of Prefect's own do not see the settings of this one
+        )
         flow(name="fan", flow_run_name=f"{name} · {workers}", task_runner=cluster.runner(threads))(run)()
     return made[0]
 

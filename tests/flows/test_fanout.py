@@ -25,8 +25,9 @@ from pipelines.exploring.points import Point
 from pipelines.exploring.units import Answering
 from pipelines.exploring.workshop import Workshop
 from pipelines.fanning import VARIABLE, Fan, Serial
-from tests.flows.fanned import Doing, Missing, untaught
 from tests.flows.toy import REPOSITORY, environment, wait_for
+from tests.flows.untaught import untaught
+from tests.flows.works import Doing, Missing
 from tests.recipes import BY_BUDGET, recipe
 
 pytestmark = pytest.mark.usefixtures("api")
@@ -129,7 +130,7 @@ def test_what_goes_wrong_in_a_worker_is_told_here(item: str, kind: type[Exceptio
     with pytest.raises(kind, match=said) as caught:
         spread(lambda fan: list(fan.map(Doing(tmp_path), [item])))
     if not isinstance(caught.value, FactoryError):
-        assert "tests/flows/fanned.py" in caught.value.__notes__[0]
+        assert "tests/flows/works.py" in caught.value.__notes__[0]
 
 
 def test_a_worker_that_cannot_see_a_folder_names_it_and_itself() -> None:
@@ -152,7 +153,7 @@ def test_no_more_at_once_than_the_cores_hold() -> None:
 def test_a_stage_that_is_ended_takes_its_workers_along(number: int, tmp_path: Path) -> None:
     program = (
         "import signal, sys; from pathlib import Path; from pipelines.__main__ import _stop; from flows import clusters, fanout\n"
-        "from tests.flows.fanned import Doing\n"
+        "from tests.flows.works import Doing\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGTERM, _stop); clusters._cores = lambda: 2\n"
         f"    work = Doing(Path({str(tmp_path)!r}))\n"

@@ -10,7 +10,7 @@ import pytest
 from pipelines import errors
 from pipelines.errors import DivergedError, FactoryError, FanError, TargetError
 from pipelines.fanning import VARIABLE, Fan, fanned
-from tests.flows.fanned import Doing
+from tests.flows.works import Doing
 
 
 def first_two(fan: Fan) -> list[str]:
