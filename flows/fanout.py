@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flows.clusters import Cluster, cluster_of
-from pipelines.errors import FactoryError, ResourceError, TransientError
+from pipelines.errors import FactoryError, FanError, ResourceError, TransientError
 from pipelines.fanning import VARIABLE, Fan, Serial
 from pipelines.trusting import permission, permitting
 
@@ -46,26 +46,26 @@ def environment_of(workers: str | None) -> dict[str, str]:
 def fanned(workers: str, body: Callable[[Fan], Answer], name: str, threads: int) -> Answer:
     """What `body` makes of a fan over these workers: one flow, and in it a task an item. See pipelines/fanning.py.
 
-    Raises FanError where there are no such workers.
+    Raises FanError where there are no such workers, or no Prefect server. Its address must stand in the environment or in a profile:
+    Prefect's own threads do not see settings of this process alone, and would start a server each.
     """
     cluster = cluster_of(workers)
     if cluster.room(threads) == 1:
         return body(Serial())
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # the stage says what there is to say
     from prefect import flow
+    from prefect.settings import PREFECT_API_URL
 
-    from flows.server import prefect_api
-
+    if not PREFECT_API_URL.value():
+        raise FanError(
+            f"workers {workers!r}: no Prefect server; set PREFECT_API_URL to one, or run `python -m flows`, which starts one"
+        )
     made: list[Answer] = []
 
     def run() -> None:
         made.append(_with_the_fan(cluster, body, name))
 
-    with prefect_api(meanwhile=lambda: None) as url:
-        os.environ["PREFECT_API_URL"] = (
-            url  # threads and processes of Prefect's own do not see the settings of this one
-        )
-        flow(name="fan", flow_run_name=f"{name} · {workers}", task_runner=cluster.runner(threads))(run)()
+    flow(name="fan", flow_run_name=f"{name} · {workers}", task_runner=cluster.runner(threads))(run)()
     return made[0]
 
 

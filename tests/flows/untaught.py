@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
-from pipelines.config import StudentLayers
+from pipelines.bundle import sha256_of
+from pipelines.config import Budget, StudentLayers
 from pipelines.data.clean import load_clean, write_clean
 from pipelines.data.rows import Row
-from pipelines.exploring.units import Recovering, open_recovering
+from pipelines.exploring.measuring import exports_of
+from pipelines.exploring.points import Point
+from pipelines.exploring.units import Answering, Recovering, open_recovering
 from pipelines.exploring.workshop import Workshop, open_workshop
 from pipelines.families import family_of
+from pipelines.fanning import Fan
 from pipelines.stages.label import label
+from pipelines.techniques.shapes import Slice
 from tests.recipes import BY_BUDGET, recipe
 from tests.tiny import tiny_model, tiny_rows
 
@@ -38,3 +44,35 @@ def untaught(folder: Path) -> tuple[Workshop, Recovering]:
         block.task,
         block.prune,
     )
+
+
+def boundless() -> Budget | None:
+    """A budget that every point holds."""
+    none = {"max_bytes": None, "max_p50_ms": 1000.0, "max_accuracy_loss": None}
+    return recipe(**BY_BUDGET | {"budget": BY_BUDGET["budget"] | none}).budget
+
+
+def a_point(part: Slice, order: int) -> Point:
+    """A part as the front has it; the first is the cheapest."""
+    shape = {"layers": ",".join(map(str, part.layers)), "intermediate_size": part.intermediate_size}
+    figures = dict.fromkeys([each.name for each in fields(Point)], 1.0) | {
+        "bytes": 1000 + order,
+        "accuracy_difference": 0.0,
+    }
+    return Point(**figures | shape | {"num_attention_heads": 4, "vocabulary": 0, "quantization": "int8"})
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def exported(fan: Fan, workshop: Workshop, place: Path) -> tuple[dict[str, str], list[list[bool]]]:
+    """Digests of two parts in every quantization, and what they answer."""
+    place.mkdir()
+    names = list(workshop.settings.quantizations)
+    with exports_of(workshop, fan, place) as exports:
+        folders = exports.of(
+            [(part, name) for part in (workshop.space[0], workshop.space[-1]) for name in names], "try"
+        )
+        answers = [right.tolist() for right in fan.map(Answering(workshop.folders[1], 1), folders)]
+        return files(exports.place), answers

@@ -1,0 +1,75 @@
+"""`python -m tests.flows.spreading WHAT FOLDER`: a process that spreads work, as a stage is one: Prefect finds its server at import."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from flows import clusters, fanout
+from pipelines.__main__ import _stop
+from pipelines.fanning import VARIABLE, Fan, Serial
+from tests.flows.works import Doing, Missing
+
+CASES = (["one", "two", "refuse", "three"], ["diverge"], ["break"], ["die"])
+
+
+def outcome(work: Any, items: list[str], most: int) -> dict[str, Any]:
+    """The answers until `most` or an error, and the error."""
+    got: list[str] = []
+
+    def body(fan: Fan) -> None:
+        answers = fan.map(work, items)
+        for _ in range(most):
+            got.append(next(answers))
+
+    try:
+        fanout.fanned("processes:2", body, "try", 1)
+    except Exception as error:
+        notes = "".join(getattr(error, "__notes__", []))
+        return {"got": got, "kind": type(error).__name__, "said": str(error), "notes": notes}
+    return {"got": got}
+
+
+def same(folder: Path) -> dict[str, Any]:
+    """Exported files, answers and a recovered model, here and in two processes."""
+    from pipelines.exploring.building import build_chosen
+    from tests.flows.untaught import a_point, boundless, exported, untaught
+
+    workshop, recovering = untaught(folder)
+    points = [a_point(part, order) for order, part in enumerate((workshop.space[0], workshop.space[-1]))]
+    here = exported(Serial(), workshop, folder / "here")
+    bundle, records, point = build_chosen(recovering, points, boundless())
+    there = fanout.fanned("processes:2", lambda fan: exported(fan, workshop, folder / "there"), "try", 1)
+    os.environ[VARIABLE] = "flows.fanout:processes:2"
+    again, records_there, point_there = build_chosen(recovering, points, boundless())
+    weights, theirs = bundle.model.state_dict(), again.model.state_dict()
+    return {
+        "files": len(here[0]),
+        "exports": here == there,
+        "records": records == records_there and point == point_there == points[0],
+        "weights": weights.keys() == theirs.keys()
+        and all(bool((weights[key] == theirs[key]).all()) for key in weights),
+    }
+
+
+def main(what: str, folder: Path) -> None:
+    """Print what came of it as JSON."""
+    signal.signal(signal.SIGTERM, _stop)
+    clusters._cores = lambda: 2
+    if what == "sleep":
+        outcome(Doing(folder), ["sleep", "sleep"], 2)
+    elif what == "same":
+        print(json.dumps(same(folder)))
+    else:
+        found = [outcome(Doing(folder), items, len(items)) for items in CASES]
+        found.append(outcome(Missing(), ["one"], 1))
+        found.append(outcome(Doing(folder), ["one", "sleep", "sleep", "sleep"], 1))
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
