@@ -61,12 +61,23 @@ def fanned(workers: str, body: Callable[[Fan], Answer], name: str, threads: int)
             f"workers {workers!r}: no Prefect server; set PREFECT_API_URL to one, or run `python -m flows`, which starts one"
         )
     made: list[Answer] = []
+    here = Here(body)
 
     def run() -> None:
-        made.append(_with_the_fan(cluster, body, name))
+        made.append(_with_the_fan(cluster, here.what, name))
 
     flow(name="fan", flow_run_name=f"{name} · {workers}", task_runner=cluster.runner(threads))(run)()
     return made[0]
+
+
+class Here:
+    """What stays in this process. Prefect sends a flow's function along with every task, and all that it refers to: this goes empty."""
+
+    def __init__(self, what: Any = None) -> None:
+        self.what = what
+
+    def __reduce__(self) -> tuple[type[Here], tuple[()]]:
+        return Here, ()
 
 
 def _with_the_fan(cluster: Cluster, body: Callable[[Fan], Answer], name: str) -> Answer:

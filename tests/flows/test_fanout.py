@@ -48,7 +48,7 @@ def test_a_killed_worker_is_one_line(outcomes: list[dict[str, Any]]) -> None:
 
 
 def test_a_worker_that_cannot_see_a_folder_names_it_and_itself(outcomes: list[dict[str, Any]]) -> None:
-    assert outcomes[4]["kind"] == "ModelError"
+    assert outcomes[4]["kind"] == "ModelError", outcomes[4]
     assert outcomes[4]["said"].startswith("/nowhere/student: no such folder")
     assert "so says the worker on " in outcomes[4]["said"]
 

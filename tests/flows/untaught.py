@@ -32,7 +32,9 @@ def untaught(folder: Path) -> tuple[Workshop, Recovering]:
     data, family = load_clean(folder / "data"), family_of(block.task)
     teacher = family.load_pretrained(tiny_model(folder / "body"), data.labels)
     student = family.student(teacher, StudentLayers(kind="layers", layers=[0, 1, 2]))
-    student.lineage = {"stages": [{"stage": "distill", "params": {"student": block.distill.student.model_dump()}}]}
+    student.lineage = {
+        "stages": [{"stage": "distill", "params": {"student": block.distill.student.model_dump()}, "levers": []}]
+    }
     family.save(student, folder / "student")
     label(folder / "data", folder / "student", folder / "signals", block.task, block.label)
     workshop = open_workshop(folder / "student", folder / "data", block.task, block.explore)
