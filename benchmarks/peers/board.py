@@ -23,7 +23,7 @@ WITHOUT_TEACHER = ("model2vec", "setfit")
 ABOUT = {
     "model2vec": (
         ("model2vec",),
-        "static embeddings distilled from the pretrained encoder, a classifier trained on them, run by numpy: 256 dimensions in float16, and 64 in int8",
+        "static embeddings distilled from the pretrained encoder, a classifier trained on them, run by numpy: 256 dimensions in float16 or int8, and 64 in int8",
     ),
     "olive": (
         ("olive-ai", "onnxruntime"),

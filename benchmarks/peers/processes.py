@@ -27,7 +27,6 @@ OFFLINE = {
     "TRANSFORMERS_OFFLINE": "1",
     "OLIVE_DISABLE_TELEMETRY": "1",
     "PYTHONNOUSERSITE": "1",
-    "NNCF_CI": "1",
 }
 
 
@@ -61,7 +60,7 @@ def build(peer: Peer, job: Job) -> dict[str, float]:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                env=_environment(job.threads),
+                env=_environment(peer, job.threads),
                 timeout=BUILD_SECONDS,
                 check=False,
             ).returncode
@@ -87,13 +86,15 @@ def serving(peer: Peer, job: Job) -> Iterator[dict[str, Served]]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=file,
-            env=_environment(job.threads),
+            env=_environment(peer, job.threads),
             encoding="utf-8",
         ) as process,
     ):
         try:
             line = _Line(peer.name, process, log)
-            names = line.ask(None)["systems"]
+            names = line.ask(None).get("systems")
+            if names != list(served.built(Path(job.out))):
+                raise line.error(f"serves {names} instead of what it built")
             yield {name: Served(name, line, len(job.labels)) for name in names}
         finally:
             process.kill()
@@ -101,10 +102,13 @@ def serving(peer: Peer, job: Job) -> Iterator[dict[str, Served]]:
                 _pipe(process.stdin).close()
 
 
-def _environment(threads: int) -> dict[str, str]:
+def _environment(peer: Peer, threads: int) -> dict[str, str]:
+    """What a peer's process finds: as many threads as it may use, no hub, and a home of its own for what tools leave there."""
     number = str(threads)
     pools = {"OMP_NUM_THREADS": number, "RAYON_NUM_THREADS": number, "MKL_NUM_THREADS": number}
-    return clean_environment() | OFFLINE | pools | {"TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false"}
+    own = {"HOME": str(peer.work / "home"), "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false"}
+    Path(own["HOME"]).mkdir(exist_ok=True)
+    return clean_environment() | OFFLINE | pools | own
 
 
 @dataclass(frozen=True)
@@ -126,18 +130,13 @@ class _Line:
         limit = threading.Timer(ANSWER_SECONDS, end)
         limit.start()
         try:
-            if question is not None:
-                _pipe(self.process.stdin).write(json.dumps(question) + "\n")
-                _pipe(self.process.stdin).flush()
-            said = _pipe(self.process.stdout).readline()
-        except BrokenPipeError:
-            said = ""
+            said = self._exchange(question)
+            code = None if said else self.process.wait()
         finally:
             limit.cancel()
-        if not said:
-            code = self.process.wait()
-            if late.is_set():
-                raise self.error(f"no answer within {ANSWER_SECONDS:g} s")
+        if late.is_set():
+            raise self.error(f"no answer within {ANSWER_SECONDS:g} s")
+        if code is not None:
             raise self.error(f"its process ended with code {code} instead of an answer")
         try:
             answer = json.loads(said)
@@ -146,6 +145,16 @@ class _Line:
         if not isinstance(answer, dict):
             raise self.error(f"answered {said[:80]!r}, which is no JSON object")
         return answer
+
+    def _exchange(self, question: Any) -> str:
+        """The line that answers; empty where the process is gone."""
+        try:
+            if question is not None:
+                _pipe(self.process.stdin).write(json.dumps(question) + "\n")
+                _pipe(self.process.stdin).flush()
+            return _pipe(self.process.stdout).readline()
+        except BrokenPipeError:
+            return ""
 
     def error(self, message: str) -> PeerError:
         """What went wrong with this peer, and where its log is."""

@@ -99,19 +99,31 @@ def test_a_peer_that_dies_or_answers_something_else_is_an_error_that_names_its_l
 ) -> None:
     fake, job = peer(answer)
     build(fake, job)
-    with pytest.raises(PeerError, match=rf"fake: .*{told}.*serve\.log"), serving(fake, job) as systems:
-        systems["one"](["a", "b"])
+    with serving(fake, job) as systems:
+        with pytest.raises(PeerError, match=rf"fake: .*{told}.*serve\.log"):
+            systems["one"](["a", "b"])
+        if "ended" in told:
+            with pytest.raises(PeerError, match=told):
+                systems["two"](["a"])
 
 
-@pytest.mark.parametrize(("line", "told"), [("garbage", "'garbage.n', which is no JSON"), ("[1]", "no JSON object")])
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("garbage", "answered 'garbage.n', which is no JSON"),
+        ("[1]", "answered .* no JSON object"),
+        ('{"systems": ["one"]}', "serves .'one'. instead of what it built"),
+    ],
+)
 def test_garbage_on_the_line_is_an_error(
     peer: Callable[[str], tuple[Peer, Job]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, told: str
 ) -> None:
     fake, job = peer(HONEST)
+    build(fake, job)
     program = tmp_path / "program.py"
     program.write_text(f"print({line!r})")
     monkeypatch.setattr("benchmarks.peers.processes.served.__file__", str(program))
-    with pytest.raises(PeerError, match=rf"fake: answered .*{told}.*serve\.log"), serving(fake, job):
+    with pytest.raises(PeerError, match=rf"fake: {told}.*serve\.log"), serving(fake, job):
         pass
 
 

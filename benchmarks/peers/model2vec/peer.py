@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from benchmarks.peers.served import Job
 
-#: System -> (dimensions of an embedding, what the trained embeddings are stored in): what its documentation distils, and a small one.
-SETTINGS = {"model2vec": (256, "float16"), "model2vec-small": (64, "int8")}
+#: System -> (dimensions of an embedding, what the trained embeddings are stored in): what its documentation distils, that in int8, and a small one.
+SETTINGS = {"model2vec": (256, "float16"), "model2vec-int8": (256, "int8"), "model2vec-small": (64, "int8")}
 
 
 def build(job: Job) -> dict[str, float]:

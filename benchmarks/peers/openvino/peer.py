@@ -16,6 +16,7 @@ CALIBRATION_TEXTS = 300
 
 def build(job: Job) -> dict[str, float]:
     """Convert and quantize the teacher as NNCF's guide does for transformers."""
+    _decline_telemetry()
     import nncf
     import openvino
     import torch
@@ -35,6 +36,13 @@ def build(job: Job) -> dict[str, float]:
     openvino.save_model(small, out / "model.xml")
     (out / "tokenizer.json").write_bytes((Path(job.teacher) / "tokenizer.json").read_bytes())
     return {NAME: time.perf_counter() - start}
+
+
+def _decline_telemetry() -> None:
+    """OpenVINO has no switch for it but this file; it is read when openvino is imported, from a home of this process's own."""
+    consent = Path.home() / "intel" / "openvino_telemetry"
+    consent.parent.mkdir(parents=True, exist_ok=True)
+    consent.write_text("0", encoding="utf-8")
 
 
 def _spread(texts: list[str]) -> list[str]:
@@ -63,6 +71,7 @@ def _encoder(folder: Path, max_length: int) -> Any:
 
 def load(folder: Path, job: Job) -> Any:
     """Class probabilities, compiled for latency."""
+    _decline_telemetry()
     import numpy as np
     import openvino
 
