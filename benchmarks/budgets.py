@@ -78,5 +78,5 @@ def budget_systems(
 def _within(recipe: Mapping[str, Any], bounds: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe with a budget of these bounds alone: of what holds them, the most accurate."""
     found = copy.deepcopy(dict(recipe))
-    found["budget"] = dict.fromkeys(recipe["budget"]) | bounds | {"cheapest": "accuracy_loss"}
+    found["budget"] = {**dict.fromkeys(recipe["budget"]), **bounds, "cheapest": "accuracy_loss"}
     return found
