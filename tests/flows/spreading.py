@@ -1,4 +1,4 @@
-"""`python -m tests.flows.spreading WHAT FOLDER`: a process that spreads work, as a stage is one: Prefect finds its server at import."""
+"""`python -m tests.flows.spreading WHAT FOLDER [WORKERS]`: a process that spreads work, as a stage is one: Prefect finds its server at import."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.flows.works import Doing, Missing
 CASES = (["one", "two", "refuse", "three"], ["diverge"], ["break"], ["die"])
 
 
-def outcome(work: Any, items: list[str], most: int) -> dict[str, Any]:
+def outcome(work: Any, items: list[str], most: int, workers: str = "processes:2") -> dict[str, Any]:
     """The answers until `most` or an error, and the error."""
     got: list[str] = []
 
@@ -27,7 +27,7 @@ def outcome(work: Any, items: list[str], most: int) -> dict[str, Any]:
             got.append(next(answers))
 
     try:
-        fanout.fanned("processes:2", body, "try", 1)
+        fanout.fanned(workers, body, "try", 1)
     except Exception as error:
         notes = "".join(getattr(error, "__notes__", []))
         return {"got": got, "kind": type(error).__name__, "said": str(error), "notes": notes}
@@ -56,7 +56,7 @@ def same(folder: Path) -> dict[str, Any]:
     }
 
 
-def main(what: str, folder: Path) -> None:
+def main(what: str, folder: Path, workers: str) -> None:
     """Print what came of it as JSON."""
     signal.signal(signal.SIGTERM, _stop)
     clusters._cores = lambda: 2
@@ -64,6 +64,9 @@ def main(what: str, folder: Path) -> None:
         outcome(Doing(folder), ["sleep", "sleep"], 2)
     elif what == "same":
         print(json.dumps(same(folder)))
+    elif what == "cluster":
+        found = [outcome(Doing(folder), items, len(items), workers) for items in CASES[:3]]
+        print(json.dumps([*found, outcome(Missing(), ["one"], 1, workers)]))
     else:
         found = [outcome(Doing(folder), items, len(items)) for items in CASES]
         found.append(outcome(Missing(), ["one"], 1))
@@ -72,4 +75,4 @@ def main(what: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")

@@ -20,10 +20,15 @@ from pipelines.fanning import Serial
 from tests.flows.toy import REPOSITORY, environment, wait_for
 
 
-def start(what: str, folder: Path) -> subprocess.Popen[str]:
-    paths = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'registry'}"}
-    command = [sys.executable, "-m", "tests.flows.spreading", what, str(folder)]
-    return subprocess.Popen(command, cwd=REPOSITORY, env=environment() | paths, stdout=subprocess.PIPE, text=True)
+def start(what: str, folder: Path, *workers: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.flows.spreading", what, str(folder), *workers]
+    return subprocess.Popen(command, cwd=REPOSITORY, env=seeing_us(), stdout=subprocess.PIPE, text=True)
+
+
+def seeing_us() -> dict[str, str]:
+    """The tests' environment, with this repository before whatever else is on the path."""
+    paths = [str(REPOSITORY), str(REPOSITORY / "registry"), os.environ.get("PYTHONPATH", "")]
+    return environment() | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +78,48 @@ def test_a_stage_that_is_ended_takes_its_workers_along(number: int, tmp_path: Pa
     process.send_signal(number)
     assert process.wait(15) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in asleep), 10)
+
+
+def as_in_processes(answers: list[dict[str, Any]]) -> None:
+    refused, diverged, broken, blind = answers
+    assert refused["got"] == ["one done", "two done"]
+    assert (refused["kind"], refused["said"]) == ("ModelError", "model.onnx: differs from torch by 3.0")
+    assert (diverged["kind"], diverged["said"]) == ("DivergedError", "the loss is nan; lower training.learning_rate")
+    assert broken["kind"] == "KeyError"
+    assert blind["kind"] == "ModelError" and "so says the worker on " in blind["said"]
+
+
+@pytest.mark.usefixtures("api")
+def test_a_dask_cluster_of_two_workers_does_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("prefect_dask", reason="the group dask is not installed: pip install --group dask")
+    there = {"cwd": REPOSITORY, "env": seeing_us(), "stderr": subprocess.DEVNULL}
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    known = tmp_path / "scheduler.json"
+    processes = [subprocess.Popen([*command, "--no-dashboard", "--scheduler-file", str(known)], **there)]
+    try:
+        wait_for(known.is_file, 60)
+        address = json.loads(known.read_text())["address"]
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--nworkers", "2"]
+        processes.append(subprocess.Popen([*command, "--no-dashboard", "--local-directory", str(tmp_path)], **there))
+        found, _ = start("cluster", tmp_path, f"dask:{address}").communicate(timeout=300)
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(30)
+    as_in_processes(json.loads(found.splitlines()[-1]))
+
+
+@pytest.mark.usefixtures("api")
+def test_a_ray_cluster_does_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("prefect_ray", reason="the group ray is not installed: pip install --group ray")
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    options = ["--head", "--port", "6380", "--num-cpus", "2", "--include-dashboard=false"]
+    subprocess.run([*ray, "start", *options], cwd=REPOSITORY, env=seeing_us(), check=True, capture_output=True)
+    try:
+        found, _ = start("cluster", tmp_path, "ray:127.0.0.1:6380").communicate(timeout=300)
+    finally:
+        subprocess.run([*ray, "stop"], env=seeing_us(), check=True, capture_output=True)
+    as_in_processes(json.loads(found.splitlines()[-1]))
 
 
 def test_no_more_at_once_than_the_cores_hold(monkeypatch: pytest.MonkeyPatch) -> None:
