@@ -100,7 +100,8 @@ def test_it_is_measured_beside_its_teacher(crossing: tuple[Chain, dict[str, Any]
     for stage, file in (("teach", "teach"), ("distill", "student"), ("prune", "prune")):
         (curves / f"{stage}.csv").write_bytes((folder / f"{file}.csv").read_bytes())
     out, bundle = folder / "evaluation", folder / "bundle"
-    evaluate(chain.clean, chain.teacher, folder / "student", exported, curves, bundle, out, block.task, block.evaluate)
+    sides = (chain.teacher, folder / "student", exported)
+    evaluate(chain.clean, *sides, folder / "front", curves, bundle, out, block.task, block.evaluate)
     metrics = read_json(out / "metrics.json")
     assert all(metrics[side]["bits_per_byte"] > 0 for side in ("teacher", "control", "student", "model"))
     own, teachers = load_tokenizer(bundle), load_tokenizer(chain.teacher)

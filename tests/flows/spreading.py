@@ -1,4 +1,4 @@
-"""`python -m tests.flows.spreading WHAT FOLDER [WORKERS]`: a process that spreads work, as a stage is one: Prefect finds its server at import."""
+"""`python -m tests.flows.spreading WHAT FOLDER WORKERS`: a process that spreads work, as a stage is one: Prefect finds its server at import."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from pipelines.__main__ import _stop
 from pipelines.fanning import VARIABLE, Fan, Serial
 from tests.flows.works import Doing, Missing
 
-CASES = (["one", "two", "refuse", "three"], ["diverge"], ["break"], ["die"])
+CASES = (["one", "two", "refuse", "three"], ["diverge"], ["break"])
 
 
-def outcome(work: Any, items: list[str], most: int, workers: str = "processes:2") -> dict[str, Any]:
+def outcome(fan: Fan, work: Any, items: list[str], most: int) -> dict[str, Any]:
     """The answers until `most` or an error, and the error."""
     got: list[str] = []
-
-    def body(fan: Fan) -> None:
-        answers = fan.map(work, items)
+    answers = fan.map(work, items)
+    try:
         for _ in range(most):
             got.append(next(answers))
-
-    try:
-        fanout.fanned(workers, body, "try", 1)
     except Exception as error:
         notes = "".join(getattr(error, "__notes__", []))
         return {"got": got, "kind": type(error).__name__, "said": str(error), "notes": notes}
     return {"got": got}
+
+
+def outcomes(folder: Path, workers: str, *last: tuple[list[str], int]) -> list[dict[str, Any]]:
+    """What came of each case, of a work that cannot be opened, and of the last ones, in one flow: to start workers takes seconds."""
+    cases: list[tuple[Any, list[str], int]] = [(Doing(folder), items, len(items)) for items in CASES]
+    cases += [(Missing(), ["one"], 1), *((Doing(folder), items, most) for items, most in last)]
+    return fanout.fanned(workers, lambda fan: [outcome(fan, *case) for case in cases], "try", 1)
 
 
 def same(folder: Path) -> dict[str, Any]:
@@ -61,18 +64,15 @@ def main(what: str, folder: Path, workers: str) -> None:
     signal.signal(signal.SIGTERM, _stop)
     clusters._cores = lambda: 2
     if what == "sleep":
-        outcome(Doing(folder), ["sleep", "sleep"], 2)
+        fanout.fanned(workers, lambda fan: outcome(fan, Doing(folder), ["sleep", "sleep"], 2), "try", 1)
     elif what == "same":
         print(json.dumps(same(folder)))
-    elif what == "cluster":
-        found = [outcome(Doing(folder), items, len(items), workers) for items in CASES[:3]]
-        print(json.dumps([*found, outcome(Missing(), ["one"], 1, workers)]))
+    elif what == "idle":
+        answer = fanout.fanned(workers, lambda fan: outcome(fan, Doing(folder), ["one", "sleep", "sleep"], 1), "try", 1)
+        print(json.dumps(answer))
     else:
-        found = [outcome(Doing(folder), items, len(items)) for items in CASES]
-        found.append(outcome(Missing(), ["one"], 1))
-        found.append(outcome(Doing(folder), ["one", "sleep", "sleep", "sleep"], 1))
-        print(json.dumps(found))
+        print(json.dumps(outcomes(folder, workers, *([(["die"], 1)] if what == "killed" else []))))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

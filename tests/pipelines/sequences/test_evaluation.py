@@ -54,6 +54,7 @@ def evaluated(
         stage.evaluate(
             folder / "clean",
             **sides[1],
+            front=folder / "front",
             curves=folder / "curves",
             bundle=folder / "bundle",
             evaluation=folder / "evaluation",
