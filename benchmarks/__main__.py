@@ -135,7 +135,7 @@ def table(rows: list[dict[str, Any]], below: Mapping[str, Sequence[str]], notes:
     ]
     for name in dict.fromkeys(row["data"] for row in rows):
         mine = [row for row in rows if row["data"] == name]
-        teacher = next(row for row in mine if row["system"] == "teacher-torch")
+        teacher = next(row for row in mine if row["system"] == front.TEACHER)
         wide = "in_scope_accuracy" in teacher
         lines += [f"## {name} ({teacher['test_rows']} test texts)", ""]
         lines += [

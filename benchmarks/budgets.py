@@ -28,7 +28,7 @@ SHARED = {"validate": "data", "teach": "teacher", "label": "signals"}
 
 @dataclass(frozen=True)
 class Explored:
-    """How many points a front has, what it took from nothing, and what a build of one fixed shape took; seconds."""
+    """How many points a front has, the seconds that it took from nothing and that a build of one fixed shape took, and the shares that no point holds."""
 
     points: int
     seconds: float
@@ -47,7 +47,10 @@ class Explored:
 def budget_systems(
     name: str, source: Path, work: Path, fixed: Mapping[str, float], teacher: System
 ) -> tuple[list[System], Explored]:
-    """The front of a data set whose fixed shape stands in `work`, built in `fixed` seconds by stage, and the systems that budgets take from it."""
+    """The front of a data set whose fixed shape stands in `work`, built in `fixed` seconds by stage, and the systems that budgets take from it.
+
+    A share that no point holds has no system. Raises CalledProcessError where a stage fails for another reason.
+    """
     recipe, folder = recipe_for(name, source, "-front"), work / "front"
     for out in SHARED.values():
         shutil.copytree(work / "build" / name / out, folder / "build" / name / out, copy_function=os.link)

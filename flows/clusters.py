@@ -153,7 +153,7 @@ class Ray:
         """Not asked of Ray: its driver aborts where a task ends while it is taken back (seen with Ray 2.60)."""
 
     def abandon(self) -> None:
-        """Let go of the cluster, which ends with that what it still does for this process."""
+        """Leave the cluster: it ends what it still does for a process that has left."""
         import ray
 
         ray.shutdown()

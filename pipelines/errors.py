@@ -48,7 +48,7 @@ class ModelError(FactoryError):
 
 
 class DivergedError(ModelError):
-    """A training's loss stopped being a number. `model` has the best epoch's weights; None where no epoch ended."""
+    """A training's loss stopped being a number. `model` has the best epoch's weights; None where no epoch ended, or another process trained."""
 
     def __init__(self, message: str, model: Any | None = None) -> None:
         super().__init__(message)

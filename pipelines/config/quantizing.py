@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -52,9 +53,9 @@ class InBlocks(Section):
             )
         return self
 
+    @abstractmethod
     def _bits_of_products(self) -> tuple[Bits, ...]:
         """What bits a matrix may have that inputs are multiplied with."""
-        raise NotImplementedError
 
 
 class BlockwiseForm(InBlocks):
