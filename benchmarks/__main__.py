@@ -121,34 +121,51 @@ def scope(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[s
     return {"in_scope_accuracy": float(right[~outside].mean()), "out_of_scope_recall": float(right[outside].mean())}
 
 
-def table(rows: list[dict[str, Any]], below: Mapping[str, Sequence[str]], notes: Sequence[str]) -> str:
-    """The board as Markdown: a table a data set with its lines below, `notes` before all of them."""
+def head(notes: Sequence[str]) -> str:
+    """What all tables of the board have in common, as Markdown."""
     lines = [
         "# The board",
         "",
-        f"{machine()}; one thread while timing; tokenizing included.",
-        "Written by `make bench`; every system of a data set was built and measured in that one run, the latencies in turns of 25 texts.",
+        "Written by `make bench`, one thread while timing, tokenizing included; every system of a data set was built and measured in one run, the latencies in turns of 25 texts.",
         "Settings were picked on validation data; a run looks at test data once, for what it has built. The difference is to the teacher, with the 95 % interval of a paired bootstrap.",
         "MB is everything that a user downloads to run the model. Build seconds include the teacher's fine-tuning where a system is made from it: not of `tfidf`, model2vec and SetFit.",
         "",
         *notes,
     ]
-    for name in dict.fromkeys(row["data"] for row in rows):
-        mine = [row for row in rows if row["data"] == name]
-        teacher = next(row for row in mine if row["system"] == front.TEACHER)
-        wide = "in_scope_accuracy" in teacher
-        lines += [f"## {name} ({teacher['test_rows']} test texts)", ""]
-        lines += [
-            "| system | accuracy % | to the teacher, points | MB | smaller | p50 ms | faster | texts/s | build s |"
-            + (" in-scope % | oos recall % |" if wide else "")
-        ]
-        lines += ["|---|---|---|---|---|---|---|---|---|" + ("---|---|" if wide else "")]
-        lines += [_line(row, teacher, wide) for row in mine]
-        lines += ["", *below[name], ""]
     return "\n".join(lines)
 
 
-def _line(row: dict[str, Any], teacher: dict[str, Any], wide: bool) -> str:
+def table(name: str, rows: Sequence[Mapping[str, Any]], below: Sequence[str]) -> str:
+    """The rows of one data set as a table of Markdown, with its lines below."""
+    teacher = next(row for row in rows if row["system"] == front.TEACHER)
+    wide = "in_scope_accuracy" in teacher
+    titles = [
+        "system",
+        "accuracy %",
+        "to the teacher, points",
+        "MB",
+        "smaller",
+        "p50 ms",
+        "faster",
+        "texts/s",
+        "build s",
+    ]
+    titles += ["in-scope %", "oos recall %"] if wide else []
+    lines = [
+        f"## {name} ({teacher['test_rows']} test texts)",
+        "",
+        f"{machine()}.",
+        "",
+        f"| {' | '.join(titles)} |",
+        "|" + "---|" * len(titles),
+        *(_line(row, teacher, wide) for row in rows),
+        "",
+        *below,
+    ]
+    return "\n".join(lines)
+
+
+def _line(row: Mapping[str, Any], teacher: Mapping[str, Any], wide: bool) -> str:
     cells = [
         f"`{row['system']}`",
         f"{100 * row['accuracy']:.2f} ({100 * row['accuracy_low']:.1f} to {100 * row['accuracy_high']:.1f})",
@@ -198,32 +215,27 @@ def main(argv: list[str]) -> int:
                 f"{folder}: {', '.join(missing)} missing; a data folder holds train.csv, validation.csv and test.csv (text,label)"
             )
     try:
-        rows, below = run(options)
+        pythons = {name: environment(name, (options.work / "peers").resolve()) for name in options.peers}
     except PeerError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    draw(rows, options.picture)
-    board = table(rows, below, notes(options.peers))
-    write_section(options.table, "board", board)
-    print(board)
+    write_section(options.table, "board", head(notes(options.peers)))
+    for folder in options.data:
+        name = folder.resolve().name
+        found, below = measure(name, folder, options.work / name, pythons, options.budgets)
+        print(board := table(name, found, below))
+        write_section(options.table, f"board {name}", board)
+        draw(keep(name, found, options.out), options.picture)
     return 0
 
 
-def run(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
-    """Every data folder's rows, written as they come, and the lines below its table.
-
-    Raises PeerError: before anything is built where a peer cannot be installed.
-    """
-    pythons = {name: environment(name, (options.work / "peers").resolve()) for name in options.peers}
-    rows: list[dict[str, Any]] = []
-    below = {}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    for folder in options.data:
-        name = folder.resolve().name
-        found, below[name] = measure(name, folder, options.work / name, pythons, options.budgets)
-        rows += found
-        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    return rows, below
+def keep(name: str, found: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+    """Put a data set's rows in place of its former ones; all rows that are kept."""
+    before = json.loads(out.read_text(encoding="utf-8")) if out.exists() else []
+    rows = [*(row for row in before if row["data"] != name), *found]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return rows
 
 
 if __name__ == "__main__":

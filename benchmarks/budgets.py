@@ -4,7 +4,6 @@ teacher's cost."""
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chain import recipe_for, run
+from benchmarks.chain import SHARED, begin_beside, recipe_for, run
 from benchmarks.systems import THREADS, System
 from pipelines.bundle import read_json
 from pipelines.errors import BudgetError
@@ -22,8 +21,6 @@ from pipelines.predictors import exported_predictor
 
 #: How many times smaller and faster than the teacher a point must be at least.
 SHARES = (15, 25)
-#: What a fixed shape and a front have in common: made once, counted on both sides.
-SHARED = {"validate": "data", "teach": "teacher", "label": "signals"}
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,7 @@ def budget_systems(
     A share that no point holds has no system. Raises CalledProcessError where a stage fails for another reason.
     """
     recipe, folder = recipe_for(name, source, "-front"), work / "front"
-    for out in SHARED.values():
-        shutil.copytree(work / "build" / name / out, folder / "build" / name / out, copy_function=os.link)
-    made = folder / "build" / name
+    made = begin_beside(name, work, folder)
     seconds = run(name, recipe, folder, ("distill", "explore"))
     to_front = sum(fixed[stage] for stage in SHARED) + sum(seconds.values())
     milliseconds = read_json(made / "front" / TEACHER)["p50_ms"]

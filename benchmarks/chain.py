@@ -17,6 +17,8 @@ import yaml
 from pipelines.environment import ROOT
 
 RECIPES = Path(__file__).parent / "recipes.yaml"
+#: What all shapes of a data set have in common, stage by stage: made once, counted for each.
+SHARED = {"validate": "data", "teach": "teacher", "label": "signals"}
 
 
 def recipe_for(name: str, source: Path, kind: str = "") -> dict[str, Any]:
@@ -47,3 +49,10 @@ def run(name: str, recipe: dict[str, Any], work: Path, stages: Sequence[str]) ->
         subprocess.run([sys.executable, *shlex.split(command)[1:]], cwd=work, env=environment, check=True)
         seconds[stage] = time.perf_counter() - start
     return seconds
+
+
+def begin_beside(name: str, work: Path, folder: Path) -> Path:
+    """Another shape of what stands in `work`: its teacher and signals, linked into `folder`. Where its stages write."""
+    for out in SHARED.values():
+        shutil.copytree(work / "build" / name / out, folder / "build" / name / out, copy_function=os.link)
+    return folder / "build" / name

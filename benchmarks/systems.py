@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.chain import build
+from benchmarks.chain import SHARED, begin_beside, build, recipe_for, run
 from pipelines.bundle import write_json
 from pipelines.config import Task
 from pipelines.data.clean import CleanData, load_clean
@@ -21,6 +22,8 @@ from pipelines.techniques.measuring import Predictor
 from pipelines.techniques.quantizing import dynamic_int8
 
 STAGES = ("validate", "teach", "label", "distill", "explore", "prune", "quantize")
+#: Further shapes of the same teacher, as kinds of recipes: one without layers, and one as deep as the teacher.
+SHAPES = ("static", "near")
 THREADS = 1
 
 
@@ -49,7 +52,17 @@ def build_systems(name: str, source: Path, work: Path) -> tuple[CleanData, list[
     teacher = System(
         "teacher-torch", teacher_predictor(made / "teacher", THREADS), download_bytes(made / "teacher"), teach
     )
-    return data, [tfidf(data), teacher, *by_hand(made / "teacher", work / "by-hand", teach), factory], seconds
+    others = [further_shape(name, kind, source, work, seconds) for kind in SHAPES]
+    return data, [tfidf(data), teacher, *by_hand(made / "teacher", work / "by-hand", teach), factory, *others], seconds
+
+
+def further_shape(name: str, kind: str, source: Path, work: Path, fixed: Mapping[str, float]) -> System:
+    """Another fixed shape from the teacher and signals in `work`, which took `fixed` seconds by stage; they count for it too."""
+    made = begin_beside(name, work, work / kind)
+    seconds = run(name, recipe_for(name, source, f"-{kind}"), work / kind, ("distill", "explore", "prune", "quantize"))
+    built = sum(fixed[stage] for stage in SHARED) + sum(seconds.values())
+    exported = made / "exported"
+    return System(f"factory-{kind}", exported_predictor(exported, THREADS), download_bytes(exported), built)
 
 
 def tfidf(data: CleanData) -> System:

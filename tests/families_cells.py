@@ -30,6 +30,7 @@ ENCODERS: dict[str, str] = {
     "mobilebert": "MobileBERT",
     "deberta-v2": "DeBERTa v2 and v3",
     "modernbert": "ModernBERT",
+    "eurobert": "EuroBERT",
 }
 
 #: Column of the table of generators and taggers -> what works means there.
@@ -67,6 +68,7 @@ CLASSIFIER_COLUMNS: dict[str, str] = {
     "vocabulary": "fewer tokens",
     "fresh student": "random weights, the teacher's architecture",
     "pretrained student": "a smaller model of the same architecture",
+    "static student": "no layers; token vectors begun from the teacher's answers",
     "float32": "exported; logits within 1e-4 of torch, padded and unpadded",
     "int8": "dynamic int8",
     "static int8": "int8 with calibrated activations",
@@ -97,14 +99,13 @@ TAGGER_REASONS: dict[tuple[str, str], str] = (
     | {(kind, "hidden width"): _HEADS_ARE_THE_WIDTH for kind in ENCODERS if kind != "mobilebert"}
     | {("modernbert", "depth"): "layers of unlike kinds cannot be cut"}
 )
+_UNCUT = {
+    "mobilebert": "its layers are bottlenecks",
+    "modernbert": "its layers fuse queries, keys and values, and the FFN's two inputs, into one matrix each",
+    "eurobert": "its heads share keys and values, and its FFN is gated",
+}
 CLASSIFIER_REASONS: dict[tuple[str, str], str] = {
-    ("mobilebert", column): "its layers are bottlenecks" for column in ("FFN width", "heads")
-} | {
-    (
-        "modernbert",
-        column,
-    ): "its layers fuse queries, keys and values, and the FFN's two inputs, into one matrix each"
-    for column in ("FFN width", "heads")
+    (kind, column): reason for kind, reason in _UNCUT.items() for column in ("FFN width", "heads")
 }
 #: The same for a checkpoint with code of its own (tests/test_matrix_own_code.py); llama's in everything else but other runtimes.
 OWN_CODE_REASONS: dict[tuple[str, str], str] = {

@@ -42,6 +42,14 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
         "distill__losses": LOSSES,
         "prune": {"technique": "none"},
     },
+    "static student, vocabulary": {
+        "distill__student": {"kind": "static", "hidden_size": 24},
+        "distill__losses": LOSSES,
+        "prune__losses": LOSSES,
+        "prune__intermediate_size": None,
+        "prune__num_attention_heads": None,
+        "prune__num_hidden_layers": None,
+    },
 }
 
 #: Column of the table of families -> the cell that proves it, or the test of its own.
@@ -52,6 +60,7 @@ PROOFS = {
     "vocabulary": "structured+dynamic_int8",
     "fresh student": "random student, no pruning",
     "pretrained student": "test_a_smaller_pretrained_student",
+    "static student": "static student, vocabulary",
     "float32": "depth+float32",
     "int8": "structured+dynamic_int8",
     "static int8": "activation+static_int8",

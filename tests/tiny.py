@@ -76,32 +76,40 @@ def tiny_config(kind: str, vocab_size: int) -> Any:
 
     # Wide random weights: from the usual 0.02 so small a model learns nothing in a few steps.
     common = {"vocab_size": vocab_size, "pad_token_id": 0, "max_position_embeddings": 64, "initializer_range": 0.2}
-    if kind == "distilbert":
-        return hf.DistilBertConfig(dim=32, n_layers=3, n_heads=4, hidden_dim=64, **common)
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
-    if kind == "bert":
-        return hf.BertConfig(**common, **sizes)
-    if kind == "roberta":
-        return hf.RobertaConfig(**common, **sizes, bos_token_id=2, eos_token_id=3)
-    if kind == "mobilebert":
-        return hf.MobileBertConfig(
-            **common,
-            **sizes,
-            embedding_size=32,
-            intra_bottleneck_size=32,
-            true_hidden_size=32,
-            num_feedforward_networks=2,
-        )
-    if kind == "deberta-v2":
-        relative = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True}
-        buckets = {"position_buckets": 8, "max_relative_positions": -1, "norm_rel_ebd": "layer_norm"}
-        return hf.DebertaV2Config(**common, **sizes, **relative, **buckets, position_biased_input=False)
-    if kind == "modernbert":
-        ends = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    ends = {"bos_token_id": 2, "eos_token_id": 3}
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "distilbert": (hf.DistilBertConfig, {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64}),
+        "bert": (hf.BertConfig, sizes),
+        "roberta": (hf.RobertaConfig, sizes | ends),
+        "mobilebert": (
+            hf.MobileBertConfig,
+            sizes
+            | {
+                "embedding_size": 32,
+                "intra_bottleneck_size": 32,
+                "true_hidden_size": 32,
+                "num_feedforward_networks": 2,
+            },
+        ),
+        "deberta-v2": (
+            hf.DebertaV2Config,
+            sizes
+            | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True}
+            | {"position_buckets": 8, "max_relative_positions": -1, "norm_rel_ebd": "layer_norm"}
+            | {"position_biased_input": False},
+        ),
         # A window of two words either way: shorter than the texts, so that it shows.
-        windows = {"local_attention": 4, "global_attn_every_n_layers": 3}
-        return hf.ModernBertConfig(**common, **sizes, **ends, **windows)
-    raise ValueError(kind)
+        "modernbert": (
+            hf.ModernBertConfig,
+            sizes
+            | ends
+            | {"cls_token_id": 2, "sep_token_id": 3, "local_attention": 4, "global_attn_every_n_layers": 3},
+        ),
+        "eurobert": (hf.EuroBertConfig, sizes | ends | {"mask_token_id": 4, "num_key_value_heads": 2}),
+    }
+    config, own = kinds[kind]
+    return config(**common, **own)
 
 
 def tiny_model(folder: Path, kind: str = "bert", seed: int = 0) -> Path:

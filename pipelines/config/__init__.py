@@ -24,6 +24,7 @@ from pipelines.config.classification import (
     StudentLayers,
     StudentPretrained,
     StudentRandom,
+    StudentStatic,
     Teach,
     Vocabulary,
 )
@@ -150,6 +151,7 @@ __all__ = [
     "StudentLayers",
     "StudentPretrained",
     "StudentRandom",
+    "StudentStatic",
     "TagChecks",
     "TaggedData",
     "Target",

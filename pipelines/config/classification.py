@@ -99,6 +99,13 @@ class StudentRandom(Section):
     num_hidden_layers: int = Field(ge=1, description="Layers of the fresh student.")
 
 
+class StudentStatic(Section):
+    """A student without layers: the mean of its tokens' vectors, one hidden layer, the head. Microseconds, and blind to the order of words."""
+
+    kind: Literal["static"] = Field(description="No layers: token vectors begun from the teacher's answers, averaged.")
+    hidden_size: int = Field(ge=1, le=4096, description="Numbers a token, and width of the hidden layer.")
+
+
 class Vocabulary(Section):
     """Which tokens stay. Special tokens, single characters and byte fallbacks always do."""
 
@@ -155,7 +162,7 @@ class StudentElastic(Section):
 class Distill(Section):
     """The student and how it learns from the stored signals."""
 
-    student: StudentLayers | StudentPretrained | StudentRandom | StudentElastic = Field(
+    student: StudentLayers | StudentPretrained | StudentRandom | StudentStatic | StudentElastic = Field(
         discriminator="kind", description="Where the student's weights come from."
     )
     losses: Losses = Field(description="What the student minimises.")
@@ -318,6 +325,8 @@ class ClassificationRecipe(Section):
     @model_validator(mode="after")
     def _layers_agree(self) -> ClassificationRecipe:
         student = self.distill.student
+        if isinstance(student, StudentStatic):
+            self._no_layer_is_read()
         if (
             self.distill.losses.wants_hidden
             and isinstance(student, StudentLayers)
@@ -327,3 +336,14 @@ class ClassificationRecipe(Section):
                 f"distill.losses reads hidden states, but label.hidden_layers {self.label.hidden_layers} holds none of distill.student.layers {student.layers}"
             )
         return self
+
+    def _no_layer_is_read(self) -> None:
+        """Raise ValueError where a loss reads layers that a static student has not."""
+        users = {"distill": self.distill.losses}
+        if isinstance(self.prune, StructuredPruning):
+            users["prune"] = self.prune.losses
+        for stage, losses in users.items():
+            if losses != losses.of_logits:
+                raise ValueError(
+                    f"a static student has no layers: set hidden_mse, hidden_cosine and relation of {stage}.losses to 0"
+                )

@@ -125,6 +125,25 @@ ANATOMIES: dict[str, Anatomy] = {
         takes_additive_mask=False,
         why_uncut="its layers fuse queries, keys and values, and the FFN's two inputs, into one matrix each",
     ),
+    # Rotary positions, keys and values shared by heads, a gated FFN. Without layers it is the static student.
+    "eurobert": Anatomy(
+        layers="layers",
+        queries="self_attn.q_proj",
+        keys="self_attn.k_proj",
+        values="self_attn.v_proj",
+        attention=None,
+        attention_out=None,
+        ffn_up=None,
+        ffn_down=None,
+        positions=None,
+        position_offset=0,
+        head=("classifier",),
+        width_name="intermediate_size",
+        heads_name="num_attention_heads",
+        depth_name="num_hidden_layers",
+        takes_additive_mask=False,
+        why_uncut="its heads share keys and values, and its FFN is gated",
+    ),
 }
 
 

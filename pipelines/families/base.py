@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from pipelines.bundle import Bundle
-from pipelines.config import StudentLayers, StudentPretrained, StudentRandom
+from pipelines.config import StudentLayers, StudentPretrained, StudentRandom, StudentStatic
 
 #: Token ids of one text, special tokens included.
 TokenIds = list[int]
@@ -62,8 +62,8 @@ class Family(Protocol):
     def save(self, bundle: Bundle, out: Path) -> None:
         """Write a bundle that plain transformers loads."""
 
-    def student(self, teacher: Bundle, choice: StudentLayers | StudentRandom) -> Bundle:
-        """A student of the teacher's architecture."""
+    def student(self, teacher: Bundle, choice: StudentLayers | StudentRandom | StudentStatic) -> Bundle:
+        """A student of the teacher's architecture, or one without layers."""
 
     def adopt(self, teacher: Bundle, choice: StudentPretrained, folder: Path) -> Bundle:
         """A smaller pretrained model as a student of the teacher."""

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.bundle import LINEAGE, Bundle, read_json, read_lineage, require_files
-from pipelines.config import StudentLayers, StudentPretrained, StudentRandom
+from pipelines.config import StudentLayers, StudentPretrained, StudentRandom, StudentStatic
 from pipelines.errors import ModelError
 from pipelines.families.anatomy import anatomy_named, anatomy_of, part, replace_part
 from pipelines.families.base import LayerUnits, Outputs, TokenIds
 from pipelines.families.loading import READY, check_labels, few, load_model, load_tokenizer, save_bundle
+from pipelines.families.static import static_student
 from pipelines.families.widths import PER_LAYER, with_layers
 from pipelines.techniques.narrowing import narrow_in, narrow_out, widen_in, widen_out
 from pipelines.techniques.tracing import traceable
@@ -57,9 +58,13 @@ class EncoderClassifier:
     def save(self, bundle: Bundle, out: Path) -> None:
         save_bundle(Bundle(_with_zero_heads(bundle.model), bundle.tokenizer, bundle.lineage), out)
 
-    def student(self, teacher: Bundle, choice: StudentLayers | StudentRandom) -> Bundle:
+    def student(self, teacher: Bundle, choice: StudentLayers | StudentRandom | StudentStatic) -> Bundle:
         depth = len(_layers(teacher.model))
-        if isinstance(choice, StudentRandom):
+        mapped: list[int] = []
+        if isinstance(choice, StudentStatic):
+            special = self.encode(teacher.tokenizer, [""], teacher.tokenizer.model_max_length)[0]
+            model = static_student(teacher, special, choice)
+        elif isinstance(choice, StudentRandom):
             model = _fresh(teacher.model, choice.num_hidden_layers)
             mapped = _spread(choice.num_hidden_layers, depth)
         else:

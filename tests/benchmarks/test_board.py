@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as board_program
-from benchmarks import budgets, chain, peers
+from benchmarks import budgets, chain, peers, systems
 from benchmarks.__main__ import main
 from benchmarks.chain import recipe_for
 from benchmarks.peers.board import ABOUT
@@ -19,7 +19,17 @@ from pipelines.config import ClassificationRecipe
 from pipelines.environment import ROOT
 from tests.tiny import tiny_rows, write_csv
 
-SYSTEMS = ["tfidf", "teacher-torch", "teacher-ort", "teacher-int8", "factory", "factory-1x", "fake-one"]
+SYSTEMS = [
+    "tfidf",
+    "teacher-torch",
+    "teacher-ort",
+    "teacher-int8",
+    "factory",
+    "factory-static",
+    "factory-1x",
+    "fake-one",
+]
+OTHER = {"data": "other", "system": "tfidf", "p50_ms": 1.0, "accuracy": 0.5, "bytes": 1000}
 #: What every point is smaller and faster by, and what none is.
 SHARES = (1, 100_000)
 
@@ -62,6 +72,8 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [(text, "oos" if label == "login" else label) for text, label in tiny_rows()]
     for name, part in {"train": rows[0::2], "validation": rows[1::4], "test": rows[3::4]}.items():
         write_csv(folder / "tiny" / f"{name}.csv", part)
+    # Another data set's row, of an earlier run.
+    (folder / "rows.json").write_text(json.dumps([OTHER]))
     outputs = [
         "--out",
         str(folder / "rows.json"),
@@ -73,6 +85,8 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chain, "recipe_for", short_recipe)
         patch.setattr(budgets, "recipe_for", short_recipe)
+        patch.setattr(systems, "recipe_for", short_recipe)
+        patch.setattr(systems, "SHAPES", ("static",))
         patch.setattr(budgets, "SHARES", SHARES)
         # The board's own settings measure for minutes what is here only looked at for being there.
         patch.setattr(board_program, "LATENCY_ROUNDS", 30)
@@ -103,7 +117,8 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_one_row_a_system_with_every_figure(board: Path) -> None:
-    rows = json.loads((board / "rows.json").read_text())
+    kept, *rows = json.loads((board / "rows.json").read_text())
+    assert kept == OTHER
     assert [row["system"] for row in rows] == SYSTEMS
     for row in rows:
         assert {"data", "accuracy", "bytes", "p50_ms", "texts_per_s", "build_s"} <= set(row)
@@ -129,8 +144,10 @@ def test_the_table_and_the_picture_show_all_of_them(board: Path) -> None:
     assert picture.count("<svg") == 1
 
 
-def test_the_boards_recipes_are_valid() -> None:
-    assert ClassificationRecipe.model_validate(chain.recipe_for("anything", ROOT)).task.type == "text-classification"
+@pytest.mark.parametrize("name", ["anything", "clinc150_oos"])
+@pytest.mark.parametrize("kind", ["", "-front", *(f"-{shape}" for shape in systems.SHAPES)])
+def test_the_boards_recipes_are_valid(name: str, kind: str) -> None:
+    assert ClassificationRecipe.model_validate(chain.recipe_for(name, ROOT, kind)).task.type == "text-classification"
 
 
 def test_a_folder_without_test_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
