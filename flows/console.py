@@ -113,7 +113,7 @@ def _front_row(point: Point) -> list[str]:
     lost = (point.accuracy_difference, point.accuracy_difference_low, point.accuracy_difference_high)
     return [
         "*" if point.on_front else " ",
-        point.layers,
+        point.layers or "none",
         str(point.intermediate_size),
         str(point.num_attention_heads),
         str(point.tokens),

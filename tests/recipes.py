@@ -39,6 +39,7 @@ BY_BUDGET: dict[str, Any] = {
         "whole_epochs": 1,
         "random_slices": 1,
         "in_place": 1.0,
+        "without_layers": {"hidden_size": 24, "training": TRAINING | {"learning_rate": 3e-2}},
     },
     "explore": {
         "technique": "search",

@@ -13,9 +13,9 @@ from pipelines.exploring.front import read_front
 from tests.project import make_project, run
 from tests.recipes import BY_BUDGET
 
-#: Two parts in one quantization: every export costs seconds.
+#: Two parts, of all layers and of none, in one quantization: every export costs seconds.
 SMALL: dict[str, Any] = {
-    "distill__student": BY_BUDGET["distill__student"] | {"intermediate_sizes": [32]},
+    "distill__student": BY_BUDGET["distill__student"] | {"layers": [[0, 1, 2]], "intermediate_sizes": [32]},
     "explore": BY_BUDGET["explore"] | {"quantizations": {"int8": {"technique": "dynamic_int8", "per_channel": True}}},
 }
 
@@ -27,7 +27,7 @@ def explored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     heads = next(at for at, line in enumerate(shown) if "quantization" in line)
     rows = [line.split("\t") for line in shown[heads + 1 : heads + 3]]
     times = [float(row[7]) for row in rows]
-    assert len(rows) == 2 and times == sorted(times)
+    assert [row[1] for row in rows] == ["none", "0,1,2"] and times == sorted(times)
     assert shown[-1] == "page       build/tiny/front/front.html"
     return project
 
@@ -58,7 +58,7 @@ def test_the_cheapest_point_is_built_and_published(explored: Path) -> None:
     points = read_front(explored / "build" / "tiny" / "front").points
     lineage = json.loads((explored / "build" / "tiny" / "bundle" / "lineage.json").read_text(encoding="utf-8"))
     chosen = next(entry for entry in lineage["stages"] if entry["stage"] == "prune")["chosen"]
-    assert chosen["bytes"] == min(point.bytes for point in points)
+    assert chosen["layers"] == "" and chosen["bytes"] == min(point.bytes for point in points)
     report = (explored / "build" / "tiny" / "evaluation" / "report.html").read_text(encoding="utf-8")
     assert "Chosen from" in report and "chosen: " in report
     metrics = json.loads((explored / "build" / "tiny" / "evaluation" / "metrics.json").read_text(encoding="utf-8"))

@@ -116,6 +116,13 @@ class Vocabulary(Section):
     )
 
 
+class PartWithoutLayers(Section):
+    """What an elastic student's layers cannot give by slicing: a student of kind `static` beside it, a part like any other to the search."""
+
+    hidden_size: int = Field(ge=1, le=4096, description="As of a static student.")
+    training: Training = Field(description="The loop's settings of this part, which learns from the logits alone.")
+
+
 class StudentElastic(Section):
     """One student that holds many: every shape named here is a part of it and shares its weights (Cai et al. 2020, Yu & Huang 2019)."""
 
@@ -142,6 +149,10 @@ class StudentElastic(Section):
         ge=0, le=16, description="Parts drawn for each batch, beside the whole and the smallest (the sandwich rule)."
     )
     in_place: Weight = Field(description="Weight of the KL from a part to the whole's own answer, beside the losses.")
+
+    without_layers: PartWithoutLayers | None = Field(
+        description="A part of no layers, the smallest and fastest of all; null: none."
+    )
 
     @model_validator(mode="after")
     def _parts_of_the_whole(self) -> StudentElastic:

@@ -41,7 +41,7 @@ def _first_that_holds(
         loss = -100 * recovered.difference.low
         tried.append(f"{point.slice}, {point.quantization}: {loss:.2f} points lost at worst")
         if budget.max_accuracy_loss is None or loss <= budget.max_accuracy_loss:
-            bundle = recovering.plain(point)
+            bundle = recovering.parts.plain(point.slice)
             bundle.model.load_state_dict(recovered.weights)
             return bundle, records, point
     raise BudgetError(

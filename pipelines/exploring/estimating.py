@@ -45,18 +45,22 @@ class Error:
 
 
 def probes_of(space: Sequence[Slice]) -> list[Slice]:
-    """Parts that say what each piece costs: each size once beside the first of the others, in the deepest and the shallowest part."""
+    """Parts that say what each piece costs: each size once beside the first of the others, in the deepest and the shallowest part.
+
+    Those without layers share no piece with the others: they are measured themselves.
+    """
     first = space[0]
-    depths = {len(part.layers): part.layers for part in reversed(space)}
+    layered = [part for part in space if part.layers]
+    depths = {len(part.layers): part.layers for part in reversed(layered)}
     shallow, deep = depths[min(depths)], depths[max(depths)]
-    widths = dict.fromkeys(part.intermediate_size for part in space)
-    heads = dict.fromkeys(part.num_attention_heads for part in space)
-    vocabularies = dict.fromkeys(part.vocabulary for part in space)
+    widths = dict.fromkeys(part.intermediate_size for part in layered)
+    heads = dict.fromkeys(part.num_attention_heads for part in layered)
+    vocabularies = dict.fromkeys(part.vocabulary for part in layered)
     found = [Slice(deep, first.intermediate_size, first.num_attention_heads, first.vocabulary)]
     found += [Slice(shallow, width, first.num_attention_heads, first.vocabulary) for width in widths]
     found += [Slice(shallow, first.intermediate_size, count, first.vocabulary) for count in heads]
     found += [Slice(shallow, first.intermediate_size, first.num_attention_heads, which) for which in vocabularies]
-    return list(dict.fromkeys([*found, space[-1]]))
+    return list(dict.fromkeys([*found, layered[-1], *(part for part in space if not part.layers)]))
 
 
 def fit_table(measured: Mapping[Slice, Measured]) -> CostTable:
@@ -78,6 +82,8 @@ def error_of(estimated: Sequence[float], measured: Sequence[float]) -> Error:
 def _pieces(part: Slice) -> dict[Piece, int]:
     """How often each piece stands in a part."""
     depth = len(part.layers)
+    if not depth:
+        return {("no layers", part.vocabulary): 1}
     return {
         FIXED: 1,
         ("vocabulary", part.vocabulary): 1,

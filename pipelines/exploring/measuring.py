@@ -102,7 +102,7 @@ def _point(
         intermediate_size=part.intermediate_size,
         num_attention_heads=part.num_attention_heads,
         vocabulary=part.vocabulary,
-        tokens=len(workshop.cuts[part.vocabulary].kept),
+        tokens=len(workshop.parts.cuts[part.vocabulary].kept),
         quantization=candidate.quantization,
         estimated_bytes=candidate.bytes,
         estimated_p50_ms=candidate.p50_ms,

@@ -78,7 +78,7 @@ def _yes(told: bool) -> str:
 
 
 COLUMNS = (
-    Column("depth", "layers", lambda point: point.layers.replace(",", ", ")),
+    Column("depth", "layers", lambda point: point.layers.replace(",", ", ") or "none"),
     Column("intermediate_size", "FFN width", lambda point: str(point.intermediate_size)),
     Column("num_attention_heads", "heads", lambda point: str(point.num_attention_heads)),
     Column("tokens", "vocabulary, tokens", lambda point: f"{point.tokens:,}"),

@@ -47,7 +47,7 @@ class Point:
     @property
     def slice(self) -> Slice:
         """The part of the elastic student that it is."""
-        layers = tuple(int(layer) for layer in self.layers.split(","))
+        layers = tuple(int(layer) for layer in self.layers.split(",") if layer)
         return Slice(layers, self.intermediate_size, self.num_attention_heads, self.vocabulary)
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Point:
         shape = (
             f"{depth} layer{'s' if depth > 1 else ''}, FFN {self.intermediate_size}, {self.num_attention_heads} heads"
         )
-        return f"{shape}, {self.tokens:,} tokens, {self.quantization}"
+        return f"{shape if depth else 'no layers'}, {self.tokens:,} tokens, {self.quantization}"
 
 
 @dataclass(frozen=True)

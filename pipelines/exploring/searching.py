@@ -53,12 +53,14 @@ def _evolve(space: Sequence[Slice], quantizations: Sequence[str], look: Estimate
     study = optuna.create_study(
         directions=["minimize", "minimize", "maximize"], sampler=optuna.samplers.NSGAIISampler(seed=seed)
     )
-    names = ("layers", "intermediate_size", "num_attention_heads", "vocabulary")
-    choices = {name: list(dict.fromkeys(getattr(part, name) for part in space)) for name in names}
+    names = ("intermediate_size", "num_attention_heads", "vocabulary")
+    choices = {name: list(dict.fromkeys(getattr(part, name) for part in space if part.layers)) for name in names}
+    choices["layers"] = list(dict.fromkeys(part.layers for part in space))
 
     def objective(trial: optuna.Trial) -> tuple[float, float, float]:
         sizes = {name: options[trial.suggest_int(name, 0, len(options) - 1)] for name, options in choices.items()}
-        found = look(Slice(**sizes), quantizations[trial.suggest_int("quantization", 0, len(quantizations) - 1)])
+        part = Slice(**sizes) if sizes["layers"] else Slice((), 0, 0, sizes["vocabulary"])
+        found = look(part, quantizations[trial.suggest_int("quantization", 0, len(quantizations) - 1)])
         return found.p50_ms, float(found.bytes), found.accuracy
 
     study.optimize(objective, n_trials=trials)

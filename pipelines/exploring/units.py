@@ -18,11 +18,11 @@ from torch import Tensor
 from pipelines.bundle import LINEAGE, Bundle, write_json
 from pipelines.config import ChosenPruning, Task
 from pipelines.data.clean import CleanData, Split, load_clean
+from pipelines.exploring.parts import Parts, open_parts
 from pipelines.exploring.points import Point
-from pipelines.exploring.workshop import Workshop, elastic_choice, plain
+from pipelines.exploring.workshop import Workshop
 from pipelines.exporting import save_beside, shrink
 from pipelines.families import family_of
-from pipelines.families.base import Family
 from pipelines.predictors import exported_predictor, predict_all
 from pipelines.reproducible import fixed
 from pipelines.signals import read_signals
@@ -33,7 +33,6 @@ from pipelines.techniques.metrics import Interval, difference_of_right
 from pipelines.techniques.scoring import predict_logits
 from pipelines.techniques.shapes import Slice
 from pipelines.techniques.training import EpochRecord
-from pipelines.techniques.vocabulary.choices import Cut, cuts_of
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,16 @@ class Exporting:
             self._export(order)
 
     def _export(self, order: Order) -> None:
-        shop, bundle = self.workshop, self.workshop.plain(order.part)
+        shop, family = self.workshop, self.workshop.parts.family
+        bundle = shop.parts.plain(order.part)
         whole = next(iter(order.folders.values())).with_suffix(".onnx")
-        export_onnx(shop.family, bundle, shop.task.max_length, whole)
+        export_onnx(family, bundle, shop.task.max_length, whole)
         rows = shop.data.train.texts[:PARITY_TEXTS]
-        check_parity(whole, shop.family, bundle, rows, shop.task.max_length, shop.settings.parity)
+        check_parity(whole, family, bundle, rows, shop.task.max_length, shop.settings.parity)
         for name, out in order.folders.items():
             out.mkdir()
             form = shop.settings.quantizations[name]
-            shrink(whole, out / "model.onnx", shop.family, bundle, shop.data, shop.task, form)
+            shrink(whole, out / "model.onnx", family, bundle, shop.data, shop.task, form)
             save_beside(bundle, out)
             write_json(out / LINEAGE, bundle.lineage)
         whole.unlink()
@@ -114,31 +114,25 @@ class Recovering:
     right: np.ndarray
     task: Task
     wanted: ChosenPruning
-    family: Family
-    student: Bundle
-    cuts: list[Cut]
+    parts: Parts
     data: CleanData
     lesson: Lesson
 
     def __reduce__(self) -> tuple[Callable[..., Recovering], tuple[Any, ...]]:
         return open_recovering, (*self.folders, self.right, self.task, self.wanted)
 
-    def plain(self, point: Point) -> Bundle:
-        """The part of a point as a model of its own, before recovery."""
-        return plain(self.family, self.student, self.cuts[point.vocabulary], point.slice)
-
     def __call__(self, recovery: Recovery) -> Recovered:
         task, wanted, point = self.task, self.wanted, recovery.point
         before = f"{point.accuracy_difference:+.2%} to the teacher before"
         print(f"{recovery.phase}: {point.slice}, {point.quantization}; {before}")
-        bundle = self.plain(point)
+        bundle, depth = self.parts.plain(point.slice), len(point.slice.layers)
         with fixed(task, task.threads):
             records = learn(
-                self.family,
+                self.parts.family,
                 bundle,
                 self.lesson,
                 self.data.validation,
-                wanted.losses,
+                wanted.losses if depth else wanted.losses.of_logits,
                 wanted.recovery,
                 max_length=task.max_length,
                 seed=task.seed,
@@ -150,8 +144,9 @@ class Recovering:
     def _difference(self, bundle: Bundle) -> Interval:
         """The recovered model's accuracy on validation, in torch, minus the teacher's."""
         validation = self.data.validation
-        encoded = self.family.encode(bundle.tokenizer, validation.texts, self.task.max_length)
-        predicted = predict_logits(self.family, bundle.model, bundle.tokenizer, encoded).argmax(-1).numpy()
+        family = self.parts.family
+        encoded = family.encode(bundle.tokenizer, validation.texts, self.task.max_length)
+        predicted = predict_logits(family, bundle.model, bundle.tokenizer, encoded).argmax(-1).numpy()
         ours = predicted == np.array(validation.labels)
         return difference_of_right(ours, self.right, self.wanted.bootstrap_samples, self.task.seed)
 
@@ -161,8 +156,7 @@ def open_recovering(
 ) -> Recovering:
     """Load what every recovery needs. Raises ModelError where the student is not elastic."""
     family, data = family_of(task), load_clean(clean)
-    bundle = family.load(student)
-    cuts = cuts_of(family, bundle, data.written, elastic_choice(bundle).vocabularies, task.max_length)
-    lesson = lesson_from(data, read_signals(signals)).without(levers_left_out(bundle.lineage))
+    parts = open_parts(student, family, data, task.max_length)
+    lesson = lesson_from(data, read_signals(signals)).without(levers_left_out(parts.whole.lineage))
     folders = (student.absolute(), clean.absolute(), signals.absolute())
-    return Recovering(folders, right, task, wanted, family, bundle, cuts, data, lesson)
+    return Recovering(folders, right, task, wanted, parts, data, lesson)

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.bundle import CONTROL, Bundle, extend_lineage
+from pipelines.bundle import BARE, CONTROL, Bundle, extend_lineage
 from pipelines.config import (
     Distill,
     FreshStudent,
+    Losses,
     OnPolicy,
     OtherStudent,
+    PartWithoutLayers,
     ScratchStudent,
     StudentElastic,
     StudentLayers,
     StudentPretrained,
+    StudentStatic,
     Task,
     TokenDistill,
 )
@@ -59,24 +62,26 @@ def distill(
     data = load_clean(clean)
     gains: list[Gain] = []
     if isinstance(distill, TokenDistill):
-        bundle, control, records = _distill_sequences(data, signals, teacher, task, distill)
+        bundle, beside, records = _distill_sequences(data, signals, teacher, task, distill)
+        name, stage = CONTROL, "control"
     else:
-        bundle, records, gains = _distill_classifier(data, signals, teacher, task, distill)
-        control = None
+        lesson = lesson_from(data, read_signals(signals))
+        bundle, beside, records, gains = _distill_classifier(data, lesson, teacher, task, distill)
+        name, stage = BARE, "distill"
     facts = {"params": distill.model_dump(), "levers": facts_of(gains)}
     bundle.lineage = extend_lineage(bundle.lineage, "distill", facts)
     save_bundle_of(task, bundle, student)
-    if control is not None:
-        control.lineage = extend_lineage(control.lineage, "control", facts)
-        save_bundle_of(task, control, student / CONTROL)
+    if beside is not None:
+        beside.lineage = extend_lineage(beside.lineage, stage, facts)
+        save_bundle_of(task, beside, student / name)
     write_curve(curve, records)
 
 
 def _distill_classifier(
-    data: CleanData, signals: Path, teacher: Path, task: Task, wanted: Distill
-) -> tuple[Bundle, list[EpochRecord], list[Gain]]:
+    data: CleanData, lesson: Lesson, teacher: Path, task: Task, wanted: Distill
+) -> tuple[Bundle, Bundle | None, list[EpochRecord], list[Gain]]:
+    """The student, what an elastic one has beside it, the records and the levers' gains."""
     family = family_of(task)
-    lesson = lesson_from(data, read_signals(signals))
     choice, taught = wanted.student, family.load(teacher)
     if isinstance(choice, StudentPretrained):
         bundle = family.adopt(taught, choice, fetch_pretrained(choice.source, choice.sha256))
@@ -88,7 +93,9 @@ def _distill_classifier(
     gains = _try_levers(family, taught, bundle, data, lesson, task, wanted)
     lesson = lesson.without([gain.lever for gain in gains if not gain.helps])
     if isinstance(choice, StudentElastic):
-        return bundle, _distill_elastic(bundle, data, lesson, task, wanted, choice), gains
+        records = _distill_elastic(bundle, data, lesson, task, wanted, choice)
+        bare, more = _distill_bare(taught, data, lesson, task, wanted.losses, choice.without_layers)
+        return bundle, bare, records + more, gains
     records = learn(
         family,
         bundle,
@@ -101,7 +108,30 @@ def _distill_classifier(
         phase="distill",
         epochs=wanted.training.epochs,
     )
-    return bundle, records, gains
+    return bundle, None, records, gains
+
+
+def _distill_bare(
+    teacher: Bundle, data: CleanData, lesson: Lesson, task: Task, losses: Losses, wanted: PartWithoutLayers | None
+) -> tuple[Bundle | None, list[EpochRecord]]:
+    """The part of an elastic student that has no layers, where it is wanted: it has no lesson but the logits."""
+    if wanted is None:
+        return None, []
+    family, settings = family_of(task), wanted.training
+    bundle = family.student(teacher, StudentStatic(kind="static", hidden_size=wanted.hidden_size))
+    records = learn(
+        family,
+        bundle,
+        lesson,
+        data.validation,
+        losses.of_logits,
+        settings,
+        max_length=task.max_length,
+        seed=task.seed,
+        phase="without layers",
+        epochs=settings.epochs,
+    )
+    return bundle, records
 
 
 def _try_levers(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.bundle import sha256_of
-from pipelines.config import Budget, StudentLayers
+from pipelines.bundle import BARE, Bundle, sha256_of
+from pipelines.config import Budget, StudentLayers, StudentStatic
 from pipelines.data.clean import load_clean, write_clean
 from pipelines.data.rows import Row
 from pipelines.exploring.measuring import exports_of
@@ -35,7 +35,9 @@ def untaught(folder: Path) -> tuple[Workshop, Recovering]:
     student.lineage = {
         "stages": [{"stage": "distill", "params": {"student": block.distill.student.model_dump()}, "levers": []}]
     }
+    bare = family.student(teacher, StudentStatic(kind="static", hidden_size=24))
     family.save(student, folder / "student")
+    family.save(Bundle(bare.model, bare.tokenizer, student.lineage), folder / "student" / BARE)
     label(folder / "data", folder / "student", folder / "signals", block.task, block.label)
     workshop = open_workshop(folder / "student", folder / "data", block.task, block.explore)
     return workshop, open_recovering(

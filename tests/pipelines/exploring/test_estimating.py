@@ -44,6 +44,16 @@ def test_a_student_cut_in_depth_alone_has_a_table() -> None:
     assert table.of(Slice((0, 1), 0, 0, 0)) == Measured(pytest.approx(2.5), 250)
 
 
+def test_parts_without_layers_are_measured_themselves_and_change_no_other_estimate() -> None:
+    bare = {Slice((), 0, 0, 0): Measured(0.1, 90), Slice((), 0, 0, 1): Measured(0.09, 30)}
+    layered = {DEPTH_ONLY[0]: Measured(3.5, 350), DEPTH_ONLY[1]: Measured(1.5, 150)}
+    assert probes_of([*DEPTH_ONLY, *bare]) == [*DEPTH_ONLY, *bare]
+    table = fit_table(layered | bare)
+    assert table.of(Slice((0, 1), 0, 0, 0)) == Measured(pytest.approx(2.5), 250)
+    for part, true in bare.items():
+        assert table.of(part) == Measured(pytest.approx(true.p50_ms), true.bytes)
+
+
 def test_the_error_is_relative_to_what_was_measured() -> None:
     error = error_of([1.1, 2.0, 3.0], [1.0, 2.0, 4.0])
     assert (error.median, error.largest) == (pytest.approx(0.1), pytest.approx(0.25))

@@ -39,10 +39,12 @@ POINT = Point(
 
 
 def test_points_come_back_from_the_disk(tmp_path: Path) -> None:
-    points = [POINT, replace(POINT, layers="5", quantization="none")]
+    bare = replace(POINT, layers="", intermediate_size=0, num_attention_heads=0)
+    points = [POINT, replace(POINT, layers="5", quantization="none"), bare]
     write_points(tmp_path / "points.parquet", points)
     assert read_points(tmp_path / "points.parquet") == points
-    assert points[1].slice == Slice((5,), 768, 12, 0)
+    assert [point.slice for point in points[1:]] == [Slice((5,), 768, 12, 0), Slice((), 0, 0, 0)]
+    assert str(bare) == "no layers, 2,700 tokens, dynamic_int8"
 
 
 def test_no_points_are_a_table_too(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def choice(**changes: Any) -> StudentElastic:
         "whole_epochs": 0,
         "random_slices": 2,
         "in_place": 1.0,
+        "without_layers": None,
     }
     return StudentElastic.model_validate(values | changes)
 
