@@ -44,7 +44,7 @@ _FOUR |= {"symmetric": True, "accuracy_level": 4, "rounding": "nearest", "calibr
 #: Side -> the recipe's `quantize`.
 EXPORTS: dict[str, dict[str, Any]] = {
     "slm_registry, float32": {"technique": "none", "parity": PARITY},
-    "slm_registry, int8": {"technique": "dynamic_int8", "parity": PARITY, "per_channel": True},
+    "slm_registry, int8": {"technique": "dynamic_int8", "parity": PARITY, "per_channel": True, "embeddings": None},
     "slm_registry, int4": _FOUR,
 }
 RIVALS = {"transformers, float32": "float32", "transformers, bfloat16": "bfloat16"}

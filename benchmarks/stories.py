@@ -36,7 +36,7 @@ _BLOCKS: dict[str, Any] = {
 #: Row of the table -> the recipe's `quantize`.
 WIDTHS: dict[str, dict[str, Any]] = {
     "float32": {"technique": "none", "parity": 1e-3},
-    "int8, activations too": {"technique": "dynamic_int8", "parity": 1e-3, "per_channel": True},
+    "int8, activations too": {"technique": "dynamic_int8", "parity": 1e-3, "per_channel": True, "embeddings": None},
     "8 bits in blocks": _BLOCKS | {"bits": 8, "embedding_bits": 8},
     "4 bits in blocks, nearest": _BLOCKS | {"bits": 4, "embedding_bits": 8},
     "4 bits in blocks, GPTQ": _BLOCKS | {"bits": 4, "embedding_bits": 8, "rounding": "gptq"},

@@ -102,7 +102,7 @@ def by_hand(teacher: Path, work: Path, teach_s: float) -> list[System]:
         write_json(folder / "lineage.json", bundle.lineage)
     export_onnx(family, bundle, task.max_length, whole / "model.onnx")
     exported = time.perf_counter()
-    dynamic_int8(whole / "model.onnx", small / "model.onnx", per_channel=False)
+    dynamic_int8(whole / "model.onnx", small / "model.onnx", per_channel=False, embeddings=None)
     times = {"teacher-ort": exported - start, "teacher-int8": time.perf_counter() - start}
     return [
         System(folder.name, exported_predictor(folder, THREADS), download_bytes(folder), teach_s + times[folder.name])

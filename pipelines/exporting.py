@@ -34,7 +34,7 @@ def shrink(
     if isinstance(wanted, FloatForm):
         shutil.copyfile(source, out)
     elif isinstance(wanted, DynamicForm):
-        dynamic_int8(source, out, per_channel=wanted.per_channel)
+        dynamic_int8(source, out, per_channel=wanted.per_channel, embeddings=wanted.embeddings)
     elif isinstance(wanted, StaticForm):
         batches = _calibration(family, bundle, data, task, wanted.calibration_rows)
         static_int8(source, out, batches, per_channel=wanted.per_channel)

@@ -43,7 +43,10 @@ BY_BUDGET: dict[str, Any] = {
     },
     "explore": {
         "technique": "search",
-        "quantizations": {"float32": {"technique": "none"}, "int8": {"technique": "dynamic_int8", "per_channel": True}},
+        "quantizations": {
+            "float32": {"technique": "none"},
+            "int8": {"technique": "dynamic_int8", "per_channel": True, "embeddings": None},
+        },
         "parity": 1e-4,
         "trials": 100,
         "points": 5,
@@ -127,7 +130,13 @@ RECIPE: dict[str, Any] = {
         "step_epochs": 1,
         "recovery": TRAINING | {"epochs": 4},
     },
-    "quantize": {"technique": "dynamic_int8", "per_channel": True, "parity": 1e-4, "calibrate": True},
+    "quantize": {
+        "technique": "dynamic_int8",
+        "per_channel": True,
+        "parity": 1e-4,
+        "calibrate": True,
+        "embeddings": None,
+    },
     "evaluate": {
         "threads": 1,
         "latency_rounds": 20,

@@ -48,7 +48,7 @@ _FOUR_BITS = {
     "calibration_rows": 8,
 }
 QUANTIZED: dict[str, dict[str, Any]] = {
-    "int8": {"technique": "dynamic_int8", "parity": 1e-3, "per_channel": True},
+    "int8": {"technique": "dynamic_int8", "parity": 1e-3, "per_channel": True, "embeddings": None},
     "int4": _FOUR_BITS | {"rounding": "nearest"},
     "GPTQ": _FOUR_BITS | {"rounding": "gptq"},
 }

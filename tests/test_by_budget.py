@@ -16,7 +16,8 @@ from tests.recipes import BY_BUDGET
 #: Two parts, of all layers and of none, in one quantization: every export costs seconds.
 SMALL: dict[str, Any] = {
     "distill__student": BY_BUDGET["distill__student"] | {"layers": [[0, 1, 2]], "intermediate_sizes": [32]},
-    "explore": BY_BUDGET["explore"] | {"quantizations": {"int8": {"technique": "dynamic_int8", "per_channel": True}}},
+    "explore": BY_BUDGET["explore"]
+    | {"quantizations": {"int8": {"technique": "dynamic_int8", "per_channel": True, "embeddings": None}}},
 }
 
 

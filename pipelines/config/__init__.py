@@ -48,7 +48,16 @@ from pipelines.config.data import (
 )
 from pipelines.config.exploring import Budget, Search
 from pipelines.config.levers import Levers, Trial, Writer
-from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm, Form, InBlocks, MixedForm, StaticForm
+from pipelines.config.quantizing import (
+    BlockwiseForm,
+    DynamicForm,
+    FloatForm,
+    Form,
+    InBlocks,
+    MixedForm,
+    StaticForm,
+    TableBlocks,
+)
 from pipelines.config.recipe import RECIPES, SECTIONS, Params, Recipe, load_params, load_recipe
 from pipelines.config.remote import ApiTeacher, Price, Retries, Sampling
 from pipelines.config.sequences import (
@@ -154,6 +163,7 @@ __all__ = [
     "StudentPretrained",
     "StudentRandom",
     "StudentStatic",
+    "TableBlocks",
     "TagChecks",
     "TaggedData",
     "Target",

@@ -18,11 +18,19 @@ class FloatForm(Section):
     technique: Literal["none"] = Field(description="Export only.")
 
 
+class TableBlocks(Section):
+    """Embeddings in blocks of 4 bits: of a large vocabulary they are most of the bytes and none of the time."""
+
+    bits: Literal[4] = Field(description="Bits of a weight.")
+    block_size: Literal[16, 32, 64, 128] = Field(description="Weights of a row that share a scale.")
+
+
 class DynamicForm(Section):
     """Weights int8, activations quantized at run time."""
 
     technique: Literal["dynamic_int8"] = Field(description="int8 weights, scales of activations found at run time.")
     per_channel: bool = Field(description="A scale for each output column instead of each matrix.")
+    embeddings: TableBlocks | None = Field(description="Embeddings in fewer bits than the rest; null: int8 too.")
 
 
 class StaticForm(Section):

@@ -87,7 +87,10 @@ def _shrink(
             file.rename(out / file.name)
         return 0, []
     if isinstance(wanted, Int8Tokens):
-        return dynamic_int8_products(whole / name, out / name, per_channel=wanted.per_channel), []
+        converted = dynamic_int8_products(
+            whole / name, out / name, per_channel=wanted.per_channel, embeddings=wanted.embeddings
+        )
+        return converted, []
     feeds: list[Feed] = []
     if isinstance(wanted, MixedTokens) or wanted.rounding == "gptq":
         sample = np.random.default_rng(task.seed).permutation(len(examples))[: wanted.calibration_rows]

@@ -12,19 +12,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.config import TableBlocks
 from pipelines.errors import ModelError
+from pipelines.techniques.quantizing_weights import tables_in_blocks
 
 #: What counts as converted: nodes that hold int8 weights.
 INTEGER_NODES = frozenset({"MatMulInteger", "QLinearMatMul", "QGemm", "DequantizeLinear", "DynamicQuantizeMatMul"})
 
 
-def dynamic_int8(source: Path, out: Path, *, per_channel: bool) -> None:
-    """int8 weights and embeddings; scales of activations are found at run time. Raises ModelError where nothing was converted."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+def dynamic_int8(source: Path, out: Path, *, per_channel: bool, embeddings: TableBlocks | None) -> None:
+    """int8 weights, scales of activations found at run time; embeddings int8 too, or in blocks.
 
+    Raises ModelError where nothing was converted, or a block does not divide an embedding's width.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.registry import IntegerOpsRegistry
+
+    kinds = [kind for kind in IntegerOpsRegistry if embeddings is None or kind != "Gather"]
     with _without_advice():
-        quantize_dynamic(source, out, per_channel=per_channel, weight_type=QuantType.QInt8)
+        quantize_dynamic(source, out, op_types_to_quantize=kinds, per_channel=per_channel, weight_type=QuantType.QInt8)
     _require_integers(out)
+    if embeddings is not None:
+        tables_in_blocks(out, embeddings)
 
 
 def static_int8(source: Path, out: Path, batches: Sequence[dict[str, np.ndarray]], *, per_channel: bool) -> None:

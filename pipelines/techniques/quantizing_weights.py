@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.config import BlockwiseForm
+from pipelines.config import BlockwiseForm, TableBlocks
 from pipelines.errors import ModelError
 from pipelines.techniques.blockwise import Blocks, compensated, round_to_nearest
 from pipelines.techniques.tracing import save_graph
@@ -97,7 +97,7 @@ class Rounding:
         if table.shape[1] % self.block_size:
             raise ModelError(
                 f"embedding {name!r} is {table.shape[1]} wide, no multiple of block_size {self.block_size}: "
-                "choose a block_size that divides it, or technique: blockwise with embedding_bits: null"
+                "choose a block_size that divides it, or leave embeddings as they are (blockwise: embedding_bits: null; dynamic_int8: embeddings: null)"
             )
         return round_to_nearest(table.T, bits, self.block_size, self.symmetric)
 
@@ -106,22 +106,38 @@ def write_blocks(
     model: Any, out: Path, products: Mapping[str, Blocks], tables: Mapping[str, Blocks], accuracy_level: int
 ) -> int:
     """Write a normalised graph with blocks in place of each product's weight and of these embeddings; how many products were converted."""
-    import onnx
-
     writer = _Writer(model, accuracy_level)
     found = products_of(model)
     for product in found:
         writer.convert(product.node, products[product.weight])
     writer.convert_embeddings(tables)
+    _save(model, out)
+    return len(found)
+
+
+def _save(model: Any, out: Path) -> None:
+    """Without what nothing reads any more, and with the name of the operators that are onnxruntime's own."""
+    import onnx
+
     drop_unused(model)
     if not any(item.domain == _DOMAIN for item in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
     save_graph(model, out)
-    return len(found)
 
 
-def dynamic_int8_products(source: Path, out: Path, *, per_channel: bool) -> int:
-    """int8 matrices, activations rounded by their range at run time; embeddings int8 too. Answers how many were converted."""
+def tables_in_blocks(path: Path, wanted: TableBlocks) -> None:
+    """Rewrite a file with its float embeddings in blocks, to the nearest code. Raises ModelError where a block does not divide one's width."""
+    import onnx
+
+    model = onnx.load(str(path))
+    rounding = Rounding(wanted.block_size, symmetric=True, moments=None)
+    tables = {name: rounding.of_table(name, table, wanted.bits) for name, table in tables_of(model).items()}
+    _Writer(model, accuracy_level=0).convert_embeddings(tables)
+    _save(model, path)
+
+
+def dynamic_int8_products(source: Path, out: Path, *, per_channel: bool, embeddings: TableBlocks | None) -> int:
+    """int8 matrices, activations rounded by their range at run time; embeddings int8 too, or in blocks. Answers how many were converted."""
     import onnx
 
     from pipelines.techniques.quantizing import dynamic_int8
@@ -131,7 +147,7 @@ def dynamic_int8_products(source: Path, out: Path, *, per_channel: bool) -> int:
     between = out.with_name(f"{out.name}.normal")
     save_graph(model, between)
     try:
-        dynamic_int8(between, out, per_channel=per_channel)
+        dynamic_int8(between, out, per_channel=per_channel, embeddings=embeddings)
     finally:
         between.unlink()
         between.with_name(f"{between.name}.data").unlink(missing_ok=True)

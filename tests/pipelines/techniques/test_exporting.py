@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipelines.bundle import Bundle
+from pipelines.config import TableBlocks
 from pipelines.errors import ModelError
 from pipelines.families.encoder import EncoderClassifier
 from pipelines.techniques.exporting import check_parity, export_onnx, onnx_logits, open_session
@@ -75,7 +76,7 @@ def test_padding_does_not_change_an_answer(bundle: Bundle, exported: Path) -> No
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_int8_is_smaller_and_close(bundle: Bundle, exported: Path, tmp_path: Path, per_channel: bool) -> None:
     rows = FAMILY.encode(bundle.tokenizer, TEXTS, 32)
-    dynamic_int8(exported, tmp_path / "dynamic.onnx", per_channel=per_channel)
+    dynamic_int8(exported, tmp_path / "dynamic.onnx", per_channel=per_channel, embeddings=None)
     batches = [{name: value.numpy() for name, value in FAMILY.collate(bundle.tokenizer, [row]).items()} for row in rows]
     static_int8(exported, tmp_path / "static.onnx", batches, per_channel=per_channel)
     expected = onnx_logits(open_session(exported, 1), FAMILY, bundle.tokenizer, rows)
@@ -85,13 +86,40 @@ def test_int8_is_smaller_and_close(bundle: Bundle, exported: Path, tmp_path: Pat
         assert 0 < np.abs(logits - expected).max() < 0.1 * np.abs(expected).max() + 0.02, name
 
 
+def test_embeddings_in_blocks_are_half_as_large_and_leave_the_rest_as_it_is(
+    bundle: Bundle, exported: Path, tmp_path: Path
+) -> None:
+    rows = FAMILY.encode(bundle.tokenizer, TEXTS, 32)
+    for name, embeddings in {"int8": None, "int4": TableBlocks(bits=4, block_size=32)}.items():
+        dynamic_int8(exported, tmp_path / name, per_channel=True, embeddings=embeddings)
+    whole, small = (onnx.load(str(tmp_path / name)).graph for name in ("int8", "int4"))
+    kinds = [node.op_type for node in small.node]
+    assert kinds.count("MatMulInteger") == [node.op_type for node in whole.node].count("MatMulInteger") > 0
+    assert "GatherBlockQuantized" in kinds
+    stored = [
+        sum(tensor.ByteSize() for tensor in graph.initializer if "embeddings" in tensor.name)
+        for graph in (whole, small)
+    ]
+    assert stored[1] < 0.75 * stored[0]
+    expected = onnx_logits(open_session(exported, 1), FAMILY, bundle.tokenizer, rows)
+    logits = onnx_logits(open_session(tmp_path / "int4", 1), FAMILY, bundle.tokenizer, rows)
+    assert 0 < np.abs(logits - expected).max() < 0.3 * np.abs(expected).max() + 0.02
+
+
+def test_blocks_that_do_not_fit_an_embedding_are_refused(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"is 32 wide, no multiple of block_size 64: .* dynamic_int8: embeddings: null"
+    ):
+        dynamic_int8(exported, tmp_path / "out", per_channel=True, embeddings=TableBlocks(bits=4, block_size=64))
+
+
 def test_nothing_converted_is_an_error(tmp_path: Path) -> None:
     node = onnx.helper.make_node("Relu", ["x"], ["logits"])
     value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "logits")]
     graph = onnx.helper.make_graph([node], "g", value[:1], value[1:])
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]), str(tmp_path / "a.onnx"))
     with pytest.raises(ModelError, match="quantization converted no node"):
-        dynamic_int8(tmp_path / "a.onnx", tmp_path / "b.onnx", per_channel=True)
+        dynamic_int8(tmp_path / "a.onnx", tmp_path / "b.onnx", per_channel=True, embeddings=None)
 
 
 def test_the_fitted_temperature_is_the_best_of_a_grid() -> None:

@@ -45,7 +45,9 @@ def test_every_matrix_is_converted(made_once: MadeOnce, kind: str, tmp_path: Pat
         assert count == expected_products(model)
         written = [node for name in files for node in onnx.load(str(tmp_path / name)).graph.node]
         assert sum(node.op_type == "MatMulNBits" for node in written) == count
-    count = sum(dynamic_int8_products(folder / name, tmp_path / name, per_channel=True) for name in files)
+    count = sum(
+        dynamic_int8_products(folder / name, tmp_path / name, per_channel=True, embeddings=None) for name in files
+    )
     assert count == expected_products(model)
 
 
