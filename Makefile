@@ -20,7 +20,7 @@ ROUNDS ?= 5
 S3 ?=
 WORK ?= build/bench-registry
 
-.PHONY: demo test install lint types unit soak bench bench-registry bench-generation bench-distillation bench-training bench-text-to-text bench-stories reproduce docs clean
+.PHONY: demo test install lint types unit soak bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-text-to-text bench-stories reproduce docs clean
 
 demo: install  ## build MODEL by flow (BUDGET="12MB 1ms 6pt": the cheapest that holds it), publish it to the folder registry STORE, print the table
 	$(BIN)/python -m flows build $(MODEL) $(if $(BUDGET),--budget "$(BUDGET)") --publish $(STORE) --alias candidate
@@ -66,6 +66,9 @@ bench-distillation: install  ## tokens/s of training on stored signals, beside T
 
 bench-training: install  ## texts/s of training a classifier, beside transformers' Trainer
 	$(BIN)/python -m benchmarks.training --page benchmarks/RESULTS.md
+
+bench-elastic: install  ## parts of an elastic student beside the same shapes distilled alone, three seeds (hours; goes on where it was cut off)
+	$(BIN)/python -m benchmarks.elastic --data $(firstword $(DATA)) --work build/bench-elastic --page benchmarks/RESULTS.md
 
 bench-text-to-text: install  ## summarization and translation from fresh weights, beside a trivial answer
 	$(BIN)/python -m benchmarks.text_to_text --data $(PAIRS) --work build/bench-text-to-text --page benchmarks/RESULTS.md

@@ -53,6 +53,7 @@ def run(name: str, recipe: dict[str, Any], work: Path, stages: Sequence[str]) ->
 
 def begin_beside(name: str, work: Path, folder: Path) -> Path:
     """Another shape of what stands in `work`: its teacher and signals, linked into `folder`. Where its stages write."""
+    shutil.rmtree(folder, ignore_errors=True)
     for out in SHARED.values():
         shutil.copytree(work / "build" / name / out, folder / "build" / name / out, copy_function=os.link)
     return folder / "build" / name

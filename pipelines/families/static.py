@@ -26,7 +26,7 @@ def static_student(teacher: Bundle, special: list[int], choice: StudentStatic) -
     width = teacher.model.config.hidden_size
     if choice.hidden_size > width:
         raise ModelError(
-            f"distill.student.hidden_size is {choice.hidden_size}, but the teacher has {width} numbers a token; name at most as many"
+            f"a student without layers of hidden_size {choice.hidden_size}, but the teacher has {width} numbers a token; name at most as many under distill.student"
         )
     model = _without_layers(teacher, choice)
     answers = _token_answers(teacher, special, model.config.vocab_size)

@@ -54,7 +54,7 @@ def distill(
     task: Task,
     distill: Distill | TokenDistill,
 ) -> None:
-    """Write the student's bundle and its loss curve; where the recipe asks for it, the same student taught by data alone.
+    """Write the student's bundle and its loss curve; where the recipe asks for it, the same student taught by data alone, or a part without layers.
 
     Raises ModelError where student and signals do not fit, DataError where the signals are damaged.
     """

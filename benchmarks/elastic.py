@@ -1,0 +1,191 @@
+"""`make bench-elastic`: parts of an elastic student beside the same shapes distilled alone, on validation data, over seeds.
+
+One teacher and its signals serve all. What is done stands in rows.json below the work folder, so a run that was cut off goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.chain import SHARED, begin_beside, recipe_for, run
+from benchmarks.pages import load, machine, write_section
+from pipelines.environment import disable_telemetry, quiet_libraries
+from pipelines.techniques.shapes import Slice
+
+if TYPE_CHECKING:
+    from pipelines.bundle import Bundle
+    from pipelines.config import ClassificationRecipe
+    from pipelines.data.clean import CleanData
+
+SEEDS = (17, 18, 19)
+#: All depths of the board's elastic student, wide and narrow; the vocabulary is that of the training text.
+SHAPES = (Slice((0, 2, 5), 768, 12, 1), Slice((2, 5), 1536, 12, 1), Slice((5,), 768, 12, 1), Slice((2, 5), 256, 4, 1))
+#: How a shape was made: distilled and pruned alone, cut out of the elastic student, and recovered after that.
+ALONE, CUT, RECOVERED = "alone", "cut", "recovered"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Share of validation texts that one student of a shape answers rightly."""
+
+    shape: str
+    seed: int
+    side: str
+    accuracy: float
+
+
+def alone(recipe: Mapping[str, Any], front: Mapping[str, Any], shape: Slice, seed: int) -> dict[str, Any]:
+    """The board's recipe of a fixed shape, for this one."""
+    found = copy.deepcopy(dict(recipe))
+    found["task"]["seed"] = seed
+    found["distill"]["student"] = {"kind": "layers", "layers": list(shape.layers)}
+    found["prune"] |= {
+        "intermediate_size": shape.intermediate_size,
+        "num_attention_heads": shape.num_attention_heads,
+        "vocabulary": front["distill"]["student"]["vocabularies"][shape.vocabulary],
+    }
+    return found
+
+
+def accuracy_of(bundle: Bundle, recipe: ClassificationRecipe, data: CleanData) -> float:
+    """Share of validation texts that a student answers rightly, in torch."""
+    from pipelines.families import family_of
+    from pipelines.techniques.scoring import score
+
+    family = family_of(recipe.task)
+    rows = family.encode(bundle.tokenizer, data.validation.texts, recipe.task.max_length)
+    return score(family, bundle.model, bundle.tokenizer, rows, data.validation.labels).accuracy
+
+
+def rows_alone(name: str, source: Path, work: Path, seed: int, shapes: Sequence[Slice]) -> Iterator[Row]:
+    """Each shape by itself."""
+    from pipelines.config import ClassificationRecipe
+    from pipelines.data.clean import load_clean
+    from pipelines.families import family_of
+
+    for at, shape in enumerate(shapes):
+        folder = work / f"alone-{seed}-{at}"
+        made = begin_beside(name, work / "shared", folder)
+        recipe = alone(recipe_for(name, source), recipe_for(name, source, "-front"), shape, seed)
+        run(name, recipe, folder, ("distill", "explore", "prune"))
+        checked = ClassificationRecipe.model_validate(recipe)
+        bundle = family_of(checked.task).load(made / "pruned")
+        yield Row(str(shape), seed, ALONE, accuracy_of(bundle, checked, load_clean(made / "data")))
+        shutil.rmtree(folder)
+
+
+def rows_elastic(name: str, source: Path, work: Path, seed: int, shapes: Sequence[Slice]) -> Iterator[Row]:
+    """Each shape as it is cut out of one elastic student, and once recovered."""
+    from pipelines.config import ChosenPruning, ClassificationRecipe
+    from pipelines.data.clean import load_clean
+    from pipelines.exploring.parts import open_parts
+    from pipelines.families import family_of
+    from pipelines.reproducible import fix_randomness
+    from pipelines.signals import read_signals
+    from pipelines.techniques.distilling import learn, lesson_from
+
+    folder = work / f"elastic-{seed}"
+    made = begin_beside(name, work / "shared", folder)
+    raw = recipe_for(name, source, "-front")
+    raw["task"]["seed"] = seed
+    run(name, raw, folder, ("distill",))
+    recipe = ClassificationRecipe.model_validate(raw)
+    task, wanted, family = recipe.task, recipe.prune, family_of(recipe.task)
+    assert isinstance(wanted, ChosenPruning)
+    fix_randomness(task)
+    data = load_clean(made / "data")
+    parts = open_parts(made / "student", family, data, task.max_length)
+    lesson = lesson_from(data, read_signals(made / "signals"))
+    for shape in shapes:
+        bundle = parts.plain(shape)
+        yield Row(str(shape), seed, CUT, accuracy_of(bundle, recipe, data))
+        learn(
+            family,
+            bundle,
+            lesson,
+            data.validation,
+            wanted.losses,
+            wanted.recovery,
+            max_length=task.max_length,
+            seed=seed,
+            phase=f"recover {shape}",
+            epochs=wanted.recovery.epochs,
+        )
+        yield Row(str(shape), seed, RECOVERED, accuracy_of(bundle, recipe, data))
+    shutil.rmtree(folder)
+
+
+def section(name: str, rows: Sequence[Row], texts: int) -> str:
+    """Means over seeds, and their differences to the shape distilled alone, as Markdown."""
+    seeds = sorted({row.seed for row in rows})
+    lines = [
+        f"# Elastic parts beside the same shapes alone: {name}",
+        "",
+        f"Written by `make bench-elastic`: share of {texts} validation texts answered rightly, mean of seeds {', '.join(map(str, seeds))} (least to most).",
+        "",
+        "| part | alone, % | cut out, % | points | recovered, % | points |",
+        "|---|---|---|---|---|---|",
+    ]
+    for shape in dict.fromkeys(row.shape for row in rows):
+        shares = {
+            side: [100 * row.accuracy for row in rows if (row.shape, row.side) == (shape, side)]
+            for side in (ALONE, CUT, RECOVERED)
+        }
+        base = _mean(shares[ALONE])
+        cells = [_cell(shares[ALONE])]
+        for side in (CUT, RECOVERED):
+            cells += [_cell(shares[side]), f"{_mean(shares[side]) - base:+.2f}"]
+        lines.append(f"| {shape} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _cell(values: Sequence[float]) -> str:
+    return f"{_mean(values):.2f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what is left of all seeds and shapes, then write the section."""
+    disable_telemetry()
+    quiet_libraries()
+    from pipelines.data.clean import load_clean
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.elastic", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/validation/test.csv (text,label)")
+    parser.add_argument("--work", type=Path, required=True, help="folder to build in; what stands there goes on")
+    parser.add_argument("--page", type=Path, required=True, help="the page that the table goes to")
+    given = parser.parse_args(argv)
+    name, before = given.data.resolve().name, load()
+    made, done = given.work / "shared" / "build" / name, given.work / "rows.json"
+    if not (made / SHARED["label"]).exists():
+        run(name, recipe_for(name, given.data), given.work / "shared", list(SHARED))
+    rows = [Row(**row) for row in json.loads(done.read_text())] if done.exists() else []
+    for seed in SEEDS:
+        for make, last in ((rows_elastic, RECOVERED), (rows_alone, ALONE)):
+            had = {row.shape for row in rows if (row.seed, row.side) == (seed, last)}
+            left = [shape for shape in SHAPES if str(shape) not in had]
+            for row in make(name, given.data, given.work, seed, left) if left else ():
+                rows = [old for old in rows if (old.shape, old.seed, old.side) != (row.shape, row.seed, row.side)] + [
+                    row
+                ]
+                done.write_text(json.dumps([asdict(each) for each in rows], indent=1))
+                print(row, flush=True)
+    page = section(name, rows, len(load_clean(made / "data").validation.texts))
+    write_section(given.page, f"elastic {name}", f"{page}\n\n{machine()}; {before} at the start.")
+    print(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
