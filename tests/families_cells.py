@@ -95,8 +95,8 @@ TAGGER_REASONS: dict[tuple[str, str], str] = (
     {(kind, column): _NO_TEXTS for kind in ENCODERS for column in ("teacher texts", "on-policy")}
     | {(kind, column): _WRITERS_ONLY for kind in ENCODERS for column in RUNTIMES}
     | {(kind, "experts"): _NO_EXPERTS for kind in ENCODERS}
-    | {(kind, "heads"): _FIXED_HEAD for kind in ENCODERS}
-    | {(kind, "hidden width"): _HEADS_ARE_THE_WIDTH for kind in ENCODERS if kind != "mobilebert"}
+    | {(kind, "heads"): _FIXED_HEAD for kind in ENCODERS if kind != "eurobert"}
+    | {(kind, "hidden width"): _HEADS_ARE_THE_WIDTH for kind in ENCODERS if kind not in ("mobilebert", "eurobert")}
     | {("modernbert", "depth"): "layers of unlike kinds cannot be cut"}
 )
 _UNCUT = {
