@@ -75,7 +75,7 @@ def rows_alone(name: str, source: Path, work: Path, seed: int, shapes: Sequence[
         folder = work / f"alone-{seed}-{at}"
         made = begin_beside(name, work / "shared", folder)
         recipe = alone(recipe_for(name, source), recipe_for(name, source, "-front"), shape, seed)
-        run(name, recipe, folder, ("distill", "explore", "prune"))
+        run(name, recipe, folder, ("distill", "prune"))
         checked = ClassificationRecipe.model_validate(recipe)
         bundle = family_of(checked.task).load(made / "pruned")
         yield Row(str(shape), seed, ALONE, accuracy_of(bundle, checked, load_clean(made / "data")))

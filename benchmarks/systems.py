@@ -21,7 +21,7 @@ from pipelines.techniques.exporting import export_onnx
 from pipelines.techniques.measuring import Predictor
 from pipelines.techniques.quantizing import dynamic_int8
 
-STAGES = ("validate", "teach", "label", "distill", "explore", "prune", "quantize")
+STAGES = ("validate", "teach", "label", "distill", "prune", "quantize")
 #: Further shapes of the same teacher, as kinds of recipes: one without layers, and one as deep as the teacher.
 SHAPES = ("static", "near")
 THREADS = 1
@@ -59,7 +59,7 @@ def build_systems(name: str, source: Path, work: Path) -> tuple[CleanData, list[
 def further_shape(name: str, kind: str, source: Path, work: Path, fixed: Mapping[str, float]) -> System:
     """Another fixed shape from the teacher and signals in `work`, which took `fixed` seconds by stage; they count for it too."""
     made = begin_beside(name, work, work / kind)
-    seconds = run(name, recipe_for(name, source, f"-{kind}"), work / kind, ("distill", "explore", "prune", "quantize"))
+    seconds = run(name, recipe_for(name, source, f"-{kind}"), work / kind, ("distill", "prune", "quantize"))
     built = sum(fixed[stage] for stage in SHARED) + sum(seconds.values())
     exported = made / "exported"
     return System(f"factory-{kind}", exported_predictor(exported, THREADS), download_bytes(exported), built)

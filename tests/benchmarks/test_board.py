@@ -1,4 +1,4 @@
-"""The board on the tiny corpus, with the real teacher: every system is built, measured and on the table."""
+"""The board on the tiny corpus, with a tiny teacher: every system is built, measured and on the table."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from benchmarks.__main__ import main
 from benchmarks.chain import recipe_for
 from benchmarks.peers.board import ABOUT
 from benchmarks.peers.errors import PeerError
+from pipelines.bundle import sha256_of
 from pipelines.config import ClassificationRecipe
 from pipelines.environment import ROOT
-from tests.tiny import tiny_rows, write_csv
+from tests.tiny import tiny_model, tiny_rows, write_csv
 
 SYSTEMS = [
     "tfidf",
@@ -53,14 +54,30 @@ def load(folder, job):
 
 
 def short_recipe(name: str, source: Path, kind: str = "") -> dict[str, Any]:
-    """The board's recipe with one pass over the rows a training; one thread, since two spin while another worker has the core."""
+    """The board's recipe for a tiny teacher beside the data, one pass over the rows a training; one thread, since two spin while another worker has the core."""
     block = recipe_for(name, source, kind)
+    body = source.resolve().parent / "body"
+    block["teach"] |= {"source": str(body), "sha256": sha256_of(body / "model.safetensors")}
+    block["label"]["hidden_layers"] = [0, 2]
+    students: dict[str, dict[str, Any]] = {
+        "": {"layers": [0, 2]},
+        "-static": {"hidden_size": 24},
+        "-front": {
+            "layers": [[0, 2], [2]],
+            "intermediate_sizes": [32],
+            "num_attention_heads": [4],
+            "vocabularies": [{"min_count": 1, "keep_first": 0}],
+            "whole_epochs": 1,
+            "without_layers": None,
+        },
+    }
+    block["distill"]["student"] |= students[kind]
+    if kind == "":
+        block["prune"]["intermediate_size"] = 32
     if kind == "-front":
-        student = {"layers": [[0, 5], [5]], "intermediate_sizes": [256], "num_attention_heads": [4], "whole_epochs": 1}
-        block["distill"]["student"] |= student | {"vocabularies": [{"min_count": 1, "keep_first": 0}]}
         block["explore"] |= {"latency_rounds": 30, "repeats": 0, "bootstrap_samples": 100}
         block["explore"]["quantizations"] = {"int8": block["explore"]["quantizations"]["int8"]}
-    block["task"]["threads"] = 1
+    block["task"] |= {"threads": 1, "max_length": 32}
     for training in (block["teach"]["training"], block["distill"]["training"], block["prune"]["recovery"]):
         training["epochs"] = 1
     return block
@@ -72,6 +89,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [(text, "oos" if label == "login" else label) for text, label in tiny_rows()]
     for name, part in {"train": rows[0::2], "validation": rows[1::4], "test": rows[3::4]}.items():
         write_csv(folder / "tiny" / f"{name}.csv", part)
+    tiny_model(folder / "body")
     # Another data set's row, of an earlier run.
     (folder / "rows.json").write_text(json.dumps([OTHER]))
     outputs = [
