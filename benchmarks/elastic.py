@@ -84,13 +84,11 @@ def rows_alone(name: str, source: Path, work: Path, seed: int, shapes: Sequence[
 
 def rows_elastic(name: str, source: Path, work: Path, seed: int, shapes: Sequence[Slice]) -> Iterator[Row]:
     """Each shape as it is cut out of one elastic student, and once recovered."""
+    import numpy as np
+
     from pipelines.config import ChosenPruning, ClassificationRecipe
-    from pipelines.data.clean import load_clean
-    from pipelines.exploring.parts import open_parts
-    from pipelines.families import family_of
-    from pipelines.reproducible import fix_randomness
-    from pipelines.signals import read_signals
-    from pipelines.techniques.distilling import learn, lesson_from
+    from pipelines.exploring.units import open_recovering
+    from pipelines.reproducible import fixed
 
     folder = work / f"elastic-{seed}"
     made = begin_beside(name, work / "shared", folder)
@@ -98,28 +96,15 @@ def rows_elastic(name: str, source: Path, work: Path, seed: int, shapes: Sequenc
     raw["task"]["seed"] = seed
     run(name, raw, folder, ("distill",))
     recipe = ClassificationRecipe.model_validate(raw)
-    task, wanted, family = recipe.task, recipe.prune, family_of(recipe.task)
+    task, wanted = recipe.task, recipe.prune
     assert isinstance(wanted, ChosenPruning)
-    fix_randomness(task)
-    data = load_clean(made / "data")
-    parts = open_parts(made / "student", family, data, task.max_length)
-    lesson = lesson_from(data, read_signals(made / "signals"))
+    nobody = np.zeros(0, dtype=bool)  # no part is compared with the teacher here
+    recovering = open_recovering(made / "student", made / "data", made / "signals", nobody, task, wanted)
     for shape in shapes:
-        bundle = parts.plain(shape)
-        yield Row(str(shape), seed, CUT, accuracy_of(bundle, recipe, data))
-        learn(
-            family,
-            bundle,
-            lesson,
-            data.validation,
-            wanted.losses,
-            wanted.recovery,
-            max_length=task.max_length,
-            seed=seed,
-            phase=f"recover {shape}",
-            epochs=wanted.recovery.epochs,
-        )
-        yield Row(str(shape), seed, RECOVERED, accuracy_of(bundle, recipe, data))
+        yield Row(str(shape), seed, CUT, accuracy_of(recovering.parts.plain(shape), recipe, recovering.data))
+        with fixed(task, task.threads):
+            bundle, _ = recovering.learn(shape, f"recover {shape}")
+        yield Row(str(shape), seed, RECOVERED, accuracy_of(bundle, recipe, recovering.data))
     shutil.rmtree(folder)
 
 

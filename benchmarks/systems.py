@@ -22,7 +22,7 @@ from pipelines.techniques.measuring import Predictor
 from pipelines.techniques.quantizing import dynamic_int8
 
 STAGES = ("validate", "teach", "label", "distill", "prune", "quantize")
-#: Further shapes of the same teacher, as kinds of recipes: one without layers, and one as deep as the teacher.
+#: Further shapes of the same teacher, as kinds of recipes: one without layers, and the whole teacher in fewer words.
 SHAPES = ("static", "near")
 THREADS = 1
 

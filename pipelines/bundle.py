@@ -17,7 +17,7 @@ ANSWERS, REMOTE = "answers.json", "remote.json"
 #: Folder inside a student's: the same student that learnt from the data alone.
 CONTROL = "control"
 #: Beside an elastic student: its part without layers, which has weights of its own.
-BARE = "without-layers"
+WITHOUT_LAYERS = "without-layers"
 
 #: Files that describe a bundle; every other one is a part of the model itself.
 DOCUMENTS = frozenset({"README.md", "metrics.json", LINEAGE, ANSWERS, REMOTE})

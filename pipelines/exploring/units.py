@@ -122,24 +122,29 @@ class Recovering:
         return open_recovering, (*self.folders, self.right, self.task, self.wanted)
 
     def __call__(self, recovery: Recovery) -> Recovered:
-        task, wanted, point = self.task, self.wanted, recovery.point
+        task, point = self.task, recovery.point
         before = f"{point.accuracy_difference:+.2%} to the teacher before"
         print(f"{recovery.phase}: {point.slice}, {point.quantization}; {before}")
-        bundle, depth = self.parts.plain(point.slice), len(point.slice.layers)
         with fixed(task, task.threads):
-            records = learn(
-                self.parts.family,
-                bundle,
-                self.lesson,
-                self.data.validation,
-                wanted.losses if depth else wanted.losses.of_logits,
-                wanted.recovery,
-                max_length=task.max_length,
-                seed=task.seed,
-                phase=recovery.phase,
-                epochs=wanted.recovery.epochs,
-            )
+            bundle, records = self.learn(point.slice, recovery.phase)
             return Recovered(bundle.model.state_dict(), records, self._difference(bundle))
+
+    def learn(self, part: Slice, phase: str) -> tuple[Bundle, list[EpochRecord]]:
+        """A part as a model of its own, trained alone, and a record an epoch; one without layers has no lesson but the logits."""
+        bundle, wanted = self.parts.plain(part), self.wanted
+        records = learn(
+            self.parts.family,
+            bundle,
+            self.lesson,
+            self.data.validation,
+            wanted.losses if part.layers else wanted.losses.of_logits,
+            wanted.recovery,
+            max_length=self.task.max_length,
+            seed=self.task.seed,
+            phase=phase,
+            epochs=wanted.recovery.epochs,
+        )
+        return bundle, records
 
     def _difference(self, bundle: Bundle) -> Interval:
         """The recovered model's accuracy on validation, in torch, minus the teacher's."""

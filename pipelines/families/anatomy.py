@@ -56,6 +56,28 @@ _BERT = Anatomy(
     depth_name="num_hidden_layers",
 )
 
+# Rotary positions; gate and value of the FFN, and queries, keys and values, are one matrix each.
+_MODERNBERT = Anatomy(
+    layers="layers",
+    queries=None,
+    keys=None,
+    values=None,
+    attention=None,
+    attention_out=None,
+    ffn_up=None,
+    ffn_down=None,
+    positions=None,
+    position_offset=0,
+    head=("classifier",),
+    width_name="intermediate_size",
+    heads_name="num_attention_heads",
+    depth_name="num_hidden_layers",
+    fused="attn.Wqkv",
+    only_later="attn_norm",
+    takes_additive_mask=False,
+    why_uncut="its layers fuse queries, keys and values, and the FFN's two inputs, into one matrix each",
+)
+
 ANATOMIES: dict[str, Anatomy] = {
     "bert": _BERT,
     "roberta": Anatomy(**{**_BERT.__dict__, "position_offset": 2, "head": ("classifier.out_proj",)}),
@@ -104,45 +126,18 @@ ANATOMIES: dict[str, Anatomy] = {
             "takes_additive_mask": False,
         }
     ),
-    # Rotary positions; gate and value of the FFN, and queries, keys and values, are one matrix each.
-    "modernbert": Anatomy(
-        layers="layers",
-        queries=None,
-        keys=None,
-        values=None,
-        attention=None,
-        attention_out=None,
-        ffn_up=None,
-        ffn_down=None,
-        positions=None,
-        position_offset=0,
-        head=("classifier",),
-        width_name="intermediate_size",
-        heads_name="num_attention_heads",
-        depth_name="num_hidden_layers",
-        fused="attn.Wqkv",
-        only_later="attn_norm",
-        takes_additive_mask=False,
-        why_uncut="its layers fuse queries, keys and values, and the FFN's two inputs, into one matrix each",
-    ),
-    # Rotary positions, keys and values shared by heads, a gated FFN. Without layers it is the static student.
+    "modernbert": _MODERNBERT,
+    # Rotary positions too, keys and values shared by heads, a gated FFN. Without layers it is the static student.
     "eurobert": Anatomy(
-        layers="layers",
-        queries="self_attn.q_proj",
-        keys="self_attn.k_proj",
-        values="self_attn.v_proj",
-        attention=None,
-        attention_out=None,
-        ffn_up=None,
-        ffn_down=None,
-        positions=None,
-        position_offset=0,
-        head=("classifier",),
-        width_name="intermediate_size",
-        heads_name="num_attention_heads",
-        depth_name="num_hidden_layers",
-        takes_additive_mask=False,
-        why_uncut="its heads share keys and values, and its FFN is gated",
+        **{
+            **_MODERNBERT.__dict__,
+            "queries": "self_attn.q_proj",
+            "keys": "self_attn.k_proj",
+            "values": "self_attn.v_proj",
+            "fused": None,
+            "only_later": None,
+            "why_uncut": "its heads share keys and values, and its FFN is gated",
+        }
     ),
 }
 

@@ -49,6 +49,7 @@ def principal_components(vectors: Tensor, size: int) -> Tensor:
 
 def _token_answers(teacher: Bundle, special: list[int], tokens: int) -> Tensor:
     """The mean of the teacher's last states over each token alone among the special ones [V, H]."""
+    # One before and one after a text in all that have them; where there is one alone, it stands after.
     before = special[: len(special) // 2]
     after = special[len(before) :]
     found = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.bundle import BARE, CONTROL, Bundle, extend_lineage
+from pipelines.bundle import CONTROL, WITHOUT_LAYERS, Bundle, extend_lineage
 from pipelines.config import (
     Distill,
     FreshStudent,
@@ -67,7 +67,7 @@ def distill(
     else:
         lesson = lesson_from(data, read_signals(signals))
         bundle, beside, records, gains = _distill_classifier(data, lesson, teacher, task, distill)
-        name, stage = BARE, "distill"
+        name, stage = WITHOUT_LAYERS, "distill"
     facts = {"params": distill.model_dump(), "levers": facts_of(gains)}
     bundle.lineage = extend_lineage(bundle.lineage, "distill", facts)
     save_bundle_of(task, bundle, student)
@@ -94,8 +94,8 @@ def _distill_classifier(
     lesson = lesson.without([gain.lever for gain in gains if not gain.helps])
     if isinstance(choice, StudentElastic):
         records = _distill_elastic(bundle, data, lesson, task, wanted, choice)
-        bare, more = _distill_bare(taught, data, lesson, task, wanted.losses, choice.without_layers)
-        return bundle, bare, records + more, gains
+        alone, more = _distill_without_layers(taught, data, lesson, task, wanted.losses, choice.without_layers)
+        return bundle, alone, records + more, gains
     records = learn(
         family,
         bundle,
@@ -111,7 +111,7 @@ def _distill_classifier(
     return bundle, None, records, gains
 
 
-def _distill_bare(
+def _distill_without_layers(
     teacher: Bundle, data: CleanData, lesson: Lesson, task: Task, losses: Losses, wanted: PartWithoutLayers | None
 ) -> tuple[Bundle | None, list[EpochRecord]]:
     """The part of an elastic student that has no layers, where it is wanted: it has no lesson but the logits."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.bundle import BARE, Bundle, sha256_of
+from pipelines.bundle import WITHOUT_LAYERS, Bundle, sha256_of
 from pipelines.config import Budget, StudentLayers, StudentStatic
 from pipelines.data.clean import load_clean, write_clean
 from pipelines.data.rows import Row
@@ -37,7 +37,7 @@ def untaught(folder: Path) -> tuple[Workshop, Recovering]:
     }
     bare = family.student(teacher, StudentStatic(kind="static", hidden_size=24))
     family.save(student, folder / "student")
-    family.save(Bundle(bare.model, bare.tokenizer, student.lineage), folder / "student" / BARE)
+    family.save(Bundle(bare.model, bare.tokenizer, student.lineage), folder / "student" / WITHOUT_LAYERS)
     label(folder / "data", folder / "student", folder / "signals", block.task, block.label)
     workshop = open_workshop(folder / "student", folder / "data", block.task, block.explore)
     return workshop, open_recovering(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.bundle import BARE, Bundle
+from pipelines.bundle import WITHOUT_LAYERS, Bundle
 from pipelines.data.clean import CleanData, load_clean
 from pipelines.errors import ModelError
 from pipelines.exploring.parts import Parts, open_parts
@@ -54,7 +54,7 @@ def test_a_part_cut_out_answers_as_it_was_scored(folder: Path, part: Slice) -> N
 def test_the_part_without_layers_is_the_one_beside_the_whole_and_stays_as_it_is(folder: Path) -> None:
     parts, data = opened(folder)
     assert parts.space[0] == Slice((0, 1, 2), 64, 4, 0) and parts.space[-1] == WITHOUT
-    bare = FAMILY.load(folder / "student" / BARE)
+    bare = FAMILY.load(folder / "student" / WITHOUT_LAYERS)
     cut = parts.plain(WITHOUT)
     assert FAMILY.depth(cut.model) == 0 and len(cut.tokenizer) < len(bare.tokenizer)
     assert torch.equal(

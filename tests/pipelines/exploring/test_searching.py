@@ -8,7 +8,7 @@ from pipelines.techniques.shapes import Slice
 from tests.pipelines.techniques.test_elastic import choice
 
 SPACE = slices_of(choice())
-BARE = [Slice((), 0, 0, 0), Slice((), 0, 0, 1)]
+WITHOUT_LAYERS = [Slice((), 0, 0, 0), Slice((), 0, 0, 1)]
 
 
 def estimate(part: Slice, quantization: str) -> Candidate:
@@ -32,9 +32,9 @@ def test_a_large_space_is_searched_and_the_same_again_with_the_same_seed() -> No
 
 
 def test_parts_without_layers_are_searched_too_and_no_part_that_is_not_there() -> None:
-    found = search([*SPACE, *BARE], ["none", "dynamic_int8"], estimate, 60, 1)
+    found = search([*SPACE, *WITHOUT_LAYERS], ["none", "dynamic_int8"], estimate, 60, 1)
     parts = {one.part for one in found}
-    assert parts <= {*SPACE, *BARE} and parts & {*BARE} and parts & {*SPACE}
+    assert parts <= {*SPACE, *WITHOUT_LAYERS} and parts & {*WITHOUT_LAYERS} and parts & {*SPACE}
 
 
 def test_what_is_measured_is_the_front_first() -> None:

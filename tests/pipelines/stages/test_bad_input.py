@@ -112,10 +112,8 @@ def test_the_context_is_as_long_as_a_text_may_be(kind: str) -> None:
         return
     ids = torch.full((1, limit + 1), 7)
     model(input_ids=ids[:, :-1])
-    if kind not in (
-        "modernbert",
-        "eurobert",
-    ):  # their positions are rotated: one more is computed, as what it never saw
+    rotated = ("modernbert", "eurobert")  # one position more is computed, as what they never saw
+    if kind not in rotated:
         with pytest.raises((IndexError, RuntimeError)):
             model(input_ids=ids)
 
