@@ -65,13 +65,10 @@ def strip_traces(model: Any) -> None:
 def open_session(path: Path, threads: int) -> Any:
     """An onnxruntime session on the CPU. Raises ModelError where the file does not load."""
     import onnxruntime
+    from slm_registry.runtime.parts import session_options
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own, undocumented exception types
         raise ModelError(f"{path}: onnxruntime cannot load this file: {str(error).splitlines()[0]}") from error
 
