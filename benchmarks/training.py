@@ -53,7 +53,7 @@ def setting(rows: int, threads: int, folder: Path) -> Setting:
     from pipelines.families.encoder import EncoderClassifier
     from pipelines.signals import read_signals, write_signals
     from pipelines.sources import fetch_pretrained
-    from pipelines.techniques.distilling import lesson_from
+    from pipelines.techniques.lessons import lesson_from
 
     torch.set_num_threads(threads)
     torch.manual_seed(17)
@@ -81,14 +81,14 @@ def setting(rows: int, threads: int, folder: Path) -> Setting:
 def ours(given: Setting, precision: Any) -> float:
     """The factory's loop on stored signals; one text is its validation."""
     from pipelines.bundle import Bundle
-    from pipelines.config import Losses, Training
+    from pipelines.config import Losses, StudentTraining
     from pipelines.data.clean import Split
     from pipelines.techniques.distilling import learn
 
     student = Bundle(copy.deepcopy(given.student.model), given.student.tokenizer, {})
     weights = {"kl": 1.0, "cross_entropy": 0.1, "temperature": 2.0}
     losses = Losses(**{name: weights.get(name, 0.0) for name in Losses.model_fields})
-    settings = Training(
+    settings = StudentTraining(
         epochs=1,
         batch_size=BATCH,
         learning_rate=LEARNING_RATE,
@@ -97,6 +97,7 @@ def ours(given: Setting, precision: Any) -> float:
         max_grad_norm=1.0,
         patience=1,
         precision=precision,
+        vocabulary_folds=None,
     )
     first = Split(given.lesson.texts[:1], [int(given.lesson.labels[0])])
     start = time.perf_counter()

@@ -17,6 +17,7 @@ TRAINING: dict[str, Any] = {
     "patience": 8,
     "precision": "fp32",
 }
+STUDENT_TRAINING: dict[str, Any] = TRAINING | {"vocabulary_folds": None}
 LOSSES: dict[str, Any] = {
     "kl": 1.0,
     "reverse_kl": 0.0,
@@ -39,7 +40,7 @@ BY_BUDGET: dict[str, Any] = {
         "whole_epochs": 1,
         "random_slices": 1,
         "in_place": 1.0,
-        "without_layers": {"hidden_size": 24, "training": TRAINING | {"learning_rate": 3e-2}},
+        "without_layers": {"hidden_size": 24, "training": STUDENT_TRAINING | {"learning_rate": 3e-2}},
     },
     "explore": {
         "technique": "search",
@@ -70,7 +71,7 @@ BY_BUDGET: dict[str, Any] = {
         "hope": 1.0,
         "bootstrap_samples": 200,
         "losses": LOSSES,
-        "recovery": TRAINING | {"epochs": 2},
+        "recovery": STUDENT_TRAINING | {"epochs": 2},
     },
     "quantize": {"technique": "chosen", "parity": 1e-4, "calibrate": True},
 }
@@ -112,7 +113,7 @@ RECIPE: dict[str, Any] = {
     "distill": {
         "student": {"kind": "layers", "layers": [0, 2]},
         "losses": LOSSES | {"hidden_mse": 0.5, "hidden_cosine": 0.5, "relation": 0.5, "reverse_kl": 0.5},
-        "training": TRAINING,
+        "training": STUDENT_TRAINING,
         "trial": {"epochs": 1, "bootstrap_samples": 100},
     },
     "explore": {"technique": "none"},
@@ -128,7 +129,7 @@ RECIPE: dict[str, Any] = {
         "vocabulary": {"min_count": 1, "keep_first": 0},
         "losses": LOSSES,
         "step_epochs": 1,
-        "recovery": TRAINING | {"epochs": 4},
+        "recovery": STUDENT_TRAINING | {"epochs": 4},
     },
     "quantize": {
         "technique": "dynamic_int8",

@@ -26,6 +26,7 @@ from pipelines.config.classification import (
     StudentPretrained,
     StudentRandom,
     StudentStatic,
+    StudentTraining,
     Teach,
     Vocabulary,
 )
@@ -163,6 +164,7 @@ __all__ = [
     "StudentPretrained",
     "StudentRandom",
     "StudentStatic",
+    "StudentTraining",
     "TableBlocks",
     "TagChecks",
     "TaggedData",

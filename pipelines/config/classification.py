@@ -15,6 +15,16 @@ from pipelines.config.task import Task
 from pipelines.config.training import Training
 
 
+class StudentTraining(Training):
+    """The loop's settings of a student that learns from a classifier's signals."""
+
+    vocabulary_folds: int | None = Field(
+        ge=2,
+        le=100,
+        description="The vocabulary is dealt into so many folds and each batch read without one of them, drawn anew: words then come in pieces too, and so will those that training text lacks (Provilkov et al. 2020, Hiraoka 2022). null: texts are read as the tokenizer cuts them.",
+    )
+
+
 class Losses(Section):
     """Weights of the distillation losses; zero turns one off."""
 
@@ -120,7 +130,9 @@ class PartWithoutLayers(Section):
     """What an elastic student's layers cannot give by slicing: a student of kind `static` beside it, a part like any other to the search."""
 
     hidden_size: int = Field(ge=1, le=4096, description="As of a static student.")
-    training: Training = Field(description="The loop's settings of this part, which learns from the logits alone.")
+    training: StudentTraining = Field(
+        description="The loop's settings of this part, which learns from the logits alone."
+    )
 
 
 class StudentElastic(Section):
@@ -177,7 +189,7 @@ class Distill(Section):
         discriminator="kind", description="Where the student's weights come from."
     )
     losses: Losses = Field(description="What the student minimises.")
-    training: Training = Field(description="The loop's settings.")
+    training: StudentTraining = Field(description="The loop's settings.")
     trial: Trial | None = Field(
         description="How the gain of each lever (unlabelled text, label.levers) is measured; null: all of them are used, unmeasured."
     )
@@ -200,7 +212,7 @@ class StructuredPruning(Section):
     step_epochs: int = Field(
         ge=1, description="Epochs of recovery after each cut but the last; the last has recovery.epochs."
     )
-    recovery: Training = Field(description="The loop's settings in recovery.")
+    recovery: StudentTraining = Field(description="The loop's settings in recovery.")
 
 
 class ChosenPruning(Section):
@@ -215,7 +227,7 @@ class ChosenPruning(Section):
     )
     bootstrap_samples: int = Field(ge=100, description="Resamples of the paired bootstrap that holds the margin.")
     losses: Losses = Field(description="What recovery minimises.")
-    recovery: Training = Field(description="The loop's settings in recovery.")
+    recovery: StudentTraining = Field(description="The loop's settings in recovery.")
 
 
 class Export(Section):

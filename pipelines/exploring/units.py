@@ -26,8 +26,9 @@ from pipelines.families import family_of
 from pipelines.predictors import exported_predictor, predict_all
 from pipelines.reproducible import fixed
 from pipelines.signals import read_signals
-from pipelines.techniques.distilling import Lesson, learn, lesson_from
+from pipelines.techniques.distilling import learn
 from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_onnx
+from pipelines.techniques.lessons import Lesson, lesson_from
 from pipelines.techniques.levers import levers_left_out
 from pipelines.techniques.metrics import Interval, difference_of_right
 from pipelines.techniques.scoring import predict_logits

@@ -35,8 +35,9 @@ from pipelines.sequences.lessons import lesson_from_labels
 from pipelines.signals import read_signals
 from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output
-from pipelines.techniques.distilling import Lesson, learn, lesson_from
+from pipelines.techniques.distilling import learn
 from pipelines.techniques.elastic import elastic_student, learn_elastic, learn_whole, sort_units
+from pipelines.techniques.lessons import Lesson, lesson_from
 from pipelines.techniques.levers import Gain, copies_of, facts_of, measure_levers
 from pipelines.techniques.slicing import with_layers_alone
 from pipelines.techniques.token_learning import TRUE_CLASSES, TokenLesson, learn_tokens
@@ -154,7 +155,18 @@ def _distill_elastic(
     family = family_of(task)
     family.trim_positions(bundle.model, task.max_length)
     cuts = cuts_of(family, bundle, data.written, choice.vocabularies, task.max_length)
-    elastic = elastic_student(family, bundle, choice, cuts, lesson, data.validation, wanted.losses, task.max_length)
+    elastic = elastic_student(
+        family,
+        bundle,
+        choice,
+        cuts,
+        lesson,
+        data.validation,
+        wanted.losses,
+        max_length=task.max_length,
+        folds=wanted.training.vocabulary_folds,
+        seed=task.seed,
+    )
     sample = np.random.default_rng(task.seed).permutation(len(lesson.texts))[: choice.calibration_rows]
     records = learn_whole(elastic, wanted.losses, wanted.training, seed=task.seed)
     sort_units(elastic, wanted.losses, sample, wanted.training.batch_size)

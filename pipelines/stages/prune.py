@@ -23,7 +23,8 @@ from pipelines.reproducible import fix_randomness
 from pipelines.sequences.pruning import prune_sequences
 from pipelines.signals import read_signals
 from pipelines.stages import Output
-from pipelines.techniques.distilling import Lesson, batch_loss, learn, lesson_from, read_lesson
+from pipelines.techniques.distilling import batch_loss, learn
+from pipelines.techniques.lessons import Lesson, lesson_from, read_lesson
 from pipelines.techniques.levers import levers_left_out
 from pipelines.techniques.pruning import CalibrationLosses, prune_to, shape_of, targets
 from pipelines.techniques.training import EpochRecord

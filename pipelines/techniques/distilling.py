@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -12,79 +10,16 @@ import torch
 from torch import Tensor
 
 from pipelines.bundle import Bundle
-from pipelines.config import Losses, Training
-from pipelines.data.clean import CleanData, Split
-from pipelines.data.rows import UNLABELLED
+from pipelines.config import Losses, StudentTraining
+from pipelines.data.clean import Split
 from pipelines.errors import ModelError
-from pipelines.families.base import Family, Outputs, TokenIds
+from pipelines.families.base import Family, Outputs
 from pipelines.signals import Signals
 from pipelines.techniques import losses as terms
+from pipelines.techniques.lessons import Lesson, Reader, Reading
 from pipelines.techniques.scoring import score
 from pipelines.techniques.training import EpochRecord, Score, compact_embeddings, train
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a student learns from: texts, true labels where there are any, the teacher's rows, and what each text is there for.
-
-    `levers` names the texts beside the training text by what brought them, as places in `texts`.
-    """
-
-    texts: list[str]
-    labels: np.ndarray
-    rows: np.ndarray
-    signals: Signals
-    levers: Mapping[str, range]
-
-    def of(self, places: Sequence[int]) -> Lesson:
-        """Some of its texts, one of them as often as it is named."""
-        chosen = np.asarray(places, dtype=np.int64)
-        return Lesson([self.texts[at] for at in chosen], self.labels[chosen], self.rows[chosen], self.signals, {})
-
-    def without(self, levers: Collection[str]) -> Lesson:
-        """All but the texts of some levers."""
-        left = {name: places for name, places in self.levers.items() if name not in levers}
-        if len(left) == len(self.levers):
-            return self
-        given = range(len(self.texts) - sum(map(len, self.levers.values())))
-        return self.of([*given, *chain.from_iterable(left.values())])
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A lesson as one student reads it: its token ids, and which texts it cuts into the teacher's tokens."""
-
-    lesson: Lesson
-    encoded: list[TokenIds]
-    alike: np.ndarray
-
-
-def lesson_from(data: CleanData, signals: Signals) -> Lesson:
-    """Training, unlabelled and synthetic text beside the teacher's rows. Raises DataError where the teacher has not seen a text."""
-    texts, levers = list(data.train.texts), {}
-    for name, extra in {UNLABELLED: data.unlabelled, **signals.levers}.items():
-        if extra:
-            levers[name] = range(len(texts), len(texts) + len(extra))
-            texts += extra
-    without_label = [terms.NO_LABEL] * (len(texts) - len(data.train.texts))
-    labels = np.array([*data.train.labels, *without_label], dtype=np.int64)
-    return Lesson(texts, labels, signals.rows_of(texts), signals, levers)
-
-
-def read_lesson(family: Family, tokenizer: Any, lesson: Lesson, weights: Losses, max_length: int) -> Reading:
-    """Encode a lesson for a student.
-
-    Losses a token read only the texts that both sides cut alike; ModelError where that is less than half of them.
-    """
-    encoded = family.encode(tokenizer, lesson.texts, max_length)
-    alike = lesson.signals.cut_alike(lesson.rows, tokenizer, encoded)
-    if (weights.wants_hidden or weights.relation > 0) and alike.mean() < 0.5:
-        text = lesson.texts[int(np.argmin(alike))]
-        raise ModelError(
-            f"hidden-state and relation losses need the teacher's tokens, but student and teacher cut {(~alike).mean():.0%} of the texts "
-            f"differently, {text[:60]!r} among them; set those losses to 0, or keep more of the vocabulary"
-        )
-    return Reading(lesson, encoded, alike)
+from pipelines.techniques.vocabulary.choices import uncut
 
 
 def learn(
@@ -93,7 +28,7 @@ def learn(
     lesson: Lesson,
     validation: Split,
     weights: Losses,
-    settings: Training,
+    settings: StudentTraining,
     *,
     max_length: int,
     seed: int,
@@ -102,17 +37,17 @@ def learn(
 ) -> list[EpochRecord]:
     """Train a student in place on a lesson; one record an epoch. Raises ModelError where losses and tokenizers do not fit."""
     model, tokenizer = student.model, student.tokenizer
-    reading = read_lesson(family, tokenizer, lesson, weights, max_length)
-    lengths = [len(row) for row in reading.encoded]
+    reader = Reader(family, uncut(tokenizer), lesson, weights, max_length, settings.vocabulary_folds, seed)
+    lengths = [len(row) for row in reader.whole.encoded]
     checked = family.encode(tokenizer, validation.texts, max_length)
 
     def objective(batch: np.ndarray) -> Tensor:
-        return batch_loss(family, student, reading, batch, weights)
+        return batch_loss(family, student, *reader.read(batch), weights)
 
     def validate() -> Score:
         return score(family, model, tokenizer, checked, validation.labels)
 
-    with compact_embeddings(model, [*reading.encoded, *checked]):
+    with compact_embeddings(model, chain(reader.rows(), checked)):
         return train(model, lengths, objective, validate, settings, seed=seed, phase=phase, epochs=epochs)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from pipelines.data.clean import Split
 from pipelines.errors import ModelError
 from pipelines.families.base import Family, TokenIds
 from pipelines.techniques import losses as terms
-from pipelines.techniques.distilling import Lesson, Reading, answered_loss, batch_loss, read_lesson
+from pipelines.techniques.distilling import answered_loss, batch_loss
+from pipelines.techniques.lessons import Lesson, Reader
 from pipelines.techniques.pruning import keep_units, swap, unit_importance
 from pipelines.techniques.scoring import score
 from pipelines.techniques.shapes import Slice
@@ -120,7 +121,7 @@ class Elastic:
     family: Family
     student: Bundle
     wanted: StudentElastic
-    readings: Sequence[Reading]
+    readers: Sequence[Reader]
     checked: Sequence[Sequence[TokenIds]]
     labels: Sequence[int]
     parts: Sequence[Slice]
@@ -134,15 +135,18 @@ def elastic_student(
     lesson: Lesson,
     validation: Split,
     weights: Losses,
+    *,
     max_length: int,
+    folds: int | None,
+    seed: int,
 ) -> Elastic:
     """Read the lesson in every vocabulary. ModelError where losses a token meet a whole that cuts most texts otherwise."""
-    readings = []
-    for at, cut in enumerate(cuts):
-        reading = read_lesson(family, cut.tokenizer, lesson, weights.of_logits if at else weights, max_length)
-        readings.append(Reading(lesson, cut.of_the_whole(reading.encoded), reading.alike))
+    readers = [
+        Reader(family, cut, lesson, weights.of_logits if at else weights, max_length, folds, seed)
+        for at, cut in enumerate(cuts)
+    ]
     checked = [cut.encode(family, validation.texts, max_length) for cut in cuts]
-    return Elastic(family, student, wanted, readings, checked, validation.labels, slices_of(wanted))
+    return Elastic(family, student, wanted, readers, checked, validation.labels, slices_of(wanted))
 
 
 def sort_units(elastic: Elastic, weights: Losses, rows: np.ndarray, batch_size: int) -> None:
@@ -175,7 +179,7 @@ def _descending(importance: Tensor) -> list[int]:
 
 
 def _calibration(elastic: Elastic, weights: Losses, rows: np.ndarray, batch_size: int) -> Any:
-    reading = elastic.readings[0]
+    reading = elastic.readers[0].whole
     ordered = rows[np.argsort([len(reading.encoded[row]) for row in rows], kind="stable")]
 
     def losses(model: Any) -> Iterator[Tensor]:
@@ -192,10 +196,10 @@ def learn_whole(elastic: Elastic, weights: Losses, settings: Training, *, seed: 
 
     Units are put in order of what they are worth to a trained whole, and parts begin as parts of it (Cai et al. 2020).
     """
-    family, student, reading = elastic.family, elastic.student, elastic.readings[0]
+    family, student, reader = elastic.family, elastic.student, elastic.readers[0]
 
     def objective(batch: np.ndarray) -> Tensor:
-        return answered_loss(family, student, reading, batch, weights)[0]
+        return batch_loss(family, student, *reader.read(batch), weights)
 
     def validate() -> Score:
         return score(family, student.model, student.tokenizer, elastic.checked[0], elastic.labels)
@@ -210,13 +214,12 @@ def learn_whole(elastic: Elastic, weights: Losses, settings: Training, *, seed: 
 
 
 def _lengths(elastic: Elastic) -> list[int]:
-    return [len(row) for row in elastic.readings[0].encoded]
+    return [len(row) for row in elastic.readers[0].whole.encoded]
 
 
-def _rows(elastic: Elastic) -> list[TokenIds]:
+def _rows(elastic: Elastic) -> Iterator[TokenIds]:
     """Every text that is read or checked, in every vocabulary."""
-    read = [row for reading in elastic.readings for row in reading.encoded]
-    return read + [row for checked in elastic.checked for row in checked]
+    return chain.from_iterable([*(reader.rows() for reader in elastic.readers), *elastic.checked])
 
 
 def learn_elastic(elastic: Elastic, weights: Losses, settings: Training, *, seed: int) -> list[EpochRecord]:
@@ -258,12 +261,11 @@ def _sandwich(elastic: Elastic, views: _Views, batch: np.ndarray, weights: Losse
     Hidden states are the whole's lesson alone: one layer cannot answer to the teacher's from two depths (docs/decisions.md, 56).
     """
     family, parts = elastic.family, elastic.parts
-    total, leader = answered_loss(family, elastic.student, elastic.readings[0], batch, weights)
+    total, leader = answered_loss(family, elastic.student, *elastic.readers[0].read(batch), weights)
     drawn = [parts[index] for index in rng.integers(0, len(parts), elastic.wanted.random_slices)]
     for part in (parts[-1], *drawn):
-        loss, logits = answered_loss(
-            family, views.of(part, training=True), elastic.readings[part.vocabulary], batch, weights.of_logits
-        )
+        reading, places = elastic.readers[part.vocabulary].read(batch)
+        loss, logits = answered_loss(family, views.of(part, training=True), reading, places, weights.of_logits)
         if elastic.wanted.in_place > 0:
             loss = loss + elastic.wanted.in_place * terms.kl(
                 logits.float(), leader.detach().float(), weights.temperature

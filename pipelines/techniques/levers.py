@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from pipelines.bundle import Bundle, Lineage
-from pipelines.config import Losses, Task, Training, Trial
+from pipelines.config import Losses, StudentTraining, Task, Trial
 from pipelines.data.clean import Split
 from pipelines.families.base import Family
-from pipelines.techniques.distilling import Lesson, learn
+from pipelines.techniques.distilling import learn
+from pipelines.techniques.lessons import Lesson
 from pipelines.techniques.metrics import Interval, difference_of_right
 from pipelines.techniques.resampling import paired_bootstrap
 from pipelines.techniques.scoring import predict_logits
@@ -56,7 +57,7 @@ def measure_levers(
     lesson: Lesson,
     validation: Split,
     weights: Losses,
-    settings: Training,
+    settings: StudentTraining,
     trial: Trial,
     task: Task,
 ) -> list[Gain]:

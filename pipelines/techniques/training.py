@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -235,7 +235,7 @@ class CompactEmbedding(nn.Module):  # type: ignore[misc]
 
 
 @contextmanager
-def compact_embeddings(model: Any, rows: Sequence[Sequence[int]]) -> Iterator[None]:
+def compact_embeddings(model: Any, rows: Iterable[Sequence[int]]) -> Iterator[None]:
     """Train only the embedding rows that `rows` use; the others are put back untouched.
 
     Exact: an unused row has no gradient and embeddings have no decay, so AdamW would leave it as it is, at the price of

@@ -29,6 +29,11 @@ class Cut:
         return [[self.kept[token] for token in row] for row in rows]
 
 
+def uncut(tokenizer: Any) -> Cut:
+    """A whole vocabulary as a choice of its tokens."""
+    return Cut(tokenizer, range(max(tokenizer.get_vocab().values()) + 1))
+
+
 def cuts_of(
     family: Family, student: Bundle, texts: Sequence[str], vocabularies: Sequence[Vocabulary], max_length: int
 ) -> list[Cut]:

@@ -38,6 +38,12 @@ def kept_tokens(
     return _closed(tokenizer, state, used)
 
 
+def kept_without(tokenizer: Any, left_out: Collection[int]) -> list[int]:
+    """Ids that stay, in order, where some are to leave: all that need not stay beside the others. Raises ModelError as kept_tokens does."""
+    state = read_state(tokenizer)
+    return _closed(tokenizer, state, set(every_token(state).values()) - set(left_out))
+
+
 def prune_vocabulary(model: Any, tokenizer: Any, kept: Sequence[int]) -> Any:
     """Shrink the model in place and answer a tokenizer with `kept` tokens alone, renumbered in their order.
 

@@ -38,7 +38,9 @@ def pieces_of(state: State) -> Pieces:
     """The tokenizer's model; ModelError where its kind cannot be pruned."""
     kind = state["model"]["type"]
     if kind not in MODELS:
-        raise ModelError(f"a {kind} vocabulary cannot be pruned; set prune.vocabulary to null")
+        raise ModelError(
+            f"a {kind} vocabulary cannot be pruned; set prune.vocabulary and every vocabulary_folds to null"
+        )
     return MODELS[kind](state["model"])
 
 

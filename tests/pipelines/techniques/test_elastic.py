@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from pipelines.bundle import Bundle
-from pipelines.config import Losses, StudentElastic, StudentLayers, Training
+from pipelines.config import Losses, StudentElastic, StudentLayers, StudentTraining
 from pipelines.data.clean import Split
 from pipelines.errors import ModelError
 from pipelines.families.encoder import EncoderClassifier
-from pipelines.techniques.distilling import Lesson, answered_loss
+from pipelines.techniques.distilling import answered_loss
 from pipelines.techniques.elastic import (
     Elastic,
     elastic_student,
@@ -25,6 +25,7 @@ from pipelines.techniques.elastic import (
     sort_units,
     view,
 )
+from pipelines.techniques.lessons import Lesson
 from pipelines.techniques.scoring import predict_logits, score
 from pipelines.techniques.shapes import Slice
 from pipelines.techniques.vocabulary.choices import Cut, cuts_of
@@ -38,7 +39,7 @@ PART = Slice((0, 2), 32, 2, 0)
 LOSSES = Losses(
     kl=1.0, reverse_kl=0.0, cross_entropy=1.0, hidden_mse=0.0, hidden_cosine=0.0, relation=0.0, temperature=2.0
 )
-TRAINING = Training(
+TRAINING = StudentTraining(
     epochs=25,
     batch_size=16,
     learning_rate=5e-3,
@@ -47,6 +48,7 @@ TRAINING = Training(
     max_grad_norm=1.0,
     patience=25,
     precision="fp32",
+    vocabulary_folds=None,
 )
 
 
@@ -86,10 +88,12 @@ class Said:
         return torch.nn.functional.one_hot(torch.tensor(TRUTH)[rows], 3).float() * 6
 
 
-def elastic(bundle: Bundle, wanted: StudentElastic) -> Elastic:
+def elastic(bundle: Bundle, wanted: StudentElastic, folds: int | None = None) -> Elastic:
     lesson = Lesson(TEXTS, np.array(TRUTH), np.arange(len(TEXTS)), Said(), {})  # type: ignore[arg-type]
     cuts = cuts_of(FAMILY, bundle, TEXTS, wanted.vocabularies, 16)
-    return elastic_student(FAMILY, bundle, wanted, cuts, lesson, Split(TEXTS, TRUTH), LOSSES, 16)
+    return elastic_student(
+        FAMILY, bundle, wanted, cuts, lesson, Split(TEXTS, TRUTH), LOSSES, max_length=16, folds=folds, seed=3
+    )
 
 
 def answers(model: Any, bundle: Bundle) -> torch.Tensor:
@@ -156,10 +160,11 @@ def test_the_space_begins_with_the_whole_and_ends_with_the_smallest() -> None:
     assert (space[0], space[-1]) == (Slice((0, 1, 2), 64, 4, 0), Slice((2,), 16, 2, 1))
 
 
-def test_every_part_learns(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folds", [None, 4])
+def test_every_part_learns(folds: int | None, tmp_path: Path) -> None:
     torch.manual_seed(0)
     bundle = student(tmp_path)
-    made = elastic(bundle, choice())
+    made = elastic(bundle, choice(), folds)
     rows = bundle.model.get_input_embeddings().weight
     unused = rows[bundle.tokenizer.convert_tokens_to_ids("zebra")].clone()
     sort_units(made, LOSSES, np.arange(32), 16)

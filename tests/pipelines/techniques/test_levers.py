@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.config import Losses, StudentLayers, Task, Training, Trial
+from pipelines.config import Losses, StudentLayers, StudentTraining, Task, Trial
 from pipelines.data.clean import CleanData, Split
 from pipelines.families.encoder import EncoderClassifier
 from pipelines.signals import Signals, text_key
-from pipelines.techniques.distilling import Lesson, lesson_from
+from pipelines.techniques.lessons import Lesson, lesson_from
 from pipelines.techniques.levers import Gain, copies_of, facts_of, levers_left_out, measure_levers
 from pipelines.techniques.losses import NO_LABEL
-from tests.recipes import LOSSES, TRAINING
+from tests.recipes import LOSSES, STUDENT_TRAINING
 from tests.tiny import tiny_model, tiny_rows
 
 FAMILY = EncoderClassifier()
@@ -70,7 +70,7 @@ def gains(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Gain]:
     fresh = copies_of(FAMILY.student(body, StudentLayers(kind="layers", layers=[0])))
     lesson = lesson_of({"true": told(UNKNOWN[::2]), "false": told(KNOWN[::2], turn=1), "few": told(UNKNOWN[:1])})
     validation = Split([text for text, _ in UNKNOWN[1::2]], [label for _, label in UNKNOWN[1::2]])
-    settings = Training.model_validate(TRAINING)
+    settings = StudentTraining.model_validate(STUDENT_TRAINING)
     before = [weight.clone() for weight in fresh().model.parameters()]
     found = measure_levers(FAMILY, fresh, lesson, validation, Losses.model_validate(LOSSES), settings, TRIAL, TASK)
     assert all((one == other).all() for one, other in zip(before, fresh().model.parameters(), strict=True))

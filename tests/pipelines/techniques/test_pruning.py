@@ -41,6 +41,7 @@ def wanted(**changes: Any) -> StructuredPruning:
         "max_grad_norm": 1,
         "patience": 1,
         "precision": "fp32",
+        "vocabulary_folds": None,
     }
     values = {
         "technique": "structured",

@@ -73,5 +73,8 @@ def test_other_tokenizer_models_are_refused_by_name() -> None:
     words = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>")), unk_token="<unk>"
     )
-    with pytest.raises(ModelError, match=r"a WordLevel vocabulary cannot be pruned; set prune.vocabulary to null"):
+    with pytest.raises(
+        ModelError,
+        match=r"a WordLevel vocabulary cannot be pruned; set prune.vocabulary and every vocabulary_folds to null",
+    ):
         kept_tokens(words, [[1]], Vocabulary(min_count=1, keep_first=0))
