@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def machine() -> str:
-    """Date, processor, cores, Python."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    processor = next(names, platform.machine())
-    return f"{date.today().isoformat()}, {processor}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    """Date, processor with the instructions that decide how fast integers are, cores, Python."""
+    from slm_registry.runtime.machine import this_machine
+
+    found = this_machine()
+    processor = f"{found.processor} ({', '.join(found.instructions or ['instructions unknown'])})"
+    return f"{date.today().isoformat()}, {processor}, {found.cores} cores, Python {platform.python_version()}"
 
 
 def load() -> str:
