@@ -21,7 +21,7 @@ class StudentTraining(Training):
     vocabulary_folds: int | None = Field(
         ge=2,
         le=100,
-        description="The vocabulary is dealt into so many folds and each batch read without one of them, drawn anew: words then come in pieces too, and so will those that training text lacks (Provilkov et al. 2020, Hiraoka 2022). null: texts are read as the tokenizer cuts them.",
+        description="The vocabulary is dealt into so many folds and each batch read without one of them, drawn anew (as often as any, without none): words then come in pieces too, and so will those that training text lacks (Provilkov et al. 2020, Hiraoka 2022). null: texts are read as the tokenizer cuts them.",
     )
 
 

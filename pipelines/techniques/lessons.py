@@ -52,7 +52,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Reading:
-    """A lesson as one student reads it: its token ids, and which texts it cuts into the teacher's tokens."""
+    """A lesson as one student reads it: its token ids, and which of the N texts it cuts into the teacher's tokens, [N] bool."""
 
     lesson: Lesson
     encoded: list[TokenIds]
@@ -104,7 +104,7 @@ class Reader:
         self._rng = np.random.default_rng(seed)
 
     def read(self, batch: np.ndarray) -> tuple[Reading, np.ndarray]:
-        """A reading that has a batch of text indices, and the batch's indices in it."""
+        """A reading that has a batch of text indices [B], and the places of the batch's texts in it, [B] too."""
         drawn = int(self._rng.integers(0, len(self._folds) + 1))
         if drawn == len(self._folds):
             return self.whole, batch

@@ -20,6 +20,7 @@ def folds_of(tokenizer: Any, count: int, seed: int) -> list[Cut]:
 
     What others need, special tokens and single characters stay in all of them. Raises ModelError for a tokenizer that cannot be pruned.
     """
-    fold = np.random.default_rng(seed).integers(0, count, len(tokenizer))
+    every = max(tokenizer.get_vocab().values()) + 1  # ids may have gaps
+    fold = np.random.default_rng(seed).integers(0, count, every)
     kept = [kept_without(tokenizer, np.flatnonzero(fold == which).tolist()) for which in range(count)]
     return [Cut(prune_tokenizer(tokenizer, ids), ids) for ids in kept]

@@ -165,6 +165,8 @@ def test_every_part_learns(folds: int | None, tmp_path: Path) -> None:
     torch.manual_seed(0)
     bundle = student(tmp_path)
     made = elastic(bundle, choice(), folds)
+    for reader in made.readers:
+        assert ([*reader.rows()] != reader.whole.encoded) == (folds is not None)
     rows = bundle.model.get_input_embeddings().weight
     unused = rows[bundle.tokenizer.convert_tokens_to_ids("zebra")].clone()
     sort_units(made, LOSSES, np.arange(32), 16)
