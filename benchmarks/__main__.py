@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ def measure(
         systems += chosen
         below = [str(explored), ""]
     folder = work / "build" / name / "teacher"
+    shutil.rmtree(work / "peers", ignore_errors=True)
     with peer_systems(pythons, recipe_for(name, source), data, teacher, folder, work / "peers") as others:
         rows, standings = rows_of(name, data, [*systems, *others])
     return rows, [*below, *front.table(standings)]
@@ -195,7 +197,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="where the JSON rows go")
     parser.add_argument("--table", type=Path, required=True, help="the page that the Markdown table goes to")
-    parser.add_argument("--work", type=Path, required=True, help="folder to build in; what stands there is replaced")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder to build in; a run that was cut off goes on there"
+    )
     parser.add_argument("--picture", type=Path, required=True, help="where the SVG goes")
     parser.add_argument(
         "--peers",

@@ -63,8 +63,9 @@ def budget_systems(
                 raise
             unmet.append(share)
             continue
-        exported = (made / "exported").rename(folder / f"{share}x")
-        shutil.rmtree(made / "pruned")
+        exported = folder / f"{share}x"
+        shutil.rmtree(exported, ignore_errors=True)
+        (made / "exported").rename(exported)
         predictor = exported_predictor(exported, THREADS)
         systems.append(
             System(f"factory-{share}x", predictor, download_bytes(exported), to_front + sum(chosen.values()))

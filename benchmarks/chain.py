@@ -1,14 +1,16 @@
-"""The factory's own chain for a benchmark: dvc.yaml's commands in a folder of their own, timed, nothing published."""
+"""The factory's own chain for a benchmark: dvc.yaml's commands in a folder of their own, timed, nothing published; cut off, it goes on."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from pipelines.environment import ROOT
 RECIPES = Path(__file__).parent / "recipes.yaml"
 #: What all shapes of a data set have in common, stage by stage: made once, counted for each.
 SHARED = {"validate": "data", "teach": "teacher", "label": "signals"}
+#: Which stages ran in a folder, and how long they took.
+RAN = "ran.json"
 
 
 def recipe_for(name: str, source: Path, kind: str = "") -> dict[str, Any]:
@@ -29,31 +33,67 @@ def recipe_for(name: str, source: Path, kind: str = "") -> dict[str, Any]:
     return block
 
 
-def build(name: str, source: Path, work: Path, stages: Sequence[str]) -> dict[str, float]:
-    """Run stages from scratch in `work`; seconds of each. Raises CalledProcessError where one fails."""
-    shutil.rmtree(work, ignore_errors=True)
-    return run(name, recipe_for(name, source), work, stages)
-
-
 def run(name: str, recipe: dict[str, Any], work: Path, stages: Sequence[str]) -> dict[str, float]:
-    """Run stages of a recipe on what stands in `work` already; seconds of each. Raises CalledProcessError where one fails."""
+    """Run stages of a recipe on what stands in `work` already; seconds of each. Raises CalledProcessError where one fails.
+
+    A run that was cut off goes on: a stage that ran there on this processor with the same recipe and the same code is
+    not run again, and its seconds are those of then, unless one before it had to be.
+    """
     work.mkdir(parents=True, exist_ok=True)
     (work / "params.yaml").write_text(yaml.safe_dump({"models": {name: recipe}}), encoding="utf-8")
     graph = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'registry'}"}
-    seconds = {}
+    made_of, before, seconds = _identity(recipe), ran(work), {}
     for stage in stages:
-        command = graph[stage]["do"]["cmd"].replace("${key}", name)
-        command = command.replace("${item.data.source}", recipe["data"]["source"])
+        spec = json.loads(json.dumps(graph[stage]["do"]).replace("${key}", name))
+        outs = [work / out for out in spec["outs"]]
+        if stage in before and before[stage]["of"] == made_of and all(out.exists() for out in outs):
+            seconds[stage] = before[stage]["seconds"]
+            continue
+        before = {}
+        for out in outs:
+            shutil.rmtree(out, ignore_errors=True)
+        command = spec["cmd"].replace("${item.data.source}", recipe["data"]["source"])
         start = time.perf_counter()
         subprocess.run([sys.executable, *shlex.split(command)[1:]], cwd=work, env=environment, check=True)
         seconds[stage] = time.perf_counter() - start
+        _write_ran(work, ran(work) | {stage: {"of": made_of, "seconds": seconds[stage]}})
     return seconds
 
 
+def ran(work: Path) -> dict[str, dict[str, Any]]:
+    """Which stages ran in a folder: of what each was made, and the seconds that it took."""
+    record = work / RAN
+    found: dict[str, dict[str, Any]] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    return found
+
+
+def _write_ran(work: Path, found: Mapping[str, Any]) -> None:
+    (work / RAN).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _identity(recipe: Mapping[str, Any]) -> str:
+    """A digest of the recipe, of all code that stages are of, and of the processor that their seconds were taken on."""
+    from slm_registry.runtime.machine import this_machine
+
+    digest = hashlib.sha256(json.dumps([recipe, this_machine().processor], sort_keys=True).encode())
+    for folder in ("pipelines", "registry"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
 def begin_beside(name: str, work: Path, folder: Path) -> Path:
-    """Another shape of what stands in `work`: its teacher and signals, linked into `folder`. Where its stages write."""
+    """Another shape of what stands in `work`: its teacher and signals, linked into `folder`. Where its stages write.
+
+    What stands in `folder` is left where it was begun beside the same teacher and signals.
+    """
+    shared = {stage: found for stage, found in ran(work).items() if stage in SHARED}
+    made, began = folder / "build" / name, folder / "beside.json"
+    if began.exists() and json.loads(began.read_text(encoding="utf-8")) == shared:
+        return made
     shutil.rmtree(folder, ignore_errors=True)
     for out in SHARED.values():
-        shutil.copytree(work / "build" / name / out, folder / "build" / name / out, copy_function=os.link)
-    return folder / "build" / name
+        shutil.copytree(work / "build" / name / out, made / out, copy_function=os.link)
+    began.write_text(json.dumps(shared), encoding="utf-8")
+    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.chain import SHARED, begin_beside, build, recipe_for, run
+from benchmarks.chain import SHARED, begin_beside, recipe_for, run
 from pipelines.bundle import write_json
 from pipelines.config import Task
 from pipelines.data.clean import CleanData, load_clean
@@ -38,8 +39,8 @@ class System:
 
 
 def build_systems(name: str, source: Path, work: Path) -> tuple[CleanData, list[System], dict[str, float]]:
-    """Build every system of the board for one data folder, from scratch; the last is what a fixed shape took by stage, in seconds."""
-    seconds = build(name, source, work, STAGES)
+    """Build every system of the board for one data folder; the last is what a fixed shape took by stage, in seconds."""
+    seconds = run(name, recipe_for(name, source), work, STAGES)
     made = work / "build" / name
     data = load_clean(made / "data")
     teach = seconds["teach"]
@@ -95,6 +96,7 @@ def by_hand(teacher: Path, work: Path, teach_s: float) -> list[System]:
     bundle = family.load(teacher)
     start = time.perf_counter()
     whole, small = work / "teacher-ort", work / "teacher-int8"
+    shutil.rmtree(work, ignore_errors=True)
     for folder in (whole, small):
         folder.mkdir(parents=True)
         bundle.model.config.save_pretrained(folder)

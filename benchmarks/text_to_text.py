@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chain import build
+from benchmarks.chain import recipe_for, run
 from benchmarks.pages import load, machine, write_section
 from pipelines.environment import disable_telemetry, quiet_libraries
 
@@ -120,7 +120,7 @@ def examples(made: Path, count: int = 3) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Build every data folder from scratch, measure, write the section."""
+    """Build every data folder, measure, write the section."""
     disable_telemetry()
     quiet_libraries()
     import yaml
@@ -129,7 +129,9 @@ def main(argv: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.text_to_text", description=__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help=f"folders: {', '.join(TRIALS)}")
-    parser.add_argument("--work", type=Path, required=True, help="folder to build in; what stands there is replaced")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder to build in; a run that was cut off goes on there"
+    )
     parser.add_argument("--page", type=Path, required=True, help="the page that the tables go to")
     given = parser.parse_args(argv)
     unknown = [folder.name for folder in given.data if folder.resolve().name not in TRIALS]
@@ -139,7 +141,7 @@ def main(argv: Sequence[str]) -> int:
     for folder in given.data:
         name, before = folder.resolve().name, load()
         work = given.work / name
-        seconds = build(name, folder, work, STAGES)
+        seconds = run(name, recipe_for(name, folder), work, STAGES)
         made = work / "build" / name
         trivial = trivial_scores(TRIALS[name], made / "data", recipes[name])
         lines = section(name, TRIALS[name], made, trivial, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,31 @@ def static_int8(source: Path, out: Path, batches: Sequence[dict[str, np.ndarray]
             op_types_to_quantize=["MatMul", "Gemm", "Gather"],
             extra_options={"MatMulConstBOnly": True},
         )
+    _shared_as_unsigned(out)
     _require_integers(out)
+
+
+def _shared_as_unsigned(path: Path) -> None:
+    """Make each int8 weight that several nodes read an unsigned one of the same values, zero point moved with it.
+
+    On x86 without VNNI onnxruntime makes such weights unsigned itself to keep products exact, under one name for each
+    reader: a file with shared ones would not load there.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(path))
+    weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights and readers[node.output[0]] > 1:
+            for place, name in ((0, node.input[0]), (2, node.input[2])):
+                values = numpy_helper.to_array(weights[name]).astype(np.int16) + 128
+                node.input[place] = f"{name}_unsigned"
+                model.graph.initializer.append(numpy_helper.from_array(values.astype(np.uint8), node.input[place]))
+                if readers[name] == 1:
+                    model.graph.initializer.remove(weights[name])
+    onnx.save(model, str(path))
 
 
 @contextmanager

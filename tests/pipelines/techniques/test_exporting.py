@@ -86,6 +86,30 @@ def test_int8_is_smaller_and_close(bundle: Bundle, exported: Path, tmp_path: Pat
         assert 0 < np.abs(logits - expected).max() < 0.1 * np.abs(expected).max() + 0.02, name
 
 
+def test_a_matrix_that_two_nodes_read_is_unsigned_and_stored_once(tmp_path: Path) -> None:
+    """On x86 without VNNI onnxruntime cannot load it signed."""
+    numbers = np.random.default_rng(0)
+    matrices = {"shared": numbers.normal(size=(16, 16)), "own": numbers.normal(size=(16, 16))}
+    reads = [("x", "shared", "a"), ("a", "shared", "b"), ("b", "own", "logits")]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", [left, right], [out]) for left, right, out in reads],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 16])],
+        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 16])],
+        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in matrices.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, str(tmp_path / "a.onnx"))
+    batches = [{"x": numbers.normal(size=(1, 16)).astype(np.float32)} for _ in range(8)]
+    static_int8(tmp_path / "a.onnx", tmp_path / "b.onnx", batches, per_channel=True)
+    stored = {tensor.name: tensor for tensor in onnx.load(str(tmp_path / "b.onnx")).graph.initializer}
+    assert {"shared_quantized_unsigned", "own_quantized"} <= stored.keys()
+    assert "shared_quantized" not in stored
+    assert stored["shared_quantized_unsigned"].data_type == onnx.TensorProto.UINT8
+    answers = [open_session(tmp_path / name, 1).run(None, batches[0])[0] for name in ("a.onnx", "b.onnx")]
+    assert 0 < np.abs(answers[0] - answers[1]).max() < 0.1 * np.abs(answers[0]).max()
+
+
 def test_embeddings_in_blocks_are_half_as_large_and_leave_the_rest_as_it_is(
     bundle: Bundle, exported: Path, tmp_path: Path
 ) -> None:
