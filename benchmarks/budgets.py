@@ -13,9 +13,8 @@ from typing import Any
 
 from benchmarks.chain import SHARED, begin_beside, recipe_for, run
 from benchmarks.systems import THREADS, System
-from pipelines.bundle import read_json
+from pipelines.bundle import download_bytes, read_json
 from pipelines.errors import BudgetError
-from pipelines.evaluation import download_bytes
 from pipelines.exploring.front import TEACHER, read_front
 from pipelines.predictors import exported_predictor
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,14 @@ def recipe_for(name: str, source: Path, kind: str = "") -> dict[str, Any]:
 def run(name: str, recipe: dict[str, Any], work: Path, stages: Sequence[str]) -> dict[str, float]:
     """Run stages of a recipe on what stands in `work` already; seconds of each. Raises CalledProcessError where one fails.
 
-    A run that was cut off goes on: a stage that ran there on this processor with the same recipe and the same code is
-    not run again, and its seconds are those of then, unless one before it had to be.
+    A run that was cut off goes on: a stage that ran there on this processor with the same recipe, data, code and packages
+    is not run again, and its seconds are those of then, unless one before it had to be.
     """
     work.mkdir(parents=True, exist_ok=True)
     (work / "params.yaml").write_text(yaml.safe_dump({"models": {name: recipe}}), encoding="utf-8")
     graph = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'registry'}"}
-    made_of, before, seconds = _identity(recipe), ran(work), {}
+    made_of, before, seconds = identity(recipe), ran(work), {}
     for stage in stages:
         spec = json.loads(json.dumps(graph[stage]["do"]).replace("${key}", name))
         outs = [work / out for out in spec["outs"]]
@@ -51,6 +52,7 @@ def run(name: str, recipe: dict[str, Any], work: Path, stages: Sequence[str]) ->
             seconds[stage] = before[stage]["seconds"]
             continue
         before = {}
+        _write_ran(work, {ready: found for ready, found in ran(work).items() if ready != stage})
         for out in outs:
             shutil.rmtree(out, ignore_errors=True)
         command = spec["cmd"].replace("${item.data.source}", recipe["data"]["source"])
@@ -69,17 +71,21 @@ def ran(work: Path) -> dict[str, dict[str, Any]]:
 
 
 def _write_ran(work: Path, found: Mapping[str, Any]) -> None:
-    (work / RAN).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    draft = work / f"{RAN}.partial"
+    draft.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    draft.replace(work / RAN)
 
 
-def _identity(recipe: Mapping[str, Any]) -> str:
-    """A digest of the recipe, of all code that stages are of, and of the processor that their seconds were taken on."""
+def identity(recipe: Mapping[str, Any]) -> str:
+    """A digest of recipe and data, of all code and packages that stages are of, and of the processor that their seconds were taken on."""
     from slm_registry.runtime.machine import this_machine
 
-    digest = hashlib.sha256(json.dumps([recipe, this_machine().processor], sort_keys=True).encode())
-    for folder in ("pipelines", "registry"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    packages = sorted(f"{found.name} {found.version}" for found in distributions())
+    digest = hashlib.sha256(json.dumps([recipe, this_machine().processor, packages], sort_keys=True).encode())
+    source = Path(recipe["data"]["source"])
+    for folder, pattern in ((ROOT / "pipelines", "*.py"), (ROOT / "registry", "*.py"), (source, "*")):
+        for path in sorted(path for path in folder.rglob(pattern) if path.is_file()):
+            digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -90,7 +96,7 @@ def begin_beside(name: str, work: Path, folder: Path) -> Path:
     """
     shared = {stage: found for stage, found in ran(work).items() if stage in SHARED}
     made, began = folder / "build" / name, folder / "beside.json"
-    if began.exists() and json.loads(began.read_text(encoding="utf-8")) == shared:
+    if shared and began.exists() and json.loads(began.read_text(encoding="utf-8")) == shared:
         return made
     shutil.rmtree(folder, ignore_errors=True)
     for out in SHARED.values():

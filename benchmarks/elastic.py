@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.chain import SHARED, begin_beside, recipe_for, run
+from benchmarks.chain import SHARED, begin_beside, identity, recipe_for, run
 from benchmarks.pages import load, machine, write_section
 from pipelines.environment import disable_telemetry, quiet_libraries
 from pipelines.techniques.shapes import Slice
@@ -87,7 +87,7 @@ def rows_elastic(name: str, source: Path, work: Path, seed: int, shapes: Sequenc
     import numpy as np
 
     from pipelines.config import ChosenPruning, ClassificationRecipe
-    from pipelines.exploring.units import open_recovering
+    from pipelines.exploring.recoveries import open_recovering
     from pipelines.reproducible import fixed
 
     folder = work / f"elastic-{seed}"
@@ -148,14 +148,20 @@ def main(argv: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.elastic", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/validation/test.csv (text,label)")
-    parser.add_argument("--work", type=Path, required=True, help="folder to build in; what stands there goes on")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        required=True,
+        help="folder to build in; a run that was cut off goes on there, if it was of the same recipe, data and code",
+    )
     parser.add_argument("--page", type=Path, required=True, help="the page that the table goes to")
     given = parser.parse_args(argv)
     name, before = given.data.resolve().name, load()
     made, done = given.work / "shared" / "build" / name, given.work / "rows.json"
-    if not (made / SHARED["label"]).exists():
-        run(name, recipe_for(name, given.data), given.work / "shared", list(SHARED))
-    rows = [Row(**row) for row in json.loads(done.read_text())] if done.exists() else []
+    run(name, recipe_for(name, given.data), given.work / "shared", list(SHARED))
+    made_of = identity(recipe_for(name, given.data, "-front"))
+    kept = json.loads(done.read_text()) if done.exists() else {}
+    rows = [Row(**row) for row in kept["rows"]] if kept.get("of") == made_of else []
     for seed in SEEDS:
         for make, last in ((rows_elastic, RECOVERED), (rows_alone, ALONE)):
             had = {row.shape for row in rows if (row.seed, row.side) == (seed, last)}
@@ -164,7 +170,7 @@ def main(argv: Sequence[str]) -> int:
                 rows = [old for old in rows if (old.shape, old.seed, old.side) != (row.shape, row.seed, row.side)] + [
                     row
                 ]
-                done.write_text(json.dumps([asdict(each) for each in rows], indent=1))
+                done.write_text(json.dumps({"of": made_of, "rows": [asdict(each) for each in rows]}, indent=1))
                 print(row, flush=True)
     page = section(name, rows, len(load_clean(made / "data").validation.texts))
     write_section(given.page, f"elastic {name}", f"{page}\n\n{machine()}; {before} at the start.")

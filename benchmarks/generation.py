@@ -160,7 +160,7 @@ def measure(
     work: Path, sizes: dict[str, Any], prompt_tokens: int, new_tokens: int, rounds: int, threads: int
 ) -> tuple[int, list[Measured]]:
     """The model's weights, and every side measured in turns. Raises SystemExit where the float32 export writes other tokens."""
-    from pipelines.evaluation import download_bytes
+    from pipelines.bundle import download_bytes
 
     source = work / "model"
     weights = make_model(source, sizes)

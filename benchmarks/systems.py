@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.chain import SHARED, begin_beside, recipe_for, run
-from pipelines.bundle import write_json
+from pipelines.bundle import download_bytes, write_json
 from pipelines.config import Task
 from pipelines.data.clean import CleanData, load_clean
-from pipelines.evaluation import download_bytes
 from pipelines.families import family_of
 from pipelines.predictors import exported_predictor, teacher_predictor
 from pipelines.techniques.exporting import export_onnx

@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "--alias", default="candidate", help="alias that points at the published version (default: candidate)"
     )
     build.add_argument(
-        "--budget", metavar="BOUNDS", help="what the model may cost, as in '5MB 1ms 0.5pt'; written into its recipe"
+        "--budget", metavar="BOUNDS", help="what the model may cost, as in '12MB 1ms 6pt'; written into its recipe"
     )
     _add_workers(build)
     build.add_argument("--plan", action="store_true", help="only show which stages would run, and why")
@@ -65,6 +65,11 @@ def parser() -> argparse.ArgumentParser:
         help="CSV, JSONL or Parquet file, or a folder with train/validation/test",
     )
     new.add_argument("--task", choices=TASKS, required=True, help="what the model is for")
+    new.add_argument(
+        "--budget",
+        metavar="BOUNDS",
+        help="what the model may cost, as in '12MB 1ms 6pt': its shape is searched for (text-classification)",
+    )
     new.add_argument("--text-column", metavar="NAME", help="column of the texts (default: guessed, as the next ones)")
     new.add_argument("--label-column", metavar="NAME", help="column of the labels (text-classification)")
     new.add_argument("--tags-column", metavar="NAME", help="column of a BIO tag a word (token-classification)")
@@ -110,14 +115,21 @@ def explore_command(name: str, workers: str | None) -> int:
 
     from flows.console import show_front
     from flows.graph import find_root, make_plan
-    from pipelines.config import Search, load_recipe
+    from pipelines.config import ClassificationRecipe, Search, load_recipe
     from pipelines.errors import RecipeError
     from pipelines.exploring.front import PAGE, read_front
 
     root = find_root(Path.cwd())
     recipe = load_recipe(root / "params.yaml", name)
+    if not isinstance(recipe, ClassificationRecipe):
+        raise RecipeError(
+            f"models.{name} is a recipe of {recipe.task.type}: only text classifiers have a front to explore"
+        )
     if not isinstance(recipe.explore, Search):
-        raise RecipeError(f"models.{name}.explore.technique is none: there is nothing to explore; set it to search")
+        raise RecipeError(
+            f"models.{name}.explore.technique is none, there is nothing to explore; write a recipe that a budget shapes with "
+            "`python -m flows new NAME --data FILE --task text-classification --budget '12MB 1ms 6pt'`"
+        )
     _run_flow(root, name, None, "", "explore", workers)
     folder = make_plan(root, name).out("front")
     show_front(read_front(root / folder).points, Console())
@@ -196,6 +208,8 @@ def main(argv: Sequence[str]) -> int:
     """Run one command; errors meant for the user are one message on stderr and an exit code."""
     disable_telemetry()
     given = parser().parse_args(argv)
+    if given.command == "build" and given.plan and given.budget:
+        parser().error("--plan changes nothing and --budget writes into params.yaml: leave one of them out")
     from slm_registry.errors import RegistryError
 
     from flows.errors import FlowError
@@ -206,7 +220,7 @@ def main(argv: Sequence[str]) -> int:
 
             others = {key: getattr(given, key) for key in ("label_column", "tags_column", "target_column")}
             columns = Columns(given.text_column, others)
-            return new_recipe(Path("params.yaml"), given.name, given.data, given.task, columns)
+            return new_recipe(Path("params.yaml"), given.name, given.data, given.task, columns, given.budget)
         if given.command == "reproduce":
             return reproduce_command(given.name)
         if given.command == "explore":

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import Budget, load_recipe
+import yaml
+
+from flows.editing import replace_params
+from pipelines.config import Budget, ClassificationRecipe, load_recipe
 from pipelines.errors import RecipeError
 
 #: Unit -> the bound that it sets, and what one of it is in the recipe.
@@ -25,6 +30,8 @@ UNITS: dict[str, tuple[str, float]] = {
 }
 _WORD = re.compile(r"(\d+(?:\.\d+)?)([a-z/-]+)", re.IGNORECASE)
 _WHOLE = {"max_bytes", "max_memory_bytes"}
+#: What the gate bounds under the same name.
+GATED = ("max_bytes", "max_accuracy_loss")
 
 
 def parse_budget(text: str, cheapest: str) -> dict[str, Any]:
@@ -38,7 +45,7 @@ def parse_budget(text: str, cheapest: str) -> dict[str, Any]:
         unit = found.group(2).lower() if found else ""
         if found is None or unit not in UNITS or float(found.group(1)) == 0:
             raise RecipeError(
-                f"budget: {word!r} is no bound; write a number above 0 and one of {', '.join(UNITS)}, as in 5MB 1ms 0.5pt"
+                f"budget: {word!r} is no bound; write a number above 0 and one of {', '.join(UNITS)}, as in 12MB 1ms 6pt"
             )
         name, scale = UNITS[unit]
         if bounds[name] is not None:
@@ -46,40 +53,58 @@ def parse_budget(text: str, cheapest: str) -> dict[str, Any]:
         value = float(found.group(1)) * scale
         bounds[name] = round(value) if name in _WHOLE else value
     if all(value is None for value in bounds.values()):
-        raise RecipeError(f"budget: {text!r} names no bound; write some, as in 5MB 1ms 0.5pt")
+        raise RecipeError(f"budget: {text!r} names no bound; write some, as in 12MB 1ms 6pt")
     return bounds | {"cheapest": cheapest}
 
 
 def write_budget(params: Path, model: str, text: str) -> None:
     """Put a budget in a recipe's place in params.yaml, the rest of the file as it stands.
 
-    Raises RecipeError where the text is no budget, or the recipe is not one that a budget shapes.
+    Bytes and margin that it does not name are the gate's: what the gate refuses is no choice. Raises RecipeError where the text is no
+    budget, the gate is tighter than it, the recipe is not one that a budget shapes, or another recipe shares its block.
     """
-    from ruamel.yaml import YAML
-
     recipe = load_recipe(params, model)
-    if not isinstance(recipe.budget, Budget):
+    if not isinstance(recipe, ClassificationRecipe):
         raise RecipeError(
-            f"{params}: models.{model}.budget is null: its shape stands in the recipe; take a recipe with distill.student.kind: elastic "
-            "and explore.technique: search"
+            f"{params}: models.{model} is a recipe of {recipe.task.type}: a budget shapes text classifiers only"
+        )
+    if recipe.budget is None:
+        raise RecipeError(
+            f"{params}: models.{model}.budget is null: its shape stands in the recipe; write one that a budget shapes with "
+            f"`python -m flows new NAME --data FILE --task text-classification --budget {text!r}`"
         )
     wanted = parse_budget(text, recipe.budget.cheapest)
+    wanted |= {name: getattr(recipe.gate, name) for name in GATED if wanted[name] is None}
     if wanted == recipe.budget.model_dump():
         return
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.representer.add_representer(
+    before = params.read_text(encoding="utf-8")
+    after = _with_budget(before, model, wanted)
+    shared = [name for name, block in _models(after).items() if name != model and block != _models(before)[name]]
+    if shared:
+        raise RecipeError(
+            f"{params}: models.{model}.budget is shared with {', '.join(shared)} by a YAML alias; write it out in models.{model}"
+        )
+    replace_params(params, after)
+
+
+def _with_budget(text: str, model: str, wanted: Mapping[str, Any]) -> str:
+    """The text of params.yaml with other values in one model's budget; comments and anchors stay."""
+    from ruamel.yaml import YAML
+
+    editor = YAML()
+    editor.preserve_quotes = True
+    editor.width = 4096
+    editor.indent(mapping=2, sequence=4, offset=2)
+    editor.representer.add_representer(
         type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
     )
-    document = yaml.load(params.read_text(encoding="utf-8"))
+    document = editor.load(text)
     document["models"][model]["budget"].update(wanted)
-    beside = params.with_name(f"{params.name}.partial")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            yaml.dump(document, file)
-        load_recipe(beside, model)
-        beside.replace(params)
-    finally:
-        beside.unlink(missing_ok=True)
+    out = io.StringIO()
+    editor.dump(document, out)
+    return out.getvalue()
+
+
+def _models(text: str) -> dict[str, Any]:
+    models: dict[str, Any] = yaml.safe_load(text)["models"]
+    return models

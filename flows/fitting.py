@@ -67,6 +67,37 @@ def recipe_for(seen: Profile, template: Mapping[str, Any], source: str, cores: i
     return recipe
 
 
+def by_budget(recipe: Mapping[str, Any], sections: Mapping[str, Any], bounds: Mapping[str, Any]) -> dict[str, Any]:
+    """A fitted classifier's recipe, whose shape a budget of these bounds is to choose.
+
+    Of a margin that is named the smallest model that holds it is wanted; else the most accurate of those that hold the rest. The gate asks for
+    no more than the budget, and for a margin where it names none.
+    """
+    passes = recipe["distill"]["training"]["epochs"]
+    found = copy.deepcopy(dict(recipe)) | copy.deepcopy(dict(sections))
+    student = found["distill"]["student"]
+    # Together as many passes as a student of one shape has.
+    student["whole_epochs"] = passes * 2 // 5
+    _last(found["distill"]["training"], passes - student["whole_epochs"])
+    # Without layers a pass costs a tenth.
+    _last(student["without_layers"]["training"], passes * 3 // 2)
+    _last(found["prune"]["recovery"], recipe["prune"]["recovery"]["epochs"])
+    for rows in (student, found["prune"]):
+        if "calibration_rows" in rows:
+            rows["calibration_rows"] = min(rows["calibration_rows"], recipe["prune"]["calibration_rows"])
+    loss, size = bounds["max_accuracy_loss"], bounds["max_bytes"]
+    margin = recipe["gate"]["max_accuracy_loss"] if loss is None else loss
+    found["budget"] = {**bounds, "max_accuracy_loss": margin, "cheapest": "accuracy_loss" if loss is None else "bytes"}
+    found["gate"] |= {"max_accuracy_loss": margin, "min_size_ratio": 1, "min_latency_ratio": 1}
+    found["budget"]["max_bytes"] = found["gate"]["max_bytes"] = found["gate"]["max_bytes"] if size is None else size
+    return found
+
+
+def _last(training: dict[str, Any], epochs: int) -> None:
+    """Passes that are all made: what is shared by many shapes has no best epoch of its own."""
+    training |= {"epochs": epochs, "patience": epochs}
+
+
 def _fit_learning(recipe: dict[str, Any], train_rows: int, table: Epochs) -> None:
     teach, distill, recover = next(epochs for limit, epochs in table if train_rows <= limit)
     recipe["teach"]["training"]["epochs"] = teach

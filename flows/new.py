@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from flows.fitting import SECOND_KEYS, recipe_for
+from flows.budget import parse_budget
+from flows.editing import replace_params
+from flows.fitting import SECOND_KEYS, by_budget, recipe_for
 from pipelines.config import NAME_PATTERN, RECIPES, ClassificationRecipe, load_params
 from pipelines.data.profile import QUANTILES, Profile, profile
 from pipelines.errors import DataError, RecipeError
@@ -43,13 +44,16 @@ def _option(key: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-def new_recipe(params: Path, name: str, data: Path, task: str, columns: Columns) -> int:
-    """Append a recipe of a task for a data set; 0.
+def new_recipe(params: Path, name: str, data: Path, task: str, columns: Columns, budget: str | None) -> int:
+    """Append a recipe of a task for a data set; of a classifier, one whose shape a budget chooses where there is one; 0.
 
-    Raises RecipeError where params.yaml is at fault, the name is taken or invalid or a column is none of the task's, DataError where
-    the data cannot be read.
+    Raises RecipeError where params.yaml is at fault, the name is taken or invalid, a column is none of the task's or the budget none,
+    DataError where the data cannot be read.
     """
     second = columns.second(task)
+    if budget is not None and task != "text-classification":
+        raise RecipeError(f"--budget: a recipe of {task} has none; only text classifiers are shaped by a budget")
+    bounds = None if budget is None else parse_budget(budget, "bytes")
     if not re.fullmatch(NAME_PATTERN, name):
         raise RecipeError(
             f"{name!r}: no valid name; use lower-case letters, digits, dots, dashes and underscores, a letter or digit first"
@@ -60,16 +64,17 @@ def new_recipe(params: Path, name: str, data: Path, task: str, columns: Columns)
     if not data.exists():
         raise DataError(f"{data}: no such file or folder")
     seen = profile(data, task, columns.text, second)
-    recipe = RECIPES[task].model_validate(
-        recipe_for(seen, _template(task), source_of(data, params), os.cpu_count() or 1)
-    )
+    values = recipe_for(seen, _template(task), source_of(data, params), os.cpu_count() or 1)
+    if bounds is not None:
+        values = by_budget(values, _template("by-budget"), bounds)
+    recipe = RECIPES[task].model_validate(values)
     write_block(params, name, recipe)
     print(summary(params, name, seen, recipe))
     return 0
 
 
-def _template(task: str) -> dict[str, Any]:
-    values: dict[str, Any] = yaml.safe_load((TEMPLATES / f"{task}.yaml").read_text(encoding="utf-8"))
+def _template(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((TEMPLATES / f"{name}.yaml").read_text(encoding="utf-8"))
     return values
 
 
@@ -88,14 +93,7 @@ def write_block(params: Path, name: str, recipe: BaseModel) -> None:
     block = "\n".join([f"{pad}{name}:", *block_lines(recipe, column + 2)]) + "\n"
     if before and not before.endswith("\n"):
         before += "\n"
-    draft = params.with_name(f"{params.name}.partial")
-    try:
-        draft.write_bytes((before + block + after).encode("utf-8"))
-        load_params(draft)
-        shutil.copymode(params, draft)
-        draft.replace(params)
-    finally:
-        draft.unlink(missing_ok=True)
+    replace_params(params, before + block + after)
 
 
 def end_of_models(text: str) -> tuple[int, int]:
@@ -128,11 +126,20 @@ def block_lines(section: BaseModel, indent: int) -> Iterator[str]:
 
 def _scalar(value: Any) -> str:
     """A value on one line, quoted where YAML wants it."""
-    plain = (
-        [one.model_dump() if isinstance(one, BaseModel) else one for one in value] if isinstance(value, list) else value
-    )
+    plain = _plain(value)
     line: str = yaml.safe_dump([plain], default_flow_style=True, width=math.inf, allow_unicode=True)
     return line.strip()[1:-1]
+
+
+def _plain(value: Any) -> Any:
+    """A value with the sections in it as mappings."""
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return value
 
 
 def summary(params: Path, name: str, seen: Profile, recipe: Any) -> str:
@@ -143,6 +150,7 @@ def summary(params: Path, name: str, seen: Profile, recipe: Any) -> str:
     chosen = f"max_length {recipe.task.max_length}, {recipe.teach.training.epochs} epochs of teaching"
     if isinstance(recipe, ClassificationRecipe):
         chosen += f", margin {recipe.gate.max_accuracy_loss} points"
+        chosen += f"; of what holds the budget, the least {recipe.budget.cheapest}" if recipe.budget else ""
     lines = [
         f"{seen.path}: {seen.rows} rows, text in {seen.text_column!r}{second}",
         f"  language {seen.language or 'unclear'}, 99 of 100 texts have at most {longest} characters, {seen.duplicate_share:.1%} duplicates",

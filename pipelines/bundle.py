@@ -84,3 +84,8 @@ def read_lineage(folder: Path) -> Lineage:
 def extend_lineage(lineage: Lineage, stage: str, facts: dict[str, Any]) -> Lineage:
     """A copy of a lineage with one more stage's facts."""
     return lineage | {"stages": [*lineage.get("stages", []), {"stage": stage} | facts]}
+
+
+def download_bytes(folder: Path) -> int:
+    """Bytes of the files that a user downloads to run a model; card, metrics and lineage are left out on both sides."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file() and path.name not in DOCUMENTS)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from slm_registry.runtime.timing import THROUGHPUT_BATCH, latencies, peak_memory
 
-from pipelines.bundle import DOCUMENTS
+from pipelines.bundle import download_bytes
 from pipelines.config import Evaluate
 from pipelines.data.clean import CleanData
 from pipelines.predictors import predict_all
@@ -87,11 +87,6 @@ class Evaluation:
             "bytes": measured.bytes,
             "peak_memory_bytes": measured.peak_memory_bytes,
         } | asdict(measured.timing)
-
-
-def download_bytes(folder: Path) -> int:
-    """Bytes of the files that a user downloads to run a model; card, metrics and lineage are left out on both sides."""
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file() and path.name not in DOCUMENTS)
 
 
 def measure(sides: Sequence[Side], data: CleanData, settings: Evaluate) -> dict[str, Measured]:

@@ -29,6 +29,7 @@ LOSSES: dict[str, Any] = {
 }
 #: What makes the tiny recipe one by budget.
 BY_BUDGET: dict[str, Any] = {
+    "distill__losses": LOSSES | {"relation": 0.0},
     "distill__student": {
         "kind": "elastic",
         "layers": [[0, 1, 2], [0, 2]],
@@ -70,7 +71,7 @@ BY_BUDGET: dict[str, Any] = {
         "attempts": 2,
         "hope": 1.0,
         "bootstrap_samples": 200,
-        "losses": LOSSES,
+        "losses": LOSSES | {"relation": 0.0},
         "recovery": STUDENT_TRAINING | {"epochs": 2},
     },
     "quantize": {"technique": "chosen", "parity": 1e-4, "calibrate": True},

@@ -94,7 +94,7 @@ def _job(recipe: Mapping[str, Any], data: CleanData, teacher: Path, work: Path) 
 
 
 def _bytes(folder: Path) -> int:
-    """As pipelines.evaluation.download_bytes, of folders in folders too."""
+    """As pipelines.bundle.download_bytes, of folders in folders too."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name not in DOCUMENTS)
 
 

@@ -59,7 +59,7 @@ from pipelines.config.quantizing import (
     StaticForm,
     TableBlocks,
 )
-from pipelines.config.recipe import RECIPES, SECTIONS, Params, Recipe, load_params, load_recipe
+from pipelines.config.recipe import RECIPES, SECTIONS, Params, Recipe, load_params, load_recipe, parse_params
 from pipelines.config.remote import ApiTeacher, Price, Retries, Sampling
 from pipelines.config.sequences import (
     BlockwiseTokens,
@@ -192,5 +192,6 @@ __all__ = [
     "Writer",
     "load_params",
     "load_recipe",
+    "parse_params",
     "task_of",
 ]

@@ -220,7 +220,7 @@ class ChosenPruning(Section):
 
     technique: Literal["chosen"] = Field(description="Take the point that recipe's `budget` asks for.")
     attempts: int = Field(
-        ge=1, le=20, description="Points that are recovered at most, the cheapest first, until one holds the margin."
+        ge=1, le=20, description="Parts that are recovered at most, the cheapest first, until one holds the margin."
     )
     hope: float = Field(
         ge=0, le=100, description="Points of accuracy that recovery is trusted to win: who lacks more is not tried."
@@ -346,6 +346,22 @@ class ClassificationRecipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _the_gate_is_no_tighter_than_the_budget(self) -> ClassificationRecipe:
+        """Otherwise a point would be chosen, recovered and looked at on test data, only to be refused."""
+        if self.budget is None:
+            return self
+        for name, sought in (("max_bytes", "bytes"), ("max_accuracy_loss", "accuracy_loss")):
+            wanted, held = getattr(self.budget, name), getattr(self.gate, name)
+            if wanted is None and self.budget.cheapest == sought:
+                continue  # the choice is the best there is
+            if wanted is None or wanted > held:
+                raise ValueError(
+                    f"budget.{name} is {'null' if wanted is None else f'{wanted:g}'}, and gate.{name} refuses more than {held:g}: "
+                    f"the choice must not be one that is refused; set the budget's to {held:g} at most, or raise the gate's"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _layers_agree(self) -> ClassificationRecipe:
         student = self.distill.student
         if isinstance(student, StudentStatic):
@@ -358,7 +374,27 @@ class ClassificationRecipe(Section):
             raise ValueError(
                 f"distill.losses reads hidden states, but label.hidden_layers {self.label.hidden_layers} holds none of distill.student.layers {student.layers}"
             )
+        if isinstance(student, StudentElastic) and isinstance(self.prune, ChosenPruning):
+            self._every_part_has_a_lesson(student, self.prune)
         return self
+
+    def _every_part_has_a_lesson(self, student: StudentElastic, prune: ChosenPruning) -> None:
+        """Raise ValueError where the whole, or a part in recovery, would read hidden states of which none is stored."""
+        # Importance is measured at every depth, with the losses of `distill`.
+        depths = student.layers if student.intermediate_sizes else student.layers[:1]
+        users = [("distill", self.distill.losses, depths), ("prune", prune.losses, student.layers)]
+        for stage, losses, read in users:
+            without = [layers for layers in read if not set(layers) & set(self.label.hidden_layers)]
+            if losses.wants_hidden and without:
+                raise ValueError(
+                    f"{stage}.losses reads hidden states, but label.hidden_layers {self.label.hidden_layers} holds none of "
+                    f"the layers {without[0]} that distill.student.layers names: store one of them, or set the weights to 0"
+                )
+            if losses.relation > 0:
+                raise ValueError(
+                    f"{stage}.losses.relation is {losses.relation}, but an elastic student's heads are put in order of importance, and "
+                    "no longer answer to the teacher's one by one: set it to 0"
+                )
 
     def _no_layer_is_read(self) -> None:
         """Raise ValueError where a loss reads layers that a static student has not."""

@@ -22,7 +22,7 @@ class Search(Section):
     trials: int = Field(ge=1, le=100_000, description="Parts and quantizations that the search looks at (Optuna).")
     points: int = Field(ge=1, le=1000, description="The best of them, exported and measured.")
     target: Target = Field(description="Where the points are timed.")
-    latency_rounds: int = Field(ge=10, description="Timed single texts a point, in turns.")
+    latency_rounds: int = Field(ge=20, description="Timed single texts a point, in turns.")
     noise: float = Field(
         gt=0,
         le=1,
@@ -35,7 +35,7 @@ class Search(Section):
 
 
 class Budget(Section):
-    """What the model may cost. Every bound must hold with confidence: by the pessimistic end of its 95 % interval."""
+    """What the model may cost. Time and loss must hold with confidence, by the pessimistic end of their 95 % intervals."""
 
     max_bytes: int | None = Field(ge=1, description="Largest download in bytes; null: any.")
     max_p50_ms: float | None = Field(gt=0, description="Largest median time of a text at batch 1; null: any.")

@@ -61,12 +61,21 @@ def load_params(path: Path) -> Params:
     Raises RecipeError naming every bad key, its value and what is allowed.
     """
     try:
-        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise RecipeError(
             f"{path}: no such file; run from the project's folder, or write a recipe with `python -m flows new`"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from error
+    return parse_params(text, path)
+
+
+def parse_params(text: str, path: Path) -> Params:
+    """Check what is, or is to be, the text of a params.yaml. Raises as load_params, naming `path`."""
+    try:
+        raw: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not valid YAML: {error}") from error
     try:
         return Params.model_validate(raw)

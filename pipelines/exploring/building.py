@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipelines.bounds import holds
 from pipelines.bundle import Bundle
 from pipelines.config import Budget
 from pipelines.errors import BudgetError
 from pipelines.exploring.choosing import candidates_for
 from pipelines.exploring.points import Point
-from pipelines.exploring.units import Recovering, Recovery
+from pipelines.exploring.recoveries import Recovering, Recovery
 from pipelines.fanning import Fan, fanned
+from pipelines.techniques.shapes import Slice
 from pipelines.techniques.training import EpochRecord
 
 
@@ -19,11 +21,15 @@ def build_chosen(
 ) -> tuple[Bundle, list[EpochRecord], Point]:
     """The cheapest point that holds the budget once recovered, the records of the recoveries, and the point as the front has it.
 
-    The margin is held on validation data in torch, before quantization; the gate holds the exported file.
+    The margin is held on validation data in torch, before quantization; the gate holds the exported file. Of a part that
+    holds it in several quantizations the cheapest is tried alone: recovery would end at the same weights for each.
 
     Raises BudgetError where no point of the front can hold it, or none of those tried does.
     """
-    candidates = candidates_for(points, budget, recovering.wanted.hope)[: recovering.wanted.attempts]
+    cheapest: dict[Slice, Point] = {}
+    for point in candidates_for(points, budget, recovering.wanted.hope):
+        cheapest.setdefault(point.slice, point)
+    candidates = list(cheapest.values())[: recovering.wanted.attempts]
     return fanned(
         lambda fan: _first_that_holds(fan, recovering, candidates, budget), "recover", recovering.task.threads
     )
@@ -40,11 +46,11 @@ def _first_that_holds(
         records += recovered.records
         loss = -100 * recovered.difference.low
         tried.append(f"{point.slice}, {point.quantization}: {loss:.2f} points lost at worst")
-        if budget.max_accuracy_loss is None or loss <= budget.max_accuracy_loss:
+        if budget.max_accuracy_loss is None or holds(loss, budget.max_accuracy_loss, at_most=True):
             bundle = recovering.parts.plain(point.slice)
             bundle.model.load_state_dict(recovered.weights)
             return bundle, records, point
     raise BudgetError(
-        f"none of {len(tried)} points holds max_accuracy_loss {budget.max_accuracy_loss} after recovery: {'; '.join(tried)}; "
+        f"none of {len(tried)} parts holds max_accuracy_loss {budget.max_accuracy_loss} after recovery: {'; '.join(tried)}; "
         "raise prune.attempts or the margin, or let distill.student hold more"
     )

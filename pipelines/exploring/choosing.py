@@ -8,6 +8,7 @@ from itertools import combinations
 
 from pydantic import TypeAdapter
 
+from pipelines.bounds import holds
 from pipelines.bundle import Lineage
 from pipelines.config import Budget, Form
 from pipelines.errors import BudgetError
@@ -15,8 +16,6 @@ from pipelines.exploring.points import Point
 
 #: Points that are named where none holds the budget.
 NEAREST = 3
-#: Share of a limit that rounding may cost.
-SLACK = 1e-9
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,7 @@ class Bound:
 
     def held(self, point: Point) -> bool:
         """Whether the point holds the bound with confidence."""
-        value = self.measured(point)
-        slack = SLACK * self.limit  # -100 * -0.007 is not 0.7
-        return value <= self.limit + slack if self.at_most else value >= self.limit - slack
+        return holds(self.measured(point), self.limit, at_most=self.at_most)
 
     def excess(self, point: Point) -> float:
         """How far the point is beyond the bound, as a share of the limit; 0 where it holds."""

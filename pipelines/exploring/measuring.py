@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from pipelines.evaluation import download_bytes
+from pipelines.bundle import download_bytes
 from pipelines.exploring.estimating import Measured
 from pipelines.exploring.points import Point, best
 from pipelines.exploring.searching import Candidate
@@ -20,6 +20,7 @@ from pipelines.exploring.workshop import Workshop
 from pipelines.fanning import Fan
 from pipelines.progress import Progress
 from pipelines.techniques.metrics import difference_of_right
+from pipelines.techniques.scoring import score
 from pipelines.techniques.shapes import Slice
 
 
@@ -67,11 +68,32 @@ def costs_of(exports: Exports) -> dict[str, dict[Slice, Measured]]:
     return costs
 
 
+def gains_of(exports: Exports) -> dict[str, float]:
+    """What each quantization adds to a part's share of right answers, mostly below 0: the mean over the probes, on the timed texts."""
+    shop = exports.workshop
+    wanted = [(part, name) for part in shop.probes for name in shop.settings.quantizations]
+    folders = exports.of(wanted, "explore: probes")
+    answering = Answering(shop.folders[1], shop.settings.target.threads, tuple(shop.timed))
+    whole = {part: _right_in_torch(shop, part) for part in shop.probes}
+    gains: dict[str, list[float]] = {name: [] for name in shop.settings.quantizations}
+    for (part, name), ours in zip(wanted, exports.fan.map(answering, folders), strict=True):
+        gains[name].append(float(ours.mean() - whole[part]))
+    return {name: sum(each) / len(each) for name, each in gains.items()}
+
+
+def _right_in_torch(shop: Workshop, part: Slice) -> float:
+    """A part's share of right answers on the timed texts before any export."""
+    rows = [shop.encoded[part.vocabulary][row] for row in shop.timed]
+    labels = [shop.data.validation.labels[row] for row in shop.timed]
+    return score(shop.parts.family, shop.parts.shared(part), shop.parts.whole.tokenizer, rows, labels).accuracy
+
+
 def measure_points(exports: Exports, candidates: Sequence[Candidate], right: np.ndarray) -> list[Point]:
     """Each candidate, exported: its bytes and times, and its accuracy on validation beside the teacher's right answers [N]."""
     folders = exports.of([(each.part, each.quantization) for each in candidates], "explore: export")
     times = _times(exports.workshop, folders)
-    answers = exports.fan.map(Answering(exports.workshop.folders[1], exports.workshop.settings.target.threads), folders)
+    answering = Answering(exports.workshop.folders[1], exports.workshop.settings.target.threads, None)
+    answers = exports.fan.map(answering, folders)
     points = []
     with Progress("explore: points", len(folders)) as progress:
         for candidate, folder, time, ours in zip(candidates, folders, times, answers, strict=True):
@@ -84,7 +106,7 @@ def _times(workshop: Workshop, folders: Sequence[Path]) -> list[Times]:
     settings = workshop.settings
     return measure_until_steady(
         folders,
-        workshop.data.validation.texts,
+        workshop.timed_texts,
         settings.target,
         settings.latency_rounds,
         share=settings.noise,

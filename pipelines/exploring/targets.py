@@ -53,6 +53,18 @@ def measure_folders(folders: Sequence[Path], texts: Sequence[str], target: Targe
     return found
 
 
+def reach(target: Target) -> None:
+    """See that the target answers at all, before hours of work for it. Raises TargetError where it does not; this machine always does."""
+    if target.command is None:
+        return
+    command = [*target.command, str(target.python), "-m", "slm_registry", "--version"]
+    try:
+        with tempfile.TemporaryFile() as nothing:
+            _answer(command, nothing, target.timeout_seconds)
+    except _Gone as error:
+        raise TargetError(f"target {_told(target)}: {error}; {error.remedy}") from error
+
+
 def steady(times: Sequence[Times], share: float) -> list[bool]:
     """Which medians are known well enough: half the width of the interval is below this share of the median."""
     return [_width(one) < share for one in times]
@@ -67,8 +79,8 @@ def measure_until_steady(
 ) -> list[Times]:
     """As measure_folders; what is not steady is measured again with twice the rounds each time, `attempts` times in all.
 
-    Of several attempts the one with the narrowest interval is kept. What stays unsteady is said; `steady` tells which.
-    Raises as measure_folders; of a target that goes away during a repeat the error has the times of every folder.
+    Of several attempts the one with the narrowest interval is kept. What stays unsteady is said; `steady` tells which. Raises as
+    measure_folders in the first attempt; of a target that goes away in a repeat is said so, and the times taken before count.
     """
     found = measure_folders(folders, texts, target, rounds)
     for attempt in range(1, attempts):
@@ -76,10 +88,12 @@ def measure_until_steady(
         if not left:
             break
         try:
-            again = measure_folders([folders[at] for at in left], texts, target, rounds * 2**attempt)
+            patient = target.model_copy(update={"timeout_seconds": target.timeout_seconds * 2**attempt})
+            again = measure_folders([folders[at] for at in left], texts, patient, rounds * 2**attempt)
         except TargetError as error:
+            Progress("measure", len(folders)).note(f"{error}; the times of the attempts before count")
             _take(found, left, error.measured)
-            raise TargetError(str(error), found) from error
+            break
         _take(found, left, again)
     _say_unsteady(folders, found, share, attempts)
     return found
@@ -144,7 +158,7 @@ def _answer(command: Sequence[str], packed: BinaryIO, seconds: float) -> bytes:
                 f"no answer within {seconds:g} s{last}", "see that it is up and reached, or raise timeout_seconds"
             ) from error
         except BaseException:
-            process.kill()
+            _ended(process)  # it has temporary files to remove
             raise
     if process.returncode:
         how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from pipelines.config import Search, Task
 from pipelines.data.clean import CleanData, load_clean
@@ -30,6 +33,18 @@ class Workshop:
     #: Validation texts as each vocabulary cuts them.
     encoded: list[list[TokenIds]]
 
+    @cached_property
+    def timed(self) -> list[int]:
+        """Rows of the validation texts that everything is timed on, however often: a random sample, for files may be in order."""
+        rng = np.random.default_rng(self.task.seed)
+        rows: list[int] = rng.permutation(len(self.data.validation.texts))[: self.settings.latency_rounds].tolist()
+        return rows
+
+    @property
+    def timed_texts(self) -> list[str]:
+        """The texts in these rows."""
+        return [self.data.validation.texts[row] for row in self.timed]
+
     @property
     def probes(self) -> list[Slice]:
         """The parts whose cost is measured first."""
@@ -49,16 +64,18 @@ def open_workshop(student: Path, clean: Path, task: Task, settings: Search) -> W
 
 @dataclass(frozen=True)
 class Estimator:
-    """What is estimated of a part: cost from the table, accuracy of the part in torch on validation, the same in every quantization."""
+    """What is estimated of a part: cost from the table; accuracy of the part in torch on validation, and what the quantization took from the probes."""
 
     workshop: Workshop
     tables: Mapping[str, CostTable]
+    #: Quantization -> share of right answers that it adds, below 0 where it costs some.
+    gains: Mapping[str, float]
     known: dict[Slice, float] = field(default_factory=dict)
 
     def of(self, part: Slice, quantization: str) -> Candidate:
         """The estimate of a part in a quantization."""
         cost = self.tables[quantization].of(part)
-        return Candidate(part, quantization, cost.p50_ms, cost.bytes, self._accuracy(part))
+        return Candidate(part, quantization, cost.p50_ms, cost.bytes, self._accuracy(part) + self.gains[quantization])
 
     def _accuracy(self, part: Slice) -> float:
         if part not in self.known:
@@ -68,6 +85,8 @@ class Estimator:
         return self.known[part]
 
 
-def estimator_of(workshop: Workshop, costs: Mapping[str, Mapping[Slice, Measured]]) -> Estimator:
-    """An estimator from what the probes cost in each quantization."""
-    return Estimator(workshop, {name: fit_table(measured) for name, measured in costs.items()})
+def estimator_of(
+    workshop: Workshop, costs: Mapping[str, Mapping[Slice, Measured]], gains: Mapping[str, float]
+) -> Estimator:
+    """An estimator from what the probes cost in each quantization, and what each adds to their share of right answers."""
+    return Estimator(workshop, {name: fit_table(measured) for name, measured in costs.items()}, gains)

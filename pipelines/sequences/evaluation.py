@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from slm_registry.runtime.timing import latencies, peak_memory
 
-from pipelines.bundle import CONTROL
+from pipelines.bundle import CONTROL, download_bytes
 from pipelines.config import Task, TextToTextTask, TokenEvaluate
 from pipelines.data.clean import CleanData
-from pipelines.evaluation import download_bytes, write_plots
+from pipelines.evaluation import write_plots
 from pipelines.progress import Progress
 from pipelines.sequences.clients import WriterLoader, answering, exported_writer, torch_writer
 from pipelines.sequences.prompts import asked_of

@@ -8,9 +8,10 @@ import numpy as np
 
 from pipelines.config import NoTechnique, Search, Task
 from pipelines.exploring.front import draw, write_front
-from pipelines.exploring.measuring import costs_of, exports_of, measure_points
+from pipelines.exploring.measuring import costs_of, exports_of, gains_of, measure_points
 from pipelines.exploring.points import Point
 from pipelines.exploring.searching import search, worth_measuring
+from pipelines.exploring.targets import reach
 from pipelines.exploring.teacher import measure_teacher
 from pipelines.exploring.workshop import Workshop, estimator_of, open_workshop
 from pipelines.fanning import Fan, fanned
@@ -30,8 +31,9 @@ def explore(
     if isinstance(explore, NoTechnique):
         write_front(front, [], None, {})
         return
+    reach(explore.target)
     workshop = open_workshop(student, clean, task, explore)
-    reference, right = measure_teacher(teacher, workshop.data, explore)
+    reference, right = measure_teacher(teacher, workshop.data, workshop.timed_texts, explore)
     fix_randomness(task)  # the teacher was timed with the target's threads
     points = fanned(lambda fan: _points(fan, workshop, front, right), "explore", threads=1)
     write_front(front, points, right, explore.quantizations)
@@ -42,7 +44,7 @@ def _points(fan: Fan, workshop: Workshop, front: Path, right: np.ndarray) -> lis
     """The parts worth it, measured. Exports and answers are the fan's; times are taken here, in turns, while the fan rests."""
     settings = workshop.settings
     with exports_of(workshop, fan, front) as exports:
-        estimator = estimator_of(workshop, costs_of(exports))
+        estimator = estimator_of(workshop, costs_of(exports), gains_of(exports))
         names = list(settings.quantizations)
         found = search(workshop.space, names, estimator.of, settings.trials, workshop.task.seed)
         return measure_points(exports, worth_measuring(found, settings.points), right)

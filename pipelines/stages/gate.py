@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.bounds import holds
 from pipelines.bundle import read_json, write_json
 from pipelines.config import Budget, Gate, MetricGate
 from pipelines.errors import GateError
@@ -27,7 +28,7 @@ class Bound:
     @property
     def held(self) -> bool:
         """Whether the measurement holds the bound; not-a-number does not."""
-        return self.measured <= self.limit if self.at_most else self.measured >= self.limit
+        return holds(self.measured, self.limit, at_most=self.at_most)
 
     def __str__(self) -> str:
         relation = "at most" if self.at_most else "at least"

@@ -16,7 +16,7 @@ from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, load_clean
 from pipelines.exploring.building import build_chosen
 from pipelines.exploring.front import read_front
-from pipelines.exploring.units import open_recovering
+from pipelines.exploring.recoveries import open_recovering
 from pipelines.families import family_of, load_bundle, save_bundle_of, sequence_family_of
 from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from typing import Any
 
@@ -84,7 +85,9 @@ def _token_terms(
     if weights.relation > 0:
         ours = [states[alike].float() for states in outputs.relations]
         teacher = [signals.padded(states, rows, mask.shape[1]) for states in signals.relations]
-        total = total + weights.relation * terms.relation(ours, teacher, mask, signals.teacher_heads)
+        # A student cut to fewer heads is narrower: the number of relation heads is free, and must divide both widths.
+        heads = math.gcd(signals.teacher_heads, ours[0].shape[-1])
+        total = total + weights.relation * terms.relation(ours, teacher, mask, heads)
     return total
 
 

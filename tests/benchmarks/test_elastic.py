@@ -51,6 +51,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, monkeypatch
 
         return rows
 
+    monkeypatch.setattr(elastic, "run", lambda *_: {})
     monkeypatch.setattr(elastic, "rows_alone", rows_of(ALONE))
     monkeypatch.setattr(elastic, "rows_elastic", rows_of(CUT, RECOVERED))
     source = tmp_path / "tiny"
@@ -70,5 +71,10 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, monkeypatch
     assert asked == [(RECOVERED, SEEDS[0], 4), (ALONE, SEEDS[0], 4)]
     assert main(given) == 0
     assert asked[2:] == [(ALONE, SEEDS[0], 2)] + [(side, seed, 4) for seed in SEEDS[1:] for side in (RECOVERED, ALONE)]
+    assert main(given) == 0
+    assert len(asked) == 7
+    monkeypatch.setattr(elastic, "identity", lambda _: "of other code")
+    assert main(given) == 0
+    assert asked[7:] == [(side, seed, 4) for seed in SEEDS for side in (RECOVERED, ALONE)]
     page = (tmp_path / "page.md").read_text()
     assert all(f"| {shape} | 50.00 (50.0 to 50.0) | " in page for shape in SHAPES)

@@ -11,6 +11,7 @@ from flows.budget import parse_budget, write_budget
 from pipelines.config import load_recipe
 from pipelines.errors import RecipeError
 from tests.recipes import BY_BUDGET, recipe_dict
+from tests.sequence_recipes import sequence_recipe_dict
 
 NOTHING = dict.fromkeys(("max_bytes", "max_p50_ms", "min_texts_per_s", "max_memory_bytes", "max_accuracy_loss"))
 
@@ -78,6 +79,46 @@ def test_the_same_budget_again_leaves_the_file_alone(params: Path) -> None:
     before = params.read_bytes()
     write_budget(params, "tiny", "10pt 200kB")
     assert params.read_bytes() == before
+
+
+def test_what_a_budget_does_not_name_of_bytes_and_margin_is_the_gates(params: Path) -> None:
+    write_budget(params, "tiny", "2ms")
+    recipe = load_recipe(params, "tiny")
+    assert recipe.budget is not None and recipe.budget.max_p50_ms == 2.0
+    assert (recipe.budget.max_bytes, recipe.budget.max_accuracy_loss) == (5_000_000, 100)
+
+
+def test_a_budget_looser_than_the_gate_is_refused_and_the_file_is_as_it_was(params: Path) -> None:
+    params.chmod(0o640)
+    before = params.read_bytes()
+    with pytest.raises(
+        RecipeError, match=rf"{params}: models\.tiny: .*budget\.max_bytes is 6e\+06, and gate\.max_bytes refuses"
+    ):
+        write_budget(params, "tiny", "6MB")
+    assert params.read_bytes() == before
+    write_budget(params, "tiny", "4MB")
+    assert params.stat().st_mode & 0o777 == 0o640
+    assert not list(params.parent.glob("*.partial"))
+
+
+def test_a_budget_that_two_recipes_share_is_not_changed_for_both(params: Path) -> None:
+    models = {
+        "tiny": (block := recipe_dict(**BY_BUDGET)),
+        "other": recipe_dict(**BY_BUDGET) | {"budget": block["budget"]},
+    }
+    params.write_text(yaml.safe_dump({"models": models}), encoding="utf-8")
+    assert "&id" in (before := params.read_text(encoding="utf-8"))
+    with pytest.raises(RecipeError, match=r"models\.tiny\.budget is shared with other by a YAML alias"):
+        write_budget(params, "tiny", "4MB")
+    assert params.read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize("task", ["text-generation", "text-to-text"])
+def test_a_model_that_writes_takes_no_budget(tmp_path: Path, task: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"models": {"m": sequence_recipe_dict(task)}}), encoding="utf-8")
+    with pytest.raises(RecipeError, match=f"models.m is a recipe of {task}: a budget shapes text classifiers only"):
+        write_budget(path, "m", "4MB")
 
 
 def test_a_recipe_of_a_fixed_shape_takes_no_budget(params: Path) -> None:

@@ -13,7 +13,8 @@ from pipelines.data.clean import load_clean, write_clean
 from pipelines.data.rows import Row
 from pipelines.exploring.measuring import exports_of
 from pipelines.exploring.points import Point
-from pipelines.exploring.units import Answering, Recovering, open_recovering
+from pipelines.exploring.recoveries import Recovering, open_recovering
+from pipelines.exploring.units import Answering
 from pipelines.exploring.workshop import Workshop, open_workshop
 from pipelines.families import family_of
 from pipelines.fanning import Fan
@@ -78,5 +79,5 @@ def exported(fan: Fan, workshop: Workshop, place: Path) -> tuple[dict[str, str],
         folders = exports.of(
             [(part, name) for part in (workshop.space[0], workshop.space[-1]) for name in names], "try"
         )
-        answers = [right.tolist() for right in fan.map(Answering(workshop.folders[1], 1), folders)]
+        answers = [right.tolist() for right in fan.map(Answering(workshop.folders[1], 1, None), folders)]
         return files(exports.place), answers

@@ -9,6 +9,7 @@ import yaml
 
 from pipelines.config import load_params, load_recipe
 from pipelines.errors import RecipeError
+from tests.recipes import BY_BUDGET, LOSSES, recipe_dict
 from tests.sequence_recipes import sequence_recipe_dict
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -65,6 +66,54 @@ def test_nothing_to_learn_from_is_refused(tmp_path: Path, recipe: dict[str, Any]
     recipe["distill"]["losses"] |= {"kl": 0, "cross_entropy": 0}
     with pytest.raises(RecipeError, match="at least one of kl, reverse_kl and cross_entropy"):
         check(tmp_path, recipe)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"budget": {"max_bytes": 6_000_000}},
+            r"budget\.max_bytes is 6e\+06, and gate\.max_bytes refuses more than 5e\+06",
+        ),
+        (
+            {"gate": {"max_accuracy_loss": 40}},
+            r"budget\.max_accuracy_loss is 60, and gate\.max_accuracy_loss refuses more than 40",
+        ),
+        (
+            {"budget": {"max_accuracy_loss": None}},
+            r"budget\.max_accuracy_loss is null, and gate\.max_accuracy_loss refuses",
+        ),
+        (
+            {"label": {"hidden_layers": [1]}},
+            r"prune\.losses reads hidden states, but label\.hidden_layers \[1\] holds none of the layers \[0, 2\]",
+        ),
+        (
+            {"prune": {"losses": LOSSES | {"relation": 1.0}}, "label": {"relations": True}},
+            r"prune\.losses\.relation is 1\.0, but an elastic student's heads",
+        ),
+        ({"explore": {"latency_rounds": 19}}, r"latency_rounds: 19: .*greater than or equal to 20"),
+        (
+            {"explore": None},
+            r"a model by budget needs all of .*; the recipe has .*, and lacks explore\.technique: search",
+        ),
+    ],
+)
+def test_a_recipe_by_budget_that_cannot_end_well_is_refused(
+    tmp_path: Path, changes: dict[str, dict[str, Any] | None], message: str
+) -> None:
+    recipe = recipe_dict(**BY_BUDGET)
+    recipe["prune"]["losses"] = recipe["prune"]["losses"] | {"hidden_mse": 1.0}
+    check(tmp_path, recipe)
+    for section, values in changes.items():
+        recipe[section] = {"technique": "none"} if values is None else recipe[section] | values
+    with pytest.raises(RecipeError, match=message):
+        check(tmp_path, recipe)
+
+
+def test_of_the_most_accurate_no_margin_is_asked(tmp_path: Path) -> None:
+    recipe = recipe_dict(**BY_BUDGET)
+    recipe["budget"] |= {"cheapest": "accuracy_loss", "max_accuracy_loss": None}
+    check(tmp_path, recipe)
 
 
 MIXED = {

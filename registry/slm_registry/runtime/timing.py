@@ -30,8 +30,8 @@ class Clocked(Protocol):
 Loader = Callable[[Path, int], Answer]
 
 WARM_UP = 20
-#: Texts in a row that one model answers before the next has its turn: a service runs one model, and so has it in its
-#: caches; turns text by text would time the refilling of the caches, which weighs most on the smallest model.
+#: Texts in a row that one model answers at most before the next has its turn: a service runs one model, and so has it in
+#: its caches; turns text by text would time the refilling of the caches, which weighs most on the smallest model.
 TURN = 25
 THROUGHPUT_BATCH = 32
 #: Stretches that the interval of a median is drawn from, and how often.
@@ -51,8 +51,12 @@ class Times:
 
 
 def latencies(models: Sequence[Answer], texts: Sequence[str], rounds: int) -> list[NDArray[np.float64]]:
-    """Milliseconds of single texts, an array a model; they take turns of TURN texts, so a slow moment hits all of them."""
-    seconds = _in_turns(models, [[text] for text in texts], rounds, TURN, WARM_UP)
+    """Milliseconds of single texts, an array a model; they take turns, so a slow moment hits all of them.
+
+    A turn is no longer than a stretch of `median_interval`: what a slow turn holds is one draw of it and not several.
+    """
+    turn = min(TURN, max(1, rounds // STRETCHES))
+    seconds = _in_turns(models, [[text] for text in texts], rounds, turn, WARM_UP)
     return [row * 1000 for row in seconds]
 
 

@@ -17,7 +17,7 @@ from pipelines.config import Target
 from pipelines.environment import ROOT
 from pipelines.errors import ModelError, TargetError, TransientError
 from pipelines.exploring import targets
-from pipelines.exploring.targets import Times, measure_folders, measure_until_steady, steady
+from pipelines.exploring.targets import Times, measure_folders, measure_until_steady, reach, steady
 from tests.registry.helpers import make_bundle
 
 TEXTS = ["where is my parcel", "two\nlines: großartig"]
@@ -239,11 +239,20 @@ def test_what_stays_noisy_is_named_and_its_best_attempt_kept(
     assert "noisy-b 0.900 to 1.100 ms" in said
 
 
-def test_a_target_that_goes_away_during_a_repeat_leaves_the_times_of_all(mixed: list[Path], tmp_path: Path) -> None:
+def test_a_target_that_goes_away_during_a_repeat_leaves_the_times_of_all(
+    mixed: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = scripted(tmp_path, "print(answer) if number < 2 else sys.exit('gone')", half_width="0.2")
-    with pytest.raises(TargetError, match="gone") as caught:
-        measure_until_steady(mixed, TEXTS, target, 100, 0.02, 3)
-    assert steady(caught.value.measured, 0.02) == [True, False, True]
+    found = measure_until_steady(mixed, TEXTS, target, 100, 0.02, 3)
+    assert steady(found, 0.02) == [True, False, True]
+    assert "last said: gone" in (told := capsys.readouterr().err)
+    assert "the times of the attempts before count" in told and "1 of 3 medians are not within 2.0%" in told
+
+
+def test_a_target_that_does_not_answer_is_known_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match=r"`false python3`: its command ended with exit code 1"):
+        reach(Target(threads=1, command=["false"], python="python3", timeout_seconds=5))
+    reach(Target(threads=1, command=None, python=None, timeout_seconds=5))
 
 
 def test_one_attempt_repeats_nothing(mixed: list[Path], tmp_path: Path) -> None:

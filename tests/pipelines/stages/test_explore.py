@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.bundle import LINEAGE, Bundle, read_lineage, sha256_of, write_json
+from pipelines.bundle import LINEAGE, Bundle, download_bytes, read_lineage, sha256_of, write_json
 from pipelines.errors import BudgetError, ModelError
-from pipelines.evaluation import download_bytes
-from pipelines.exploring import units
+from pipelines.exploring import recoveries
 from pipelines.exploring.front import read_front
-from pipelines.exploring.units import open_recovering
+from pipelines.exploring.recoveries import open_recovering
+from pipelines.exploring.workshop import open_workshop
 from pipelines.signals import read_signals
 from pipelines.stages.distill import distill
 from pipelines.stages.explore import explore
@@ -99,6 +99,23 @@ def test_the_front_is_measured_and_drawn(explored: Path) -> None:
     assert "error of estimated milliseconds" in page and "on the machine of the build, threads: 1" in page
 
 
+def test_what_a_quantization_costs_is_part_of_the_estimate(explored: Path) -> None:
+    points = read_front(explored / "front").points
+    exact = [point for point in points if point.quantization == "float32"]
+    assert exact
+    for point in exact:
+        assert point.estimated_accuracy == pytest.approx(point.accuracy, abs=1e-6)
+
+
+def test_all_is_timed_on_the_same_texts_in_no_order(explored: Path) -> None:
+    block = recipe(**BY_BUDGET)
+    workshop = open_workshop(explored / "student", explored / "data", block.task, block.explore)
+    rows = workshop.timed
+    assert len(rows) == len(set(rows)) == min(block.explore.latency_rounds, len(workshop.data.validation.texts))
+    assert rows != sorted(rows)
+    assert rows == open_workshop(explored / "student", explored / "data", block.task, block.explore).timed
+
+
 def test_the_cheapest_point_that_holds_the_budget_is_built(explored: Path, tmp_path: Path) -> None:
     points = read_front(explored / "front").points
     cheapest = min(points, key=lambda point: point.bytes)
@@ -125,10 +142,10 @@ def test_a_margin_that_no_recovery_reaches_is_told_with_what_was_tried(
         bundle.model.classifier.weight.data.zero_()
         return []
 
-    monkeypatch.setattr(units, "learn", forgets)
+    monkeypatch.setattr(recoveries, "learn", forgets)
     with pytest.raises(
         BudgetError,
-        match=r"none of 2 points holds max_accuracy_loss 5.0 after recovery: (.* points lost at worst;? ?){2}",
+        match=r"none of 2 parts holds max_accuracy_loss 5.0 after recovery: (.* points lost at worst;? ?){2}",
     ):
         chosen(explored, tmp_path, max_accuracy_loss=5.0)
 

@@ -16,15 +16,17 @@ def recorded(names: str, calls: list[tuple[str, list[str]]]) -> list[Callable[[l
     return [lambda texts, name=name: calls.append((name, texts)) for name in names]  # type: ignore[misc]
 
 
-def test_models_take_turns_of_25_texts() -> None:
+@pytest.mark.parametrize(("rounds", "turn"), [(20, 1), (60, 3), (600, 25)])
+def test_models_take_turns_of_25_texts_and_no_more_than_a_stretch(rounds: int, turn: int) -> None:
     calls: list[tuple[str, list[str]]] = []
     texts = [str(at) for at in range(7)]
-    times = timing.latencies(recorded("ab", calls), texts, 60)
+    times = timing.latencies(recorded("ab", calls), texts, rounds)
     timed = calls[2 * timing.WARM_UP :]
-    assert "".join(name for name, _ in timed) == ("a" * 25 + "b" * 25) * 2 + "a" * 10 + "b" * 10
+    assert "".join(name for name, _ in timed) == ("a" * turn + "b" * turn) * (rounds // turn)
+    assert turn <= rounds // timing.STRETCHES
     for name in "ab":
-        assert [given for who, given in timed if who == name] == [[texts[at % 7]] for at in range(60)]
-    assert [row.shape for row in times] == [(60,), (60,)]
+        assert [given for who, given in timed if who == name] == [[texts[at % 7]] for at in range(rounds)]
+    assert [row.shape for row in times] == [(rounds,), (rounds,)]
     assert all((row > 0).all() for row in times)
 
 

@@ -1,0 +1,59 @@
+"""Which parts are recovered, in which order; the recoveries themselves are run in tests/pipelines/stages/test_explore.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipelines.config import Budget
+from pipelines.errors import BudgetError
+from pipelines.exploring.building import build_chosen
+from pipelines.exploring.points import Point
+from pipelines.exploring.recoveries import Recovered, Recovery
+from pipelines.techniques.metrics import Interval
+from tests.pipelines.exploring.fronts import point
+
+NOTHING = dict.fromkeys(Budget.model_fields)
+
+
+class Recorder:
+    """In place of a real recovery: what was asked for, and a loss that is told beforehand by the part's layers."""
+
+    def __init__(self, losses: dict[str, float], attempts: int) -> None:
+        self.losses, self.asked = losses, list[Point]()
+        self.wanted = SimpleNamespace(hope=5.0, attempts=attempts)
+        self.task = SimpleNamespace(threads=1)
+        self.parts = SimpleNamespace(
+            plain=lambda _: SimpleNamespace(model=SimpleNamespace(load_state_dict=lambda _: None))
+        )
+
+    def __call__(self, recovery: Recovery) -> Recovered:
+        self.asked.append(recovery.point)
+        low = -self.losses[recovery.point.layers] / 100
+        return Recovered({}, [], Interval(low + 0.01, low, low + 0.02))
+
+
+def build(recorder: Any, points: Sequence[Point]) -> Point:
+    return build_chosen(recorder, points, Budget(**NOTHING | {"max_accuracy_loss": 2.0, "cheapest": "bytes"}))[2]
+
+
+def test_a_part_that_fails_is_not_recovered_again_in_another_quantization() -> None:
+    small = point(1.0, 0.5, 3.0, layers="5", quantization="int4")
+    points = [small, replace(small, bytes=1_500_000, quantization="int8"), point(3.0, 0.7, 1.0, layers="2,5")]
+    recorder = Recorder({"5": 2.5, "2,5": 1.5}, attempts=2)
+    assert build(recorder, points) == points[2]
+    assert recorder.asked == [small, points[2]]
+
+
+def test_attempts_are_parts() -> None:
+    points = [point(size, 0.5, 3.0, layers=layers) for size, layers in ((1.0, "5"), (2.0, "2,5"), (3.0, "0,2,5"))]
+    recorder = Recorder({"5": 2.5, "2,5": 2.4, "0,2,5": 0.0}, attempts=2)
+    with pytest.raises(
+        BudgetError, match=r"none of 2 parts holds max_accuracy_loss 2\.0 after recovery: .*2\.50 points lost"
+    ):
+        build(recorder, points)
+    assert [one.layers for one in recorder.asked] == ["5", "2,5"]
