@@ -1,4 +1,4 @@
-"""`make bench-stories MODEL_FOLDER=...`: a real checkpoint (stories260K) through the whole factory on its own generations.
+"""`make bench-stories STORIES=...`: a real checkpoint (stories260K) through the whole factory on its own generations.
 
 Runs dvc.yaml's own commands: validate to prune once, then quantize and evaluate for each width of the table; and the whole way for a
 student that is cut. Perplexities come from the published bundles through slm_registry, as a user has them.

@@ -1,4 +1,4 @@
-"""`make bench-text-to-text DATA=...`: summarization and translation through dvc.yaml's own commands, from fresh weights, beside a trivial answer.
+"""`make bench-text-to-text PAIRS="folder ..."`: summarization and translation through dvc.yaml's own commands, from fresh weights, beside a trivial answer.
 
 The trivial answer needs no model: a text's first sentence as its summary, a sentence itself as its translation.
 """

@@ -94,6 +94,8 @@ def _composed(origin: Any, parts: tuple[Any, ...]) -> str:
         return " or ".join(f"`{value}`" for value in parts)
     if origin is list:
         return f"list of {_name(parts[0])}"
+    if origin is dict:
+        return f"mapping of names to {_name(parts[1])}"
     if origin is Annotated:
         bounds = [_bound(item) for note in parts[1:] for item in getattr(note, "metadata", [note])]
         return " ".join([_name(parts[0]), *(bound for bound in bounds if bound)])
@@ -150,7 +152,7 @@ def _paths(entries: list[Any]) -> str:
     shown = [
         name.replace("${key}", "MODEL").replace("${item.data.source}", "the recipe's data.source") for name in names
     ]
-    return ", ".join(f"`{name}`" for name in shown if not name.startswith("pipelines/"))
+    return ", ".join(f"`{name}`" for name in shown if not name.startswith(("pipelines/", "registry/")))
 
 
 def pages() -> dict[Path, str]:

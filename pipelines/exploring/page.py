@@ -46,13 +46,14 @@ UP = (
 
 @dataclass(frozen=True)
 class Bound:
-    """A bound of a recipe's `budget:` and the field of Point that must hold it, taken at the pessimistic end of its interval."""
+    """A bound of a recipe's `budget:` and the field of Point that must hold it, taken at the pessimistic end of its interval where it has one."""
 
     name: str
     title: str
     key: str
     factor: float
     recipe_factor: int
+    at_most: bool = True
 
 
 #: Asked for in the unit of the title; the recipe has bytes where the page has MB.
@@ -60,6 +61,8 @@ BOUNDS = (
     Bound("max_bytes", "MB", "bytes", 1e-6, 1_000_000),
     Bound("max_p50_ms", "p50, ms", "p50_high", 1, 1),
     Bound("max_accuracy_loss", "points below the teacher", "accuracy_difference_low", -100, 1),
+    Bound("min_texts_per_s", "texts/s", "texts_per_s", 1, 1, at_most=False),
+    Bound("max_memory_bytes", "memory, MB", "peak_memory_bytes", 1e-6, 1_000_000),
 )
 
 

@@ -118,7 +118,7 @@ class EncoderClassifier:
         if anatomy.ffn_up is None or anatomy.ffn_down is None or anatomy.attention_out is None:
             raise ModelError(
                 f"architecture {model.config.model_type!r}: FFN width and heads cannot be pruned ({anatomy.why_uncut}); "
-                "set prune.intermediate_size and prune.num_attention_heads to null"
+                "set prune.intermediate_size and prune.num_attention_heads to null, or distill.student's lists of sizes to []"
             )
         _require_own_heads(model)
         size = model.config.hidden_size // model.config.num_attention_heads

@@ -140,7 +140,13 @@ def elastic_student(
     folds: int | None,
     seed: int,
 ) -> Elastic:
-    """Read the lesson in every vocabulary. ModelError where losses a token meet a whole that cuts most texts otherwise."""
+    """Read the lesson in every vocabulary.
+
+    Raises ModelError where losses a token meet a whole that cuts most texts otherwise, or sizes are named of an architecture that
+    has none to cut.
+    """
+    if wanted.intermediate_sizes:
+        family.units(student.model)
     readers = [
         Reader(family, cut, lesson, weights.of_logits if at else weights, max_length, folds, seed)
         for at, cut in enumerate(cuts)

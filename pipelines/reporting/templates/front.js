@@ -149,7 +149,7 @@
 
   // The budget
   const worth = (point, bound) => point[bound.key] * bound.factor;
-  const holds = (point, limit) => worth(point, limit) <= limit.limit + SLACK;
+  const holds = (point, limit) => limit.at_most ? worth(point, limit) <= limit.limit + SLACK : worth(point, limit) >= limit.limit - SLACK;
   // As the build chooses: of the least cost the most accurate, of these the smallest.
   const cheapest = held => {
     const cost = at("budget").elements.cheapest.value;
@@ -157,16 +157,20 @@
     return [...held].sort((a, b) => price(a) - price(b) || points[b].accuracy - points[a].accuracy || points[a].bytes - points[b].bytes)[0];
   };
   const told = index => `Point ${index + 1} (${points[index].name}): ${cell(index, "bytes")} MB, ${cell(index, "p50_ms")} ms, ${cell(index, "accuracy_difference")} points to the teacher.`;
-  const roundedUp = number => {
+  // To four digits, so that what is said is still held.
+  const rounded = (number, atMost) => {
     const power = 10 ** (3 - Math.floor(Math.log10(number)));
-    return String(Number((Math.ceil(number * power - SLACK) / power).toPrecision(4)));
+    const whole = atMost ? Math.ceil(number * power - SLACK) : Math.floor(number * power + SLACK);
+    return String(Number((whole / power).toPrecision(4)));
   };
   const nearest = () => limits.map(limit => {
     const others = points.filter(point => limits.every(other => other === limit || holds(point, other)));
     if (!others.length) return "";
-    const least = Math.min(...others.map(point => worth(point, limit)));
-    return `\nWith the rest as it is, “${limit.title}” would have to be ${roundedUp(least)}.`;
+    const nearest = Math[limit.at_most ? "min" : "max"](...others.map(point => worth(point, limit)));
+    return `\nWith the rest as it is, “${limit.title}” would have to be ${rounded(nearest, limit.at_most)}.`;
   }).join("");
+  const recoverable = () => !limits.some(limit => limit.name === "max_accuracy_loss") ? ""
+    : "\nThis is before recovery: a build also tries points that lack up to prune.hope points of accuracy.";
   const inRecipe = field => {
     const limit = limits.find(one => one.name === field);
     if (!limit) return field === "cheapest" ? at("budget").elements.cheapest.value : "null";
@@ -184,7 +188,7 @@
     }));
     at("answer").textContent = wrong.length ? `Not a number above 0: ${wrong.join("; ")}.`
       : !limits.length ? "Points that do not hold what is typed here at the pessimistic end of their 95 % intervals are dimmed."
-      : !held.length ? `No point holds this.${nearest()}`
+      : !held.length ? `No point holds this.${nearest()}${recoverable()}`
       : `${held.length} of ${points.length} point${points.length === 1 ? "" : "s"} hold${held.length === 1 ? "s" : ""} this. The cheapest: ${told(found)}`;
     at("recipe").hidden = !limits.length;
     at("block").textContent = "budget:\n" + fields.map(field => `  ${field}: ${inRecipe(field)}\n`).join("");

@@ -38,6 +38,20 @@ def test_a_bound_holds_by_the_pessimistic_end() -> None:
     assert candidates_for(POINTS, budget(max_accuracy_loss=1.5), 0.0) == [QUICK]
 
 
+def test_throughput_is_a_bound_from_below_and_memory_one_from_above() -> None:
+    points = [
+        replace(SMALL, texts_per_s=500.0, peak_memory_bytes=80),
+        replace(QUICK, texts_per_s=800.0, peak_memory_bytes=90),
+    ]
+    assert candidates_for(points, budget(min_texts_per_s=500), 0.0) == points
+    assert candidates_for(points, budget(min_texts_per_s=501), 0.0) == points[1:]
+    assert candidates_for(points, budget(max_memory_bytes=80), 0.0) == points[:1]
+    with pytest.raises(
+        BudgetError, match=r"min_texts_per_s and max_memory_bytes exclude each other.*800 texts/s, 90 bytes of memory"
+    ):
+        candidates_for(points, budget(min_texts_per_s=501, max_memory_bytes=80), 0.0)
+
+
 def test_recovery_is_trusted_with_some_points() -> None:
     assert candidates_for(POINTS, budget(max_accuracy_loss=1.5), 1.6) == [SMALL, POINT, QUICK]
 

@@ -133,6 +133,17 @@ def test_a_budget_dims_what_does_not_hold_it_and_names_the_cheapest_that_does(ta
         "No point holds this.",
         "With the rest as it is, “p50, ms” would have to be 1.22.",
         "With the rest as it is, “points below the teacher” would have to be 2.2.",
+        "This is before recovery: a build also tries points that lack up to prune.hope points of accuracy.",
+    ]
+    # 600 / ms texts a second: the points at 0.40 and 0.50 ms have more than a thousand.
+    assert "2 of 5 points hold this. The cheapest: Point 1 " in ask(page, min_texts_per_s=1000, max_memory_bytes=1000)
+    assert dimmed(page) == [1, 3, 4]
+    fast = Budget(**yaml.safe_load(page.locator("#block").inner_text())["budget"])
+    assert (fast.min_texts_per_s, fast.max_memory_bytes) == (1000, 1_000_000_000)
+    assert sorted(candidates_for(POINTS, fast, hope=0.0), key=POINTS.index) == [POINTS[0], POINTS[2]]
+    assert ask(page, min_texts_per_s=1501).splitlines() == [
+        "No point holds this.",
+        "With the rest as it is, “texts/s” would have to be 1500.",
     ]
     assert dimmed(page) == [0, 1, 2, 3, 4]
     assert "Not a number above 0: MB" in ask(page, max_bytes=0)

@@ -215,6 +215,44 @@ def test_hidden_states_are_the_lesson_of_the_whole_alone(tmp_path: Path, monkeyp
     assert len(asked) == 5 * len([one for one in asked if one[0]])
 
 
+def test_every_batch_goes_through_the_whole_the_smallest_and_some_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = elastic(student(tmp_path), choice(random_slices=2))
+    asked: list[tuple[int, int]] = []
+
+    def listen(family: Any, bundle: Bundle, *rest: Any) -> Any:
+        width = bundle.model.base_model.encoder.layer[0].output.dense.in_features
+        asked.append((FAMILY.depth(bundle.model), width))
+        return answered_loss(family, bundle, *rest)
+
+    monkeypatch.setattr("pipelines.techniques.elastic.answered_loss", listen)
+    learn_elastic(made, LOSSES, TRAINING.model_copy(update={"epochs": 1}), seed=1)
+    batches = [asked[first : first + 4] for first in range(0, len(asked), 4)]
+    assert len(batches) > 2
+    assert all(batch[:2] == [(3, 64), (1, 16)] for batch in batches)
+    assert len({shape for batch in batches for shape in batch[2:]}) > 2
+
+
+def test_parts_learn_from_the_whole_too(tmp_path: Path) -> None:
+    weights = {}
+    for in_place in (0.0, 1.0):
+        torch.manual_seed(0)
+        made = elastic(student(tmp_path / str(in_place)), choice(in_place=in_place, random_slices=0))
+        learn_elastic(made, LOSSES, TRAINING.model_copy(update={"epochs": 1}), seed=1)
+        weights[in_place] = made.student.model.classifier.weight
+    assert (weights[0.0] - weights[1.0]).abs().max() > 1e-5
+
+
+def test_sizes_of_what_has_none_to_cut_are_refused_before_any_training(tmp_path: Path) -> None:
+    bundle = student(tmp_path, "modernbert")
+    wanted = choice(layers=[[0, 1, 2], [0, 2]], whole_epochs=3)
+    with pytest.raises(
+        ModelError, match=r"FFN width and heads cannot be pruned .* or distill\.student's lists of sizes to \[\]"
+    ):
+        elastic(bundle, wanted)
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [
