@@ -20,7 +20,7 @@ ROUNDS ?= 5
 S3 ?=
 WORK ?= build/bench-registry
 
-.PHONY: demo test install lint types unit soak bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-text-to-text bench-stories reproduce docs clean
+.PHONY: demo test install lint types unit soak bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-text-to-text bench-stories reproduce docs clean help
 
 demo: install  ## build MODEL by flow (BUDGET="12MB 1ms 6pt": the cheapest that holds it), publish it to the folder registry STORE, print the table
 	$(BIN)/python -m flows build $(MODEL) $(if $(BUDGET),--budget "$(BUDGET)") --publish $(STORE) --alias candidate
@@ -82,6 +82,9 @@ reproduce: install  ## build MODEL twice from scratch and compare the published 
 docs: install  ## write the generated parts of the documentation anew
 	$(BIN)/python -m pipelines.documentation
 	$(BIN)/python -m tests.families_table
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
 
 clean:  ## remove what was built; the environment and the store stay
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flows.budget import GATED
 from pipelines.data.profile import QUANTILES, Profile
 
 #: Characters a token, measured on an English tokenizer: other languages break into shorter pieces.
@@ -71,7 +72,7 @@ def by_budget(recipe: Mapping[str, Any], sections: Mapping[str, Any], bounds: Ma
     """A fitted classifier's recipe, whose shape a budget of these bounds is to choose.
 
     Of a margin that is named the smallest model that holds it is wanted; else the most accurate of those that hold the rest. The gate asks for
-    no more than the budget, and for a margin where it names none.
+    no more than the budget; what that does not name of bytes and margin is the gate's as fitted.
     """
     passes = recipe["distill"]["training"]["epochs"]
     found = copy.deepcopy(dict(recipe)) | copy.deepcopy(dict(sections))
@@ -82,14 +83,11 @@ def by_budget(recipe: Mapping[str, Any], sections: Mapping[str, Any], bounds: Ma
     # Without layers a pass costs a tenth.
     _last(student["without_layers"]["training"], passes * 3 // 2)
     _last(found["prune"]["recovery"], recipe["prune"]["recovery"]["epochs"])
-    for rows in (student, found["prune"]):
-        if "calibration_rows" in rows:
-            rows["calibration_rows"] = min(rows["calibration_rows"], recipe["prune"]["calibration_rows"])
-    loss, size = bounds["max_accuracy_loss"], bounds["max_bytes"]
-    margin = recipe["gate"]["max_accuracy_loss"] if loss is None else loss
-    found["budget"] = {**bounds, "max_accuracy_loss": margin, "cheapest": "accuracy_loss" if loss is None else "bytes"}
-    found["gate"] |= {"max_accuracy_loss": margin, "min_size_ratio": 1, "min_latency_ratio": 1}
-    found["budget"]["max_bytes"] = found["gate"]["max_bytes"] = found["gate"]["max_bytes"] if size is None else size
+    student["calibration_rows"] = recipe["prune"]["calibration_rows"]
+    named = {name: recipe["gate"][name] if bounds[name] is None else bounds[name] for name in GATED}
+    cheapest = "accuracy_loss" if bounds["max_accuracy_loss"] is None else "bytes"
+    found["budget"] = {**bounds, **named, "cheapest": cheapest}
+    found["gate"] = {**recipe["gate"], **named, "min_size_ratio": 1, "min_latency_ratio": 1}
     return found
 
 
