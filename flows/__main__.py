@@ -66,6 +66,11 @@ def parser() -> argparse.ArgumentParser:
     )
     new.add_argument("--task", choices=TASKS, required=True, help="what the model is for")
     new.add_argument(
+        "--teacher",
+        metavar="SOURCE",
+        help="a pretrained encoder: a folder, hub:ORG/NAME@REVISION or package:NAME/FOLDER (default: MiniLM; classification)",
+    )
+    new.add_argument(
         "--budget",
         metavar="BOUNDS",
         help="what the model may cost, as in '12MB 1ms 6pt': its shape is searched for (text-classification)",
@@ -220,7 +225,8 @@ def main(argv: Sequence[str]) -> int:
 
             others = {key: getattr(given, key) for key in ("label_column", "tags_column", "target_column")}
             columns = Columns(given.text_column, others)
-            return new_recipe(Path("params.yaml"), given.name, given.data, given.task, columns, given.budget)
+            place, wanted = Path("params.yaml"), (given.teacher, given.budget)
+            return new_recipe(place, given.name, given.data, given.task, columns, *wanted)
         if given.command == "reproduce":
             return reproduce_command(given.name)
         if given.command == "explore":

@@ -6,10 +6,14 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.budget import GATED
+from flows.teachers import parts_of
 from pipelines.data.profile import QUANTILES, Profile
+
+if TYPE_CHECKING:
+    from pipelines.families.sizes import Sizes
 
 #: Characters a token, measured on an English tokenizer: other languages break into shorter pieces.
 CHARS_A_TOKEN = {"en": 4.0}
@@ -68,18 +72,29 @@ def recipe_for(seen: Profile, template: Mapping[str, Any], source: str, cores: i
     return recipe
 
 
-def by_budget(recipe: Mapping[str, Any], sections: Mapping[str, Any], bounds: Mapping[str, Any]) -> dict[str, Any]:
+def by_budget(
+    recipe: Mapping[str, Any], sections: Mapping[str, Any], bounds: Mapping[str, Any], sizes: Sizes | None
+) -> dict[str, Any]:
     """A fitted classifier's recipe, whose shape a budget of these bounds is to choose.
 
     Of a margin that is named the smallest model that holds it is wanted; else the most accurate of those that hold the rest. The gate asks for
-    no more than the budget; what that does not name of bytes and margin is the gate's as fitted.
+    no more than the budget; what that does not name of bytes and margin is the gate's as fitted. `sizes` are those of a teacher that is not the
+    template's.
     """
     passes = recipe["distill"]["training"]["epochs"]
     found = copy.deepcopy(dict(recipe)) | copy.deepcopy(dict(sections))
     student = found["distill"]["student"]
+    if sizes is not None:
+        student |= parts_of(sizes)
+        student["without_layers"]["hidden_size"] = min(student["without_layers"]["hidden_size"], sizes.hidden_size)
     # Together as many passes as a student of one shape has.
     student["whole_epochs"] = passes * 2 // 5
     _last(found["distill"]["training"], passes - student["whole_epochs"])
+    for shared, alone in (
+        (found["distill"]["training"], recipe["distill"]["training"]),
+        (found["prune"]["recovery"], recipe["prune"]["recovery"]),
+    ):
+        shared["learning_rate"] = alone["learning_rate"]
     # Without layers a pass costs a tenth.
     _last(student["without_layers"]["training"], passes * 3 // 2)
     _last(found["prune"]["recovery"], recipe["prune"]["recovery"]["epochs"])

@@ -16,11 +16,15 @@ from pydantic import BaseModel
 from flows.budget import parse_budget
 from flows.editing import replace_params
 from flows.fitting import SECOND_KEYS, by_budget, recipe_for
+from flows.teachers import look_at, taught_by
 from pipelines.config import NAME_PATTERN, RECIPES, ClassificationRecipe, load_params
 from pipelines.data.profile import QUANTILES, Profile, profile
 from pipelines.errors import DataError, RecipeError
+from pipelines.sources import is_folder
 
 TEMPLATES = Path(__file__).parent / "recipes"
+#: Tasks whose recipes begin with a pretrained encoder.
+ENCODERS = ("text-classification", "token-classification")
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,21 @@ def _option(key: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-def new_recipe(params: Path, name: str, data: Path, task: str, columns: Columns, budget: str | None) -> int:
-    """Append a recipe of a task for a data set; of a classifier, one whose shape a budget chooses where there is one; 0.
+def new_recipe(
+    params: Path, name: str, data: Path, task: str, columns: Columns, teacher: str | None, budget: str | None
+) -> int:
+    """Append a recipe of a task for a data set; 0. An encoder's may have a teacher of its own, a classifier's shape be left to a budget.
 
     Raises RecipeError where params.yaml is at fault, the name is taken or invalid, a column is none of the task's or the budget none,
-    DataError where the data cannot be read.
+    DataError where the data cannot be read, ModelError where the teacher cannot be one.
     """
     second = columns.second(task)
     if budget is not None and task != "text-classification":
         raise RecipeError(f"--budget: a recipe of {task} has none; only text classifiers are shaped by a budget")
+    if teacher is not None and task not in ENCODERS:
+        raise RecipeError(
+            f"--teacher: a recipe of {task} begins with fresh weights; make it without, then name a checkpoint under `teach` (docs/recipe.md)"
+        )
     bounds = None if budget is None else parse_budget(budget, "bytes")
     if not re.fullmatch(NAME_PATTERN, name):
         raise RecipeError(
@@ -65,8 +75,13 @@ def new_recipe(params: Path, name: str, data: Path, task: str, columns: Columns,
         raise DataError(f"{data}: no such file or folder")
     seen = profile(data, task, columns.text, second)
     values = recipe_for(seen, _template(task), source_of(data, params), os.cpu_count() or 1)
+    sizes = None
+    if teacher is not None:
+        looked = look_at(teacher)
+        values = taught_by(values, source_of(Path(teacher), params) if is_folder(teacher) else teacher, looked)
+        sizes = looked.sizes
     if bounds is not None:
-        values = by_budget(values, _template("by-budget"), bounds)
+        values = by_budget(values, _template("by-budget"), bounds, sizes)
     recipe = RECIPES[task].model_validate(values)
     write_block(params, name, recipe)
     print(summary(params, name, seen, recipe))
@@ -79,7 +94,7 @@ def _template(name: str) -> dict[str, Any]:
 
 
 def source_of(data: Path, params: Path) -> str:
-    """The data's place as the recipe names it: relative to params.yaml where it lies below, else absolute."""
+    """A place as the recipe names it: relative to params.yaml where it lies below, else absolute."""
     root, place = params.absolute().parent, data.absolute()
     return (place.relative_to(root) if place.is_relative_to(root) else place).as_posix()
 

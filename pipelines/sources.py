@@ -20,6 +20,17 @@ def fetch_pretrained(source: str, sha256: str, code: Collection[str] = ()) -> Pa
 
     Raises ModelError where the source does not exist or has other weights, TransientError where a hub does not answer.
     """
+    folder = located(source, code)
+    found = sha256_of(folder / WEIGHTS)
+    if found != sha256:
+        raise ModelError(
+            f"{folder / WEIGHTS}: sha256 is {found}, the recipe says {sha256}; get the right file, or correct the recipe's sha256"
+        )
+    return folder
+
+
+def located(source: str, code: Collection[str] = ()) -> Path:
+    """The local folder of a pretrained model, of whatever digest; raises as `fetch_pretrained`."""
     scheme, _, rest = source.partition(":")
     if scheme == "package" and rest:
         folder = _package_folder(source, rest)
@@ -28,12 +39,12 @@ def fetch_pretrained(source: str, sha256: str, code: Collection[str] = ()) -> Pa
     else:
         folder = Path(source)
     require_files(folder, "config.json", WEIGHTS)
-    found = sha256_of(folder / WEIGHTS)
-    if found != sha256:
-        raise ModelError(
-            f"{folder / WEIGHTS}: sha256 is {found}, the recipe says {sha256}; get the right file, or correct the recipe's sha256"
-        )
     return folder
+
+
+def is_folder(source: str) -> bool:
+    """Whether a source is a local folder, and not a package's or a hub's."""
+    return not source.startswith(("package:", "hub:"))
 
 
 def _package_folder(source: str, rest: str) -> Path:

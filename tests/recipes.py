@@ -52,7 +52,7 @@ BY_BUDGET: dict[str, Any] = {
         "parity": 1e-4,
         "trials": 100,
         "points": 5,
-        "target": {"threads": 1, "command": None, "python": None, "timeout_seconds": 100},
+        "target": {"threads": 1, "command": None, "python": None, "instructions": [], "timeout_seconds": 100},
         "latency_rounds": 30,
         "noise": 0.5,
         "repeats": 0,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from slm_registry.runtime.machine import INSTRUCTIONS
 
 from pipelines.config.base import Section
 
@@ -23,11 +24,22 @@ class Target(Section):
     python: str | None = Field(
         pattern=_WORD, description="The interpreter there that has slm_registry installed; null: this machine's own."
     )
+    instructions: list[str] = Field(
+        description="Instructions that its processor must have, as `slm-registry measure --machine` names them there; they decide which quantization is fast. []: whatever it has.",
+    )
     timeout_seconds: float = Field(
         gt=0,
         le=86_400,
         description="Seconds that a handful of models may take there, their transfer included; then the target counts as gone.",
     )
+
+    @field_validator("instructions")
+    @classmethod
+    def _known(cls, instructions: list[str]) -> list[str]:
+        known = list(dict.fromkeys(INSTRUCTIONS.values()))
+        if unknown := [name for name in instructions if name not in known]:
+            raise ValueError(f"{unknown[0]!r} is not among {', '.join(known)}")
+        return instructions
 
     @model_validator(mode="after")
     def _one_machine(self) -> Target:

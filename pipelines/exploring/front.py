@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from pipelines.bundle import Lineage, read_json, write_json
-from pipelines.config import Form, Target
+from pipelines.config import Form
 from pipelines.exploring.drawing import draw_front, front_svg
 from pipelines.exploring.estimating import error_of
 from pipelines.exploring.page import front_page
 from pipelines.exploring.points import Point, Reference, read_points, write_points
+from pipelines.exploring.targets import Reached
 
 POINTS, RIGHT, FORMS, TEACHER = "points.parquet", "teacher.npy", "quantizations.json", "teacher.json"
+#: What the times were taken on, and by which command it was reached.
+TARGET = "target.json"
 PICTURE, PAGE = "front.png", "front.html"
 
 
@@ -44,11 +47,12 @@ def read_front(folder: Path) -> Front:
     return Front(points, right, read_json(folder / FORMS))
 
 
-def draw(folder: Path, points: Sequence[Point], teacher: Reference, target: Target) -> None:
-    """Write the teacher's figures, the picture, and the page, which is named after the folder of the model's build."""
+def draw(folder: Path, points: Sequence[Point], teacher: Reference, reached: Reached) -> None:
+    """Write the teacher's figures, what was timed on, the picture, and the page, which is named after the folder of the model's build."""
     write_json(folder / TEACHER, asdict(teacher))
+    write_json(folder / TARGET, reached.target.model_dump() | {"machine": asdict(reached.machine)})
     draw_front(points, teacher, None, folder / PICTURE)
-    page = front_page(points, teacher, None, folder.parent.name, facts_of(points, target))
+    page = front_page(points, teacher, None, folder.parent.name, facts_of(points, reached))
     (folder / PAGE).write_text(page, encoding="utf-8")
 
 
@@ -61,9 +65,10 @@ def chart_of(folder: Path, lineage: Lineage) -> str | None:
     return front_svg(points, Reference(**read_json(folder / TEACHER)), Point(**chosen[-1]))
 
 
-def facts_of(points: Sequence[Point], target: Target) -> dict[str, str]:
+def facts_of(points: Sequence[Point], reached: Reached) -> dict[str, str]:
     """What a reader should know of the measurements."""
-    place = "on the machine of the build" if target.command is None else " ".join(target.command)
+    target = reached.target
+    place = "on the machine of the build" if target.command is None else f"by `{' '.join(target.command)}`"
     ms = error_of([point.estimated_p50_ms for point in points], [point.p50_ms for point in points])
     size = error_of([point.estimated_bytes for point in points], [point.bytes for point in points])
     return {
@@ -71,5 +76,5 @@ def facts_of(points: Sequence[Point], target: Target) -> dict[str, str]:
         "error of estimated milliseconds": f"{ms.median:.1%} in the median, {ms.largest:.1%} at most",
         "error of estimated bytes": f"{size.median:.1%} in the median, {size.largest:.1%} at most",
         "not steady": f"{sum(not point.steady for point in points)} points",
-        "timed": f"{place}, threads: {target.threads}",
+        "timed": f"{place}, threads: {target.threads}; {reached.machine}",
     }

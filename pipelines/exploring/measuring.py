@@ -14,7 +14,7 @@ from pipelines.bundle import download_bytes
 from pipelines.exploring.estimating import Measured
 from pipelines.exploring.points import Point, best
 from pipelines.exploring.searching import Candidate
-from pipelines.exploring.targets import Times, measure_until_steady, steady
+from pipelines.exploring.targets import Reached, Times, measure_until_steady, steady
 from pipelines.exploring.units import Answering, Exporting, Order
 from pipelines.exploring.workshop import Workshop
 from pipelines.fanning import Fan
@@ -31,6 +31,7 @@ class Exports:
     workshop: Workshop
     place: Path
     fan: Fan
+    reached: Reached
     folders: dict[tuple[Slice, str], Path] = field(default_factory=dict)
 
     def of(self, wanted: Sequence[tuple[Slice, str]], phase: str) -> list[Path]:
@@ -51,10 +52,10 @@ class Exports:
 
 
 @contextmanager
-def exports_of(workshop: Workshop, fan: Fan, front: Path) -> Iterator[Exports]:
-    """A place for exported parts beside the front, where every machine of a fan finds it; gone afterwards."""
+def exports_of(workshop: Workshop, fan: Fan, reached: Reached, front: Path) -> Iterator[Exports]:
+    """A place for exported parts beside the front, where every machine of a fan finds it; gone afterwards. They are timed on what was reached."""
     with TemporaryDirectory(prefix="exports-", dir=front.absolute()) as place:
-        yield Exports(workshop, Path(place), fan)
+        yield Exports(workshop, Path(place), fan, reached)
 
 
 def costs_of(exports: Exports) -> dict[str, dict[Slice, Measured]]:
@@ -63,7 +64,7 @@ def costs_of(exports: Exports) -> dict[str, dict[Slice, Measured]]:
     wanted = [(part, name) for part in shop.probes for name in shop.settings.quantizations]
     folders = exports.of(wanted, "explore: probes")
     costs: dict[str, dict[Slice, Measured]] = {name: {} for name in shop.settings.quantizations}
-    for (part, name), folder, time in zip(wanted, folders, _times(shop, folders), strict=True):
+    for (part, name), folder, time in zip(wanted, folders, _times(exports, folders), strict=True):
         costs[name][part] = Measured(time.p50_ms, download_bytes(folder))
     return costs
 
@@ -91,7 +92,7 @@ def _right_in_torch(shop: Workshop, part: Slice) -> float:
 def measure_points(exports: Exports, candidates: Sequence[Candidate], right: np.ndarray) -> list[Point]:
     """Each candidate, exported: its bytes and times, and its accuracy on validation beside the teacher's right answers [N]."""
     folders = exports.of([(each.part, each.quantization) for each in candidates], "explore: export")
-    times = _times(exports.workshop, folders)
+    times = _times(exports, folders)
     answering = Answering(exports.workshop.folders[1], exports.workshop.settings.target.threads, None)
     answers = exports.fan.map(answering, folders)
     points = []
@@ -102,12 +103,12 @@ def measure_points(exports: Exports, candidates: Sequence[Candidate], right: np.
     return [replace(point, on_front=stays) for point, stays in zip(points, best(points), strict=True)]
 
 
-def _times(workshop: Workshop, folders: Sequence[Path]) -> list[Times]:
-    settings = workshop.settings
+def _times(exports: Exports, folders: Sequence[Path]) -> list[Times]:
+    settings = exports.workshop.settings
     return measure_until_steady(
         folders,
-        workshop.timed_texts,
-        settings.target,
+        exports.workshop.timed_texts,
+        exports.reached,
         settings.latency_rounds,
         share=settings.noise,
         attempts=1 + settings.repeats,

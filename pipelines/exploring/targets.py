@@ -11,20 +11,21 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import astuple
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from slm_registry.bundles.packed import pack
+from slm_registry.runtime.machine import Machine, this_machine
 from slm_registry.runtime.timing import Times
 
 from pipelines.bundle import model_files, require_files
 from pipelines.config import Target
-from pipelines.errors import TargetError
+from pipelines.errors import RecipeError, TargetError
 from pipelines.progress import Progress
 
-__all__ = ["Times", "measure_folders", "measure_until_steady", "steady"]
+__all__ = ["Reached", "Times", "measure_folders", "measure_until_steady", "reach", "steady"]
 
 #: Bundles that are sent, loaded and timed together. Those of one batch take turns; a small board must hold them all.
 BATCH = 8
@@ -32,11 +33,47 @@ BATCH = 8
 GRACE_SECONDS = 10.0
 _SHOWN = 300
 
+Value = TypeVar("Value")
 
-def measure_folders(folders: Sequence[Path], texts: Sequence[str], target: Target, rounds: int) -> list[Times]:
+
+@dataclass(frozen=True)
+class Reached:
+    """A target that has answered, and what machine it is."""
+
+    target: Target
+    machine: Machine
+
+
+def reach(target: Target) -> Reached:
+    """Ask a target what machine it is, before hours of work for it; this machine always answers.
+
+    Raises TargetError where there is no answer, RecipeError where the machine is not of the kind that is asked for.
+    """
+    machine = this_machine() if target.command is None else _asked(target)
+    known = machine.instructions
+    missing = target.instructions if known is None else [name for name in target.instructions if name not in known]
+    if missing:
+        why = "it does not tell which it has" if known is None else f"it is {machine}"
+        raise RecipeError(
+            f"explore.target.instructions: target {_told(target)} lacks {', '.join(missing)}: {why}; name another machine, or leave them out"
+        )
+    return Reached(target, machine)
+
+
+def _asked(target: Target) -> Machine:
+    try:
+        with tempfile.TemporaryFile() as nothing:
+            command = [*_runner(target), "measure", "--machine", "--json"]
+            return _parsed(_answer(command, nothing, target.timeout_seconds), _machine)
+    except _Gone as error:
+        raise TargetError(f"target {_told(target)}: {error}; {error.remedy}") from error
+
+
+def measure_folders(folders: Sequence[Path], texts: Sequence[str], reached: Reached, rounds: int) -> list[Times]:
     """Times of the bundle in each folder, `rounds` texts each (at least slm_registry.runtime.timing.STRETCHES).
 
-    Raises ModelError where a folder is no bundle; TargetError, with the times told until then, where the target does not answer.
+    Raises ModelError where a folder is no bundle; TargetError, with the times told until then, where the target does not answer,
+    or another machine than the one that was reached.
     """
     for folder in folders:
         require_files(folder, "config.json", "tokenizer.json", "model.onnx")
@@ -45,24 +82,12 @@ def measure_folders(folders: Sequence[Path], texts: Sequence[str], target: Targe
         for first in range(0, len(folders), BATCH):
             batch = folders[first : first + BATCH]
             try:
-                found += _measured(batch, texts, target, rounds)
+                found += _measured(batch, texts, reached, rounds)
             except _Gone as error:
                 remedy = f"{len(found)} of {len(folders)} models were measured before; {error.remedy}"
-                raise TargetError(f"target {_told(target)}: {error}; {remedy}", found) from error
+                raise TargetError(f"target {_told(reached.target)}: {error}; {remedy}", found) from error
             progress.advance(len(batch))
     return found
-
-
-def reach(target: Target) -> None:
-    """See that the target answers at all, before hours of work for it. Raises TargetError where it does not; this machine always does."""
-    if target.command is None:
-        return
-    command = [*target.command, str(target.python), "-m", "slm_registry", "--version"]
-    try:
-        with tempfile.TemporaryFile() as nothing:
-            _answer(command, nothing, target.timeout_seconds)
-    except _Gone as error:
-        raise TargetError(f"target {_told(target)}: {error}; {error.remedy}") from error
 
 
 def steady(times: Sequence[Times], share: float) -> list[bool]:
@@ -75,20 +100,21 @@ def _width(times: Times) -> float:
 
 
 def measure_until_steady(
-    folders: Sequence[Path], texts: Sequence[str], target: Target, rounds: int, share: float, attempts: int
+    folders: Sequence[Path], texts: Sequence[str], reached: Reached, rounds: int, share: float, attempts: int
 ) -> list[Times]:
     """As measure_folders; what is not steady is measured again with twice the rounds each time, `attempts` times in all.
 
     Of several attempts the one with the narrowest interval is kept. What stays unsteady is said; `steady` tells which. Raises as
     measure_folders in the first attempt; of a target that goes away in a repeat is said so, and the times taken before count.
     """
-    found = measure_folders(folders, texts, target, rounds)
+    found = measure_folders(folders, texts, reached, rounds)
     for attempt in range(1, attempts):
         left = [at for at, good in enumerate(steady(found, share)) if not good]
         if not left:
             break
+        seconds = reached.target.timeout_seconds * 2**attempt
+        patient = replace(reached, target=reached.target.model_copy(update={"timeout_seconds": seconds}))
         try:
-            patient = target.model_copy(update={"timeout_seconds": target.timeout_seconds * 2**attempt})
             again = measure_folders([folders[at] for at in left], texts, patient, rounds * 2**attempt)
         except TargetError as error:
             Progress("measure", len(folders)).note(f"{error}; the times of the attempts before count")
@@ -125,18 +151,25 @@ class _Gone(Exception):
         self.remedy = remedy
 
 
-def _measured(folders: Sequence[Path], texts: Sequence[str], target: Target, rounds: int) -> list[Times]:
+def _measured(folders: Sequence[Path], texts: Sequence[str], reached: Reached, rounds: int) -> list[Times]:
+    target = reached.target
     names = [f"{at}-{re.sub(r'[^A-Za-z0-9._-]', '_', folder.name)[:80]}" for at, folder in enumerate(folders)]
     with tempfile.TemporaryFile() as packed:
         pack({name: model_files(folder) for name, folder in zip(names, folders, strict=True)}, texts, packed)
         packed.seek(0)
-        return _times(_answer(_command(target, rounds), packed, target.timeout_seconds), names)
+        options = ["--stdin", "--threads", str(target.threads), "--rounds", str(rounds), "--json"]
+        answer = _answer([*_runner(target), "measure", *options], packed, target.timeout_seconds)
+    machine, times = _parsed(answer, lambda value: (_machine(value), _times(value, names)))
+    if machine != reached.machine:
+        raise _Gone(
+            f"another machine answered, {machine}, than at first, {reached.machine}: times of two cannot be ranked",
+            "name a single one",
+        )
+    return times
 
 
-def _command(target: Target, rounds: int) -> list[str]:
-    leading = [*(target.command or []), target.python or sys.executable]
-    options = ["--stdin", "--threads", str(target.threads), "--rounds", str(rounds), "--json"]
-    return [*leading, "-m", "slm_registry", "measure", *options]
+def _runner(target: Target) -> list[str]:
+    return [*(target.command or []), target.python or sys.executable, "-m", "slm_registry"]
 
 
 def _told(target: Target) -> str:
@@ -184,19 +217,28 @@ def _last(said: bytes) -> str:
     return f", and last said: {lines[-1][:_SHOWN]}" if lines else ", and said nothing"
 
 
-def _times(answer: bytes, names: Sequence[str]) -> list[Times]:
-    """The times in what the runner printed. Raises _Gone for anything else."""
+def _parsed(answer: bytes, read: Callable[[Any], Value]) -> Value:
+    """What `read` finds in the JSON that the runner printed. Raises _Gone for anything else."""
     try:
-        rows = json.loads(answer)["folders"]
-        named = [row.pop("folder") for row in rows]
-        found = [Times(**row) for row in rows]
-        numbers = [number for times in found for number in astuple(times)]
-        if named != list(names) or not all(0 < number < math.inf for number in numbers):
-            raise ValueError("not the times of all that was sent")
+        return read(json.loads(answer))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         shown = answer[:_SHOWN].decode("utf-8", "replace")
         raise _Gone(
-            f"its command printed no times but {shown!r}",
+            f"its command did not print what was asked but {shown!r}",
             "let its shell print nothing of its own, and install this project's slm_registry there",
         ) from error
+
+
+def _times(value: Any, names: Sequence[str]) -> list[Times]:
+    named = [row.pop("folder") for row in value["folders"]]
+    found = [Times(**row) for row in value["folders"]]
+    numbers = [number for times in found for number in astuple(times)]
+    if named != list(names) or not all(0 < number < math.inf for number in numbers):
+        raise ValueError("not the times of all that was sent")
     return found
+
+
+def _machine(value: Any) -> Machine:
+    told = value["machine"]
+    instructions = told["instructions"]
+    return Machine(**told | {"instructions": instructions if instructions is None else tuple(instructions)})

@@ -11,7 +11,7 @@ from pipelines.exploring.front import draw, write_front
 from pipelines.exploring.measuring import costs_of, exports_of, gains_of, measure_points
 from pipelines.exploring.points import Point
 from pipelines.exploring.searching import search, worth_measuring
-from pipelines.exploring.targets import reach
+from pipelines.exploring.targets import Reached, reach
 from pipelines.exploring.teacher import measure_teacher
 from pipelines.exploring.workshop import Workshop, estimator_of, open_workshop
 from pipelines.fanning import Fan, fanned
@@ -24,26 +24,27 @@ def explore(
 ) -> None:
     """Write the front: a table of measured points, where the teacher was right, the picture and the page; empty without a search.
 
-    Raises ModelError where the student is not elastic or an export differs from torch, TransientError where the target goes away.
+    Raises ModelError where the student is not elastic or an export differs from torch, RecipeError where the target is not the
+    machine that is meant, TransientError where it goes away.
     """
     fix_randomness(task)
     front.mkdir(parents=True)
     if isinstance(explore, NoTechnique):
         write_front(front, [], None, {})
         return
-    reach(explore.target)
+    reached = reach(explore.target)
     workshop = open_workshop(student, clean, task, explore)
     reference, right = measure_teacher(teacher, workshop.data, workshop.timed_texts, explore)
     fix_randomness(task)  # the teacher was timed with the target's threads
-    points = fanned(lambda fan: _points(fan, workshop, front, right), "explore", threads=1)
+    points = fanned(lambda fan: _points(fan, workshop, reached, front, right), "explore", threads=1)
     write_front(front, points, right, explore.quantizations)
-    draw(front, points, reference, explore.target)
+    draw(front, points, reference, reached)
 
 
-def _points(fan: Fan, workshop: Workshop, front: Path, right: np.ndarray) -> list[Point]:
+def _points(fan: Fan, workshop: Workshop, reached: Reached, front: Path, right: np.ndarray) -> list[Point]:
     """The parts worth it, measured. Exports and answers are the fan's; times are taken here, in turns, while the fan rests."""
     settings = workshop.settings
-    with exports_of(workshop, fan, front) as exports:
+    with exports_of(workshop, fan, reached, front) as exports:
         estimator = estimator_of(workshop, costs_of(exports), gains_of(exports))
         names = list(settings.quantizations)
         found = search(workshop.space, names, estimator.of, settings.trials, workshop.task.seed)

@@ -87,7 +87,7 @@ def fitted(profile: Profile) -> ClassificationRecipe:
 
 def test_the_recipe_fits_the_file(params: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write(params.parent / "tickets.csv", rows(200), ("Utterance", "topic"))
-    assert new.new_recipe(params, "tickets", data, "text-classification", GUESSED, None) == 0
+    assert new.new_recipe(params, "tickets", data, "text-classification", GUESSED, None, None) == 0
     recipe = load_recipe(params, "tickets")
     assert (recipe.data.source, recipe.data.text_column, recipe.data.label_column) == (
         "tickets.csv",
@@ -102,7 +102,9 @@ def test_the_recipe_fits_the_file(params: Path, capsys: pytest.CaptureFixture[st
 
 def test_nothing_that_was_there_changes_and_every_key_is_explained(params: Path) -> None:
     before = params.read_bytes()
-    new.new_recipe(params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification", GUESSED, None)
+    new.new_recipe(
+        params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification", GUESSED, None, None
+    )
     after = params.read_bytes()
     assert after.startswith(before)
     block = after[len(before) :].decode().splitlines()
@@ -120,8 +122,8 @@ def test_a_budget_gives_a_recipe_whose_shape_is_searched(
     params: Path, capsys: pytest.CaptureFixture[str], budget: str, cheapest: str, margin: float | None
 ) -> None:
     data = write(params.parent / "t.csv", rows(200))
-    new.new_recipe(params, "fixed", data, "text-classification", GUESSED, None)
-    new.new_recipe(params, "searched", data, "text-classification", GUESSED, budget)
+    new.new_recipe(params, "fixed", data, "text-classification", GUESSED, None, None)
+    new.new_recipe(params, "searched", data, "text-classification", GUESSED, None, budget)
     fixed, recipe = load_recipe(params, "fixed"), load_recipe(params, "searched")
     assert (recipe.data, recipe.teach, recipe.task) == (fixed.data, fixed.teach, fixed.task)
     assert recipe.budget.max_bytes == recipe.gate.max_bytes == 5_000_000
@@ -144,7 +146,7 @@ def test_a_budget_gives_a_recipe_whose_shape_is_searched(
 def test_a_budget_that_is_none_writes_nothing(params: Path, task: str, budget: str, message: str) -> None:
     before = params.read_bytes()
     with pytest.raises(RecipeError, match=message):
-        new.new_recipe(params, "t", write(params.parent / "t.csv", rows(60)), task, GUESSED, budget)
+        new.new_recipe(params, "t", write(params.parent / "t.csv", rows(60)), task, GUESSED, None, budget)
     assert params.read_bytes() == before
 
 
@@ -152,7 +154,9 @@ def test_a_budget_that_is_none_writes_nothing(params: Path, task: str, budget: s
 def test_whatever_the_file_ends_with(params: Path, ending: str) -> None:
     before = params.read_text().rstrip("\n") + ending
     params.write_text(before)
-    new.new_recipe(params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification", GUESSED, None)
+    new.new_recipe(
+        params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification", GUESSED, None, None
+    )
     assert params.read_text().startswith(before)
     assert set(load_params(params).models) == set(load_params(REPOSITORY / "params.yaml").models) | {"tickets"}
 
@@ -173,7 +177,7 @@ def test_a_folder_with_splits(params: Path) -> None:
     folder.mkdir()
     write(folder / "train.csv", rows(100))
     write(folder / "test.csv", rows(40))
-    new.new_recipe(params, "given", folder, "text-classification", GUESSED, None)
+    new.new_recipe(params, "given", folder, "text-classification", GUESSED, None, None)
     splits = load_recipe(params, "given").data.splits
     assert splits.model_dump() == {"kind": "given", "train": "train.csv", "validation": 0.15, "test": "test.csv"}
 
@@ -212,7 +216,7 @@ def test_an_unclear_language_is_not_checked() -> None:
 
 def test_data_elsewhere_is_named_by_its_full_path(params: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     data = write(tmp_path_factory.mktemp("elsewhere") / "t.csv", rows(60))
-    new.new_recipe(params, "far", data, "text-classification", GUESSED, None)
+    new.new_recipe(params, "far", data, "text-classification", GUESSED, None, None)
     assert load_recipe(params, "far").data.source == data.as_posix()
 
 
@@ -262,7 +266,7 @@ def test_a_broken_params_file_is_named_and_left_alone(params: Path) -> None:
     params.write_text(text)
     with pytest.raises(RecipeError, match=r"params\.yaml: models\.support-intents\..*epochs.*'many'"):
         new.new_recipe(
-            params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification", GUESSED, None
+            params, "tickets", write(params.parent / "t.csv", rows(60)), "text-classification", GUESSED, None, None
         )
     assert params.read_text() == text
 
@@ -280,7 +284,7 @@ def sequence_rows(path: Path, count: int = 60) -> Path:
 @pytest.mark.parametrize("task", TASKS[1:])
 def test_a_recipe_of_every_task_fits_the_file_and_explains_itself(params: Path, task: str) -> None:
     before = params.read_bytes()
-    new.new_recipe(params, "fresh", sequence_rows(params.parent / "t.csv"), task, GUESSED, None)
+    new.new_recipe(params, "fresh", sequence_rows(params.parent / "t.csv"), task, GUESSED, None, None)
     recipe = load_recipe(params, "fresh")
     assert isinstance(recipe, RECIPES[task]) and recipe.task.type == task
     second = {"token-classification": "tags", "text-to-text": "summary", "text-generation": None}[task]
@@ -316,7 +320,7 @@ def test_every_task_has_a_template_that_its_recipe_takes() -> None:
 
 def test_named_columns_are_taken(params: Path) -> None:
     data = sequence_rows(params.parent / "t.csv")
-    new.new_recipe(params, "fresh", data, "text-to-text", Columns("summary", {"target_column": "message"}), None)
+    new.new_recipe(params, "fresh", data, "text-to-text", Columns("summary", {"target_column": "message"}), None, None)
     found = load_recipe(params, "fresh").data
     assert (found.text_column, found.second_column) == ("summary", "message")
 
@@ -339,4 +343,4 @@ def test_named_columns_are_taken(params: Path) -> None:
 def test_a_column_of_another_task_is_refused(params: Path, task: str, key: str, message: str) -> None:
     data = sequence_rows(params.parent / "t.csv")
     with pytest.raises(RecipeError, match=re.escape(message)):
-        new.new_recipe(params, "fresh", data, task, Columns(None, {key: "tags"}), None)
+        new.new_recipe(params, "fresh", data, task, Columns(None, {key: "tags"}), None, None)

@@ -14,6 +14,7 @@ from pipelines.data.rows import Row
 from pipelines.exploring.measuring import exports_of
 from pipelines.exploring.points import Point
 from pipelines.exploring.recoveries import Recovering, open_recovering
+from pipelines.exploring.targets import reach
 from pipelines.exploring.units import Answering
 from pipelines.exploring.workshop import Workshop, open_workshop
 from pipelines.families import family_of
@@ -75,7 +76,7 @@ def exported(fan: Fan, workshop: Workshop, place: Path) -> tuple[dict[str, str],
     """Digests of two parts in every quantization, and what they answer."""
     place.mkdir()
     names = list(workshop.settings.quantizations)
-    with exports_of(workshop, fan, place) as exports:
+    with exports_of(workshop, fan, reach(workshop.settings.target), place) as exports:
         folders = exports.of(
             [(part, name) for part in (workshop.space[0], workshop.space[-1]) for name in names], "try"
         )

@@ -17,6 +17,7 @@ import pytest
 from slm_registry.bundles.packed import REQUEST, pack
 from slm_registry.cli import main
 from slm_registry.runtime import timing
+from slm_registry.runtime.machine import INSTRUCTIONS, this_machine
 
 from tests.registry.generators import make_tagger
 from tests.registry.helpers import REPOSITORY
@@ -52,6 +53,14 @@ def test_a_table_for_people(bundle: Path, texts: Path, capsys: pytest.CaptureFix
     assert "onnxruntime" in machine
 
 
+def test_what_machine_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["measure", "--machine", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["machine"]
+    assert told["cores"] >= 1 and set(told["instructions"]) <= set(INSTRUCTIONS.values())
+    assert main(["measure", "--machine"]) == 0
+    assert capsys.readouterr().out == f"{this_machine()}\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -60,6 +69,8 @@ def test_a_table_for_people(bundle: Path, texts: Path, capsys: pytest.CaptureFix
         (["BUNDLE"], 2, "or --stdin alone"),
         (["--texts", "TEXTS"], 2, "or --stdin alone"),
         (["BUNDLE", "--stdin"], 2, "leave the others out"),
+        (["BUNDLE", "--machine"], 2, "--machine times nothing"),
+        (["--stdin", "--machine"], 2, "--machine times nothing"),
         (["BUNDLE", "--texts", "ABSENT"], 7, "cannot read .*ABSENT"),
         (["BUNDLE", "--texts", "EMPTY"], 5, "EMPTY: .* no list of texts"),
         (["BUNDLE", "--texts", "BAD.json"], 5, r"BAD\.json: .* no list of texts"),

@@ -18,7 +18,7 @@ from slm_registry.bundles.packed import texts_of, unpack
 from slm_registry.commands.tables import table
 from slm_registry.errors import CorruptError, RegistryError, UsageError
 from slm_registry.plumbing.files import open_regular, os_errors
-from slm_registry.plumbing.printable import counted, size_text
+from slm_registry.plumbing.printable import size_text
 from slm_registry.runtime import timing
 from slm_registry.runtime.arguments import at_least_one
 from slm_registry.runtime.loading import load_folder
@@ -34,6 +34,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="*", metavar="folder", help="a bundle's folder; all are loaded at once")
     parser.add_argument("--texts", metavar="FILE", help="a text a line, or a JSON list of texts (.json)")
     parser.add_argument("--stdin", action="store_true", help="bundles and texts come as a tar on standard input")
+    parser.add_argument("--machine", action="store_true", help="time nothing, only say what machine this is")
     parser.add_argument("--threads", type=int, default=1, help="threads of one call (default: 1)")
     parser.add_argument(
         "--rounds", type=int, default=400, metavar="N", help="texts timed one by one, then in batches (default: 400)"
@@ -42,6 +43,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _measure(options: argparse.Namespace) -> tuple[Any, str]:
+    if options.machine:
+        return _of_machine(options)
     at_least_one("--threads", options.threads)
     if options.rounds < timing.STRETCHES:
         raise UsageError(f"--rounds is {options.rounds}; the median's interval needs {timing.STRETCHES} or more")
@@ -51,6 +54,13 @@ def _measure(options: argparse.Namespace) -> tuple[Any, str]:
         raise UsageError("give a bundle's folder or more and --texts FILE, or --stdin alone")
     folders = [Path(folder) for folder in options.folders]
     return _report(folders, options.folders, _read_texts(Path(options.texts)), options)
+
+
+def _of_machine(options: argparse.Namespace) -> tuple[Any, str]:
+    if options.folders or options.texts is not None or options.stdin:
+        raise UsageError("--machine times nothing; leave folders, --texts and --stdin out")
+    machine = this_machine()
+    return {"machine": asdict(machine)}, str(machine)
 
 
 def _of_stdin(options: argparse.Namespace) -> tuple[Any, str]:
@@ -99,10 +109,7 @@ def _report(
     machine = this_machine()
     rows = [{"folder": name, **asdict(times)} for name, times in zip(names, found, strict=True)]
     value = {"machine": asdict(machine), "threads": options.threads, "rounds": options.rounds, "folders": rows}
-    told = "unknown" if machine.instructions is None else " ".join(machine.instructions) or "none of note"
-    cores = counted(machine.cores, "core")
-    foot = f"{machine.processor}, {cores}, instructions {told}, onnxruntime {machine.onnxruntime}"
-    return value, f"{table(_HEAD, [_cells(name, times) for name, times in zip(names, found, strict=True)])}\n{foot}"
+    return value, f"{table(_HEAD, [_cells(name, times) for name, times in zip(names, found, strict=True)])}\n{machine}"
 
 
 def _cells(name: str, times: timing.Times) -> tuple[str, ...]:

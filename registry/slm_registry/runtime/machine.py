@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: As the kernel writes them -> as they are known. onnxruntime has kernels of its own for each of these.
-_INSTRUCTIONS = {
+INSTRUCTIONS = {
     "avx2": "avx2",
     "avx_vnni": "avx_vnni",
     "avx512f": "avx512f",
@@ -32,6 +32,11 @@ class Machine:
     cores: int
     instructions: tuple[str, ...] | None
     onnxruntime: str
+
+    def __str__(self) -> str:
+        told = "unknown" if self.instructions is None else " ".join(self.instructions) or "none of note"
+        cores = f"{self.cores} core{'s' if self.cores > 1 else ''}"
+        return f"{self.processor}, {cores}, instructions {told}, onnxruntime {self.onnxruntime}"
 
 
 def this_machine() -> Machine:
@@ -59,7 +64,7 @@ def instructions_of(cpuinfo: str) -> tuple[str, ...] | None:
     if found is None:
         return None
     flags = set(found[1].split())
-    return tuple(dict.fromkeys(name for flag, name in _INSTRUCTIONS.items() if flag in flags))
+    return tuple(dict.fromkeys(name for flag, name in INSTRUCTIONS.items() if flag in flags))
 
 
 def _read(path: Path) -> str:

@@ -7,17 +7,19 @@ import os
 import re
 import sys
 import textwrap
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import ValidationError
+from slm_registry.runtime.machine import Machine, this_machine
 
 from pipelines.config import Target
 from pipelines.environment import ROOT
-from pipelines.errors import ModelError, TargetError, TransientError
+from pipelines.errors import ModelError, RecipeError, TargetError, TransientError
 from pipelines.exploring import targets
-from pipelines.exploring.targets import Times, measure_folders, measure_until_steady, reach, steady
+from pipelines.exploring.targets import Reached, Times, measure_folders, measure_until_steady, reach, steady
 from tests.registry.helpers import make_bundle
 
 TEXTS = ["where is my parcel", "two\nlines: großartig"]
@@ -62,11 +64,11 @@ def check(found: list[Times], count: int, board: Path | None = None) -> None:
 
 
 def test_this_machine(folders: list[Path]) -> None:
-    check(measure_folders(folders[:2], TEXTS, here(), 20), 2)
+    check(measure_folders(folders[:2], TEXTS, reach(here()), 20), 2)
 
 
 def here() -> Target:
-    return Target(threads=1, command=None, python=None, timeout_seconds=60)
+    return Target(threads=1, command=None, python=None, instructions=[], timeout_seconds=60)
 
 
 def test_by_ssh_as_the_page_says(
@@ -81,13 +83,20 @@ def test_by_ssh_as_the_page_says(
     ssh.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(targets, "BATCH", 2)
-    check(measure_folders(folders, TEXTS, documented(), 20), 3, board)
+    # The machine of these tests need not be the page's.
+    reached = reach(documented().model_copy(update={"instructions": []}))
+    assert reached.machine == this_machine()
+    check(measure_folders(folders, TEXTS, reached, 20), 3, board)
 
 
 def test_by_a_command_without_a_shell(folders: list[Path], board: Path) -> None:
     """As `docker exec -i` runs its words."""
-    target = Target(threads=1, command=["env", "-i"], python=str(board / "slm/bin/python"), timeout_seconds=60)
-    check(measure_folders(folders[:1], TEXTS, target, 20), 1, board)
+    target = commanded(["env", "-i"], str(board / "slm/bin/python"), 60)
+    check(measure_folders(folders[:1], TEXTS, reach(target), 20), 1, board)
+
+
+def commanded(command: list[str], python: str, timeout_seconds: float) -> Target:
+    return Target(threads=1, command=command, python=python, instructions=[], timeout_seconds=timeout_seconds)
 
 
 def test_the_board_of_these_tests_has_no_factory(board: Path) -> None:
@@ -96,12 +105,18 @@ def test_the_board_of_these_tests_has_no_factory(board: Path) -> None:
     assert os.system(f"{board}/slm/bin/python -c 'import slm_registry'") == 0
 
 
-#: Counts its calls, reads what it is sent, and answers `p50_low` to `p50_high` around 1 ms: narrow for calm models, and for the
-#: others the narrower the more rounds there are.
+#: What the scripted target says it is.
+BOARD_MACHINE = Machine("Cortex-A76", "aarch64", 4, ("neon", "dotprod"), "1.31.1")
+#: Says what machine it is; or counts its calls, reads what it is sent, and answers `p50_low` to `p50_high` around 1 ms: narrow
+#: for calm models, and for the others the narrower the more rounds there are.
 BOARD = """
 import json, sys, tarfile, time
 from pathlib import Path
 
+machine = MACHINE
+if "--machine" in sys.argv:
+    print(json.dumps({"machine": machine}))
+    sys.exit()
 calls, rounds = Path(__file__).with_suffix(".calls"), int(sys.argv[sys.argv.index("--rounds") + 1])
 with calls.open("a") as file:
     print(rounds, file=file)
@@ -113,15 +128,19 @@ def row(name):
     wide = 0.01 if "calm" in name else HALF_WIDTH
     return dict(folder=name, p50_ms=1.0, p50_low=1 - wide, p50_high=1 + wide, p95_ms=2.0, texts_per_s=9.0, peak_memory_bytes=rounds)
 
-answer = json.dumps({"folders": [row(name) for name in names]})
+answer = json.dumps({"machine": machine, "folders": [row(name) for name in names]})
 """
 
 
-def scripted(folder: Path, then: str, half_width: str = "0.01", timeout_seconds: float = 30) -> Target:
+def scripted(
+    folder: Path, then: str, half_width: str = "0.01", timeout_seconds: float = 30, machine: Machine = BOARD_MACHINE
+) -> Reached:
     """A target of one script: a real process that answers as it is told to."""
     script = folder / "board.py"
-    script.write_text(BOARD.replace("HALF_WIDTH", half_width) + textwrap.dedent(then))
-    return Target(threads=1, command=[sys.executable, str(script)], python="python3", timeout_seconds=timeout_seconds)
+    board = BOARD.replace("HALF_WIDTH", half_width).replace("MACHINE", repr(asdict(machine)))
+    script.write_text(board + textwrap.dedent(then))
+    target = commanded([sys.executable, str(script)], "python3", timeout_seconds)
+    return Reached(target, BOARD_MACHINE)
 
 
 def calls(folder: Path) -> list[int]:
@@ -133,12 +152,12 @@ def calls(folder: Path) -> list[int]:
     [
         ("sys.exit('Connection to board closed.')", "exit code 1, and last said: Connection to board closed"),
         ("print(answer[:40], end='', flush=True); import os; os.abort()", "signal 6, and said nothing; .*by hand"),
-        ("print('Welcome to board!'); print(answer)", "no times but 'Welcome to board!"),
-        ("print(answer[:40])", "printed no times but '{"),
+        ("print('Welcome to board!'); print(answer)", "asked but 'Welcome to board!"),
+        ("print(answer[:40])", "did not print what was asked but '{"),
         ("print(answer.replace('p95_ms', 'p99_ms'))", "install this project's slm_registry there"),
-        ("print(answer.replace('2.0', 'NaN'))", "printed no times"),
-        ("print(answer.replace('0-', '5-'))", "printed no times"),
-        ("print('{}')", "printed no times but '{}"),
+        ("print(answer.replace('2.0', 'NaN'))", "did not print what was asked"),
+        ("print(answer.replace('0-', '5-'))", "did not print what was asked"),
+        ("print('{}')", "did not print what was asked but '{}"),
     ],
 )
 def test_a_target_that_fails_is_named_with_its_last_words(
@@ -179,9 +198,9 @@ def test_a_target_that_will_not_end_is_killed(
 
 
 def test_a_command_that_is_not_there(folders: list[Path]) -> None:
-    target = Target(threads=1, command=["/no/such/ssh", "pi@board"], python="python3", timeout_seconds=5)
+    target = commanded(["/no/such/ssh", "pi@board"], "python3", 5)
     with pytest.raises(TargetError, match=r"/no/such/ssh cannot be started \(No such file"):
-        measure_folders(folders, TEXTS, target, 20)
+        measure_folders(folders, TEXTS, Reached(target, BOARD_MACHINE), 20)
 
 
 def test_a_folder_that_is_no_bundle_is_not_sent(folders: list[Path], tmp_path: Path) -> None:
@@ -194,7 +213,7 @@ def test_a_folder_that_is_no_bundle_is_not_sent(folders: list[Path], tmp_path: P
 def test_what_the_runner_refuses_is_told(folders: list[Path], board: Path) -> None:
     config = json.loads((folders[0] / "config.json").read_text()) | {"architectures": ["BertForMaskedLM"]}
     (folders[0] / "config.json").write_text(json.dumps(config))
-    target = Target(threads=1, command=["env"], python=str(board / "slm/bin/python"), timeout_seconds=60)
+    target = reach(commanded(["env"], str(board / "slm/bin/python"), 60))
     with pytest.raises(TargetError, match=r"exit code 2, and last said: slm-registry: .*0-model_1.config\.json"):
         measure_folders(folders[:1], TEXTS, target, 20)
 
@@ -251,8 +270,42 @@ def test_a_target_that_goes_away_during_a_repeat_leaves_the_times_of_all(
 
 def test_a_target_that_does_not_answer_is_known_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match=r"`false python3`: its command ended with exit code 1"):
-        reach(Target(threads=1, command=["false"], python="python3", timeout_seconds=5))
-    reach(Target(threads=1, command=None, python=None, timeout_seconds=5))
+        reach(commanded(["false"], "python3", 5))
+    with pytest.raises(TargetError, match="did not print what was asked but 'python3 -m slm_registry measure"):
+        reach(commanded(["echo"], "python3", 5))
+
+
+def test_a_machine_says_what_it_is(tmp_path: Path) -> None:
+    target = scripted(tmp_path, "").target
+    assert reach(target) == Reached(target, BOARD_MACHINE)
+    assert reach(here()) == Reached(here(), this_machine())
+
+
+def test_a_machine_of_another_kind_is_refused(tmp_path: Path) -> None:
+    target = scripted(tmp_path, "").target
+    assert reach(target.model_copy(update={"instructions": ["dotprod", "neon"]})).machine == BOARD_MACHINE
+    with pytest.raises(
+        RecipeError, match=r"board\.py python3` lacks i8mm, sve: it is Cortex-A76, 4 cores, instructions neon dotprod"
+    ):
+        reach(target.model_copy(update={"instructions": ["neon", "i8mm", "sve"]}))
+    silent = scripted(tmp_path, "", machine=replace(BOARD_MACHINE, instructions=None)).target
+    assert reach(silent).machine.instructions is None
+    with pytest.raises(RecipeError, match=r"lacks neon: it does not tell which it has; .*leave them out"):
+        reach(silent.model_copy(update={"instructions": ["neon"]}))
+
+
+def test_times_of_two_machines_are_not_ranked(
+    mixed: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that leads to one machine now and to another later."""
+    monkeypatch.setattr(targets, "BATCH", 1)
+    moved = """answer = answer.replace('"cores": 4', '"cores": 2') if number == 2 else answer\n"""
+    reached = scripted(tmp_path, f"{moved}print(answer)")
+    with pytest.raises(
+        TargetError,
+        match=r"another machine answered, Cortex-A76, 2 cores.* at first, Cortex-A76, 4 cores.*; 1 of 3 models",
+    ):
+        measure_folders(mixed, TEXTS, reached, 20)
 
 
 def test_one_attempt_repeats_nothing(mixed: list[Path], tmp_path: Path) -> None:
@@ -270,7 +323,7 @@ def test_one_attempt_repeats_nothing(mixed: list[Path], tmp_path: Path) -> None:
         ({"command": []}, "at least 1 item"),
         ({"threads": 0}, "greater than or equal to 1"),
         ({"timeout_seconds": 0}, "greater than 0"),
-        ({"instructions": "avx2"}, "Extra inputs"),
+        ({"instructions": ["avx512-vnni"]}, "'avx512-vnni' is not among avx2, .*avx512_vnni"),
     ],
 )
 def test_a_target_that_cannot_be_meant(change: dict[str, object], message: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from slm_registry.runtime.machine import this_machine
 
-from pipelines.bundle import LINEAGE, Bundle, download_bytes, read_lineage, sha256_of, write_json
+from pipelines.bundle import LINEAGE, Bundle, download_bytes, read_json, read_lineage, sha256_of, write_json
 from pipelines.errors import BudgetError, ModelError
 from pipelines.exploring import recoveries
 from pipelines.exploring.front import read_front
@@ -96,7 +99,10 @@ def test_the_front_is_measured_and_drawn(explored: Path) -> None:
         assert abs(point.estimated_bytes - point.bytes) < 0.1 * point.bytes
     assert (explored / "front" / "front.png").read_bytes().startswith(b"\x89PNG")
     page = (explored / "front" / "front.html").read_text(encoding="utf-8")
-    assert "error of estimated milliseconds" in page and "on the machine of the build, threads: 1" in page
+    assert "error of estimated milliseconds" in page
+    assert f"on the machine of the build, threads: 1; {this_machine()}" in page
+    machine = read_json(explored / "front" / "target.json")["machine"]
+    assert machine == json.loads(json.dumps(asdict(this_machine())))
 
 
 def test_what_a_quantization_costs_is_part_of_the_estimate(explored: Path) -> None:
