@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument(
         "--teacher",
         metavar="SOURCE",
-        help="a pretrained encoder: a folder, hub:ORG/NAME@REVISION or package:NAME/FOLDER (default: MiniLM; classification)",
+        help="a pretrained encoder: a folder, hub:ORG/NAME@REVISION or package:NAME/FOLDER (text-classification; default: MiniLM)",
     )
     new.add_argument(
         "--budget",

@@ -6,14 +6,11 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flows.budget import GATED
-from flows.teachers import parts_of
+from flows.teachers import Sizes, elastic_for
 from pipelines.data.profile import QUANTILES, Profile
-
-if TYPE_CHECKING:
-    from pipelines.families.sizes import Sizes
 
 #: Characters a token, measured on an English tokenizer: other languages break into shorter pieces.
 CHARS_A_TOKEN = {"en": 4.0}
@@ -85,8 +82,7 @@ def by_budget(
     found = copy.deepcopy(dict(recipe)) | copy.deepcopy(dict(sections))
     student = found["distill"]["student"]
     if sizes is not None:
-        student |= parts_of(sizes)
-        student["without_layers"]["hidden_size"] = min(student["without_layers"]["hidden_size"], sizes.hidden_size)
+        elastic_for(found, sizes)
     # Together as many passes as a student of one shape has.
     student["whole_epochs"] = passes * 2 // 5
     _last(found["distill"]["training"], passes - student["whole_epochs"])

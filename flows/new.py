@@ -23,8 +23,6 @@ from pipelines.errors import DataError, RecipeError
 from pipelines.sources import is_folder
 
 TEMPLATES = Path(__file__).parent / "recipes"
-#: Tasks whose recipes begin with a pretrained encoder.
-ENCODERS = ("text-classification", "token-classification")
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def _option(key: str) -> str:
 def new_recipe(
     params: Path, name: str, data: Path, task: str, columns: Columns, teacher: str | None, budget: str | None
 ) -> int:
-    """Append a recipe of a task for a data set; 0. An encoder's may have a teacher of its own, a classifier's shape be left to a budget.
+    """Append a recipe of a task for a data set; 0. A classifier's may name a teacher, and leave its shape to a budget.
 
     Raises RecipeError where params.yaml is at fault, the name is taken or invalid, a column is none of the task's or the budget none,
     DataError where the data cannot be read, ModelError where the teacher cannot be one.
@@ -59,9 +57,9 @@ def new_recipe(
     second = columns.second(task)
     if budget is not None and task != "text-classification":
         raise RecipeError(f"--budget: a recipe of {task} has none; only text classifiers are shaped by a budget")
-    if teacher is not None and task not in ENCODERS:
+    if teacher is not None and task != "text-classification":
         raise RecipeError(
-            f"--teacher: a recipe of {task} begins with fresh weights; make it without, then name a checkpoint under `teach` (docs/recipe.md)"
+            f"--teacher: only a text classifier's recipe is fitted to a teacher; make the one of {task} without, then name a checkpoint under `teach` (docs/recipe.md)"
         )
     bounds = None if budget is None else parse_budget(budget, "bytes")
     if not re.fullmatch(NAME_PATTERN, name):
@@ -166,6 +164,8 @@ def summary(params: Path, name: str, seen: Profile, recipe: Any) -> str:
     if isinstance(recipe, ClassificationRecipe):
         chosen += f", margin {recipe.gate.max_accuracy_loss} points"
         chosen += f"; of what holds the budget, the least {recipe.budget.cheapest}" if recipe.budget else ""
+    if taught := recipe.teach.source if isinstance(recipe, ClassificationRecipe) else None:
+        chosen += f"; taught by {taught} at {recipe.teach.training.learning_rate:g}"
     lines = [
         f"{seen.path}: {seen.rows} rows, text in {seen.text_column!r}{second}",
         f"  language {seen.language or 'unclear'}, 99 of 100 texts have at most {longest} characters, {seen.duplicate_share:.1%} duplicates",

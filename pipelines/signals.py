@@ -29,6 +29,8 @@ from pipelines.errors import DataError, ModelError
 from pipelines.families.base import Family, Outputs, TokenIds
 from pipelines.progress import Progress
 
+#: The largest number of the type that signals are stored in.
+FLOAT16 = float(np.finfo(np.float16).max)
 Array = NDArray[Any]
 RELATIONS = ("relation_queries", "relation_keys", "relation_values")
 
@@ -96,7 +98,7 @@ def write_signals(
 
     `levers` names the synthetic ones among the texts by what made them.
 
-    Raises ModelError where a wanted layer does not exist.
+    Raises ModelError where a wanted layer does not exist, or a number of it is beyond float16.
     """
     depth = teacher.model.config.num_hidden_layers
     if wanted.hidden_layers and max(wanted.hidden_layers) >= depth:
@@ -138,14 +140,26 @@ def _run_teacher(
                     name: _create(folder / f"{name}.npy", (int(offsets[-1]), states.shape[-1]))
                     for name, states in per_token.items()
                 }
-            files["logits"][rows] = outputs.logits.numpy().astype(np.float16)
+            files["logits"][rows] = _halved("logits", outputs.logits)
             for name, states in per_token.items():
                 for index, row in enumerate(rows):
                     length = int(offsets[row + 1] - offsets[row])
-                    files[name][offsets[row] : offsets[row + 1]] = states[index, :length].numpy().astype(np.float16)
+                    files[name][offsets[row] : offsets[row + 1]] = _halved(name, states[index, :length])
             progress.advance(len(rows))
     for array in files.values():
         array.flush()  # type: ignore[attr-defined]
+
+
+def _halved(name: str, values: Tensor) -> Array:
+    """Values as float16. Raises ModelError where one is beyond it."""
+    largest = float(values.abs().max())
+    if not largest <= FLOAT16:
+        raise ModelError(
+            f"teacher: {name} holds {largest:.4g}, beyond float16's {FLOAT16:g} in which signals are stored; of hidden states leave the layer "
+            "out of label.hidden_layers and set the losses that read it to 0, of logits take another teacher"
+        )
+    found: Array = values.numpy().astype(np.float16)
+    return found
 
 
 def _per_token(outputs: Outputs) -> dict[str, Tensor]:

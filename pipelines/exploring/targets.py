@@ -53,9 +53,9 @@ def reach(target: Target) -> Reached:
     known = machine.instructions
     missing = target.instructions if known is None else [name for name in target.instructions if name not in known]
     if missing:
-        why = "it does not tell which it has" if known is None else f"it is {machine}"
         raise RecipeError(
-            f"explore.target.instructions: target {_told(target)} lacks {', '.join(missing)}: {why}; name another machine, or leave them out"
+            f"explore.target.instructions: target {_told(target)} is not known to have {', '.join(missing)}: it is {machine}; "
+            "name another machine, or leave them out"
         )
     return Reached(target, machine)
 
@@ -196,7 +196,8 @@ def _answer(command: Sequence[str], packed: BinaryIO, seconds: float) -> bytes:
     if process.returncode:
         how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
         raise _Gone(
-            f"its command ended with {how}{_last(said)}", "try the command by hand with `-m slm_registry --version`"
+            f"its command ended with {how}{_last(said)}",
+            "try it by hand with `-m slm_registry measure --machine`; where that is unknown, install this project's slm_registry there",
         )
     return out
 

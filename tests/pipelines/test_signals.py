@@ -100,3 +100,10 @@ def test_a_layer_that_the_teacher_lacks_is_refused_before_any_work(teacher: Bund
     with pytest.raises(ModelError, match=r"label\.hidden_layers \[7\]: the teacher has layers 0 to 2"):
         store(teacher, tmp_path / "signals", hidden_layers=[7])
     assert not (tmp_path / "signals").exists()
+
+
+def test_a_state_beyond_float16_is_refused_and_named(teacher: Bundle, tmp_path: Path) -> None:
+    """As MobileBERT's, which no layer normalizes."""
+    teacher.model.bert.encoder.layer[-1].output.LayerNorm.bias.data[3] = 7e4
+    with pytest.raises(ModelError, match=r"hidden\.2 holds 7e\+04, beyond float16's 65504 .* label\.hidden_layers"):
+        store(teacher, tmp_path / "signals")
