@@ -22,7 +22,7 @@ WORK ?= build/bench-registry
 
 .PHONY: demo test install lint types unit soak bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-text-to-text bench-stories reproduce docs clean help
 
-demo: install  ## build MODEL by flow (BUDGET="12MB 1ms 6pt": the cheapest that holds it), publish it to the folder registry STORE, print the table
+demo: install  ## build MODEL by flow (BUDGET="12MB 2ms 6pt": the cheapest that holds it), publish it to the folder registry STORE, print the table
 	$(BIN)/python -m flows build $(MODEL) $(if $(BUDGET),--budget "$(BUDGET)") --publish $(STORE) --alias candidate
 
 test: lint types unit  ## lint, types, tests

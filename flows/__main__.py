@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "--alias", default="candidate", help="alias that points at the published version (default: candidate)"
     )
     build.add_argument(
-        "--budget", metavar="BOUNDS", help="what the model may cost, as in '12MB 1ms 6pt'; written into its recipe"
+        "--budget", metavar="BOUNDS", help="what the model may cost, as in '12MB 2ms 6pt'; written into its recipe"
     )
     _add_workers(build)
     build.add_argument("--plan", action="store_true", help="only show which stages would run, and why")
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument(
         "--budget",
         metavar="BOUNDS",
-        help="what the model may cost, as in '12MB 1ms 6pt': its shape is searched for (text-classification)",
+        help="what the model may cost, as in '12MB 2ms 6pt': its shape is searched for (text-classification)",
     )
     new.add_argument("--text-column", metavar="NAME", help="column of the texts (default: guessed, as the next ones)")
     new.add_argument("--label-column", metavar="NAME", help="column of the labels (text-classification)")
@@ -133,7 +133,7 @@ def explore_command(name: str, workers: str | None) -> int:
     if not isinstance(recipe.explore, Search):
         raise RecipeError(
             f"models.{name}.explore.technique is none, there is nothing to explore; write a recipe that a budget shapes with "
-            "`python -m flows new NAME --data FILE --task text-classification --budget '12MB 1ms 6pt'`"
+            "`python -m flows new NAME --data FILE --task text-classification --budget '12MB 2ms 6pt'`"
         )
     _run_flow(root, name, None, "", "explore", workers)
     folder = make_plan(root, name).out("front")

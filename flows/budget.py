@@ -45,7 +45,7 @@ def parse_budget(text: str, cheapest: str) -> dict[str, Any]:
         unit = found.group(2).lower() if found else ""
         if found is None or unit not in UNITS or float(found.group(1)) == 0:
             raise RecipeError(
-                f"budget: {word!r} is no bound; write a number above 0 and one of {', '.join(UNITS)}, as in 12MB 1ms 6pt"
+                f"budget: {word!r} is no bound; write a number above 0 and one of {', '.join(UNITS)}, as in 12MB 2ms 6pt"
             )
         name, scale = UNITS[unit]
         if bounds[name] is not None:
@@ -53,7 +53,7 @@ def parse_budget(text: str, cheapest: str) -> dict[str, Any]:
         value = float(found.group(1)) * scale
         bounds[name] = round(value) if name in _WHOLE else value
     if all(value is None for value in bounds.values()):
-        raise RecipeError(f"budget: {text!r} names no bound; write some, as in 12MB 1ms 6pt")
+        raise RecipeError(f"budget: {text!r} names no bound; write some, as in 12MB 2ms 6pt")
     return bounds | {"cheapest": cheapest}
 
 
