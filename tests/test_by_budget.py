@@ -39,6 +39,7 @@ def test_exploring_stops_at_the_front(explored: Path) -> None:
         "teacher.npy",
         "quantizations.json",
         "teacher.json",
+        "target.json",
         "front.png",
         "front.html",
     }
