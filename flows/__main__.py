@@ -225,8 +225,8 @@ def main(argv: Sequence[str]) -> int:
 
             others = {key: getattr(given, key) for key in ("label_column", "tags_column", "target_column")}
             columns = Columns(given.text_column, others)
-            place, wanted = Path("params.yaml"), (given.teacher, given.budget)
-            return new_recipe(place, given.name, given.data, given.task, columns, *wanted)
+            params = Path("params.yaml")
+            return new_recipe(params, given.name, given.data, given.task, columns, given.teacher, given.budget)
         if given.command == "reproduce":
             return reproduce_command(given.name)
         if given.command == "explore":

@@ -86,11 +86,9 @@ def by_budget(
     # Together as many passes as a student of one shape has.
     student["whole_epochs"] = passes * 2 // 5
     _last(found["distill"]["training"], passes - student["whole_epochs"])
-    for shared, alone in (
-        (found["distill"]["training"], recipe["distill"]["training"]),
-        (found["prune"]["recovery"], recipe["prune"]["recovery"]),
-    ):
-        shared["learning_rate"] = alone["learning_rate"]
+    # How fast a model of these sizes learns is no matter of its shape's choice.
+    found["distill"]["training"]["learning_rate"] = recipe["distill"]["training"]["learning_rate"]
+    found["prune"]["recovery"]["learning_rate"] = recipe["prune"]["recovery"]["learning_rate"]
     # Without layers a pass costs a tenth.
     _last(student["without_layers"]["training"], passes * 3 // 2)
     _last(found["prune"]["recovery"], recipe["prune"]["recovery"]["epochs"])

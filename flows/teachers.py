@@ -128,8 +128,8 @@ def elastic_for(recipe: dict[str, Any], sizes: Sizes) -> None:
     """Fit the sections of a budget to a teacher: the parts, and of the quantizations those that its width allows."""
     student, search = recipe["distill"]["student"], recipe["explore"]
     student |= parts_of(sizes)
-    narrowest = max(1, min(student["without_layers"]["hidden_size"], sizes.hidden_size) // STEP) * STEP
-    student["without_layers"]["hidden_size"] = min(narrowest, sizes.hidden_size)
+    widest = min(student["without_layers"]["hidden_size"], sizes.hidden_size)
+    student["without_layers"]["hidden_size"] = widest - widest % STEP or widest
     if sizes.hidden_size % STEP:
         forms = search["quantizations"].items()
         search["quantizations"] = {name: form for name, form in forms if not _in_blocks(form)}

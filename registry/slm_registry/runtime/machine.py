@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from slm_registry.plumbing.printable import counted
+
 #: As the kernel writes them -> as they are known. onnxruntime has kernels of its own for each of these.
 INSTRUCTIONS = {
     "avx2": "avx2",
@@ -35,8 +37,7 @@ class Machine:
 
     def __str__(self) -> str:
         told = "unknown" if self.instructions is None else " ".join(self.instructions) or "none of note"
-        cores = f"{self.cores} core{'s' if self.cores > 1 else ''}"
-        return f"{self.processor}, {cores}, instructions {told}, onnxruntime {self.onnxruntime}"
+        return f"{self.processor}, {counted(self.cores, 'core')}, instructions {told}, onnxruntime {self.onnxruntime}"
 
 
 def this_machine() -> Machine:
