@@ -65,6 +65,10 @@ class ServerProcess:
     def stop(self, timeout: float = 60) -> tuple[int, str]:
         """Ask it to end; its exit code, and what it wrote to standard error."""
         self.process.terminate()
+        return self.ended(timeout)
+
+    def ended(self, timeout: float = 60) -> tuple[int, str]:
+        """What a server that was asked to end left: a second SIGTERM on its way out would be an end by force."""
         error = self.process.communicate(timeout=timeout)[1]
         return self.process.returncode, error
 

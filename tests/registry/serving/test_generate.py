@@ -170,7 +170,7 @@ def test_sigterm_ends_a_stream_well(tmp_path: Path) -> None:
         found = events(first + answer.read())
         assert found[-1]["new_tokens"] == 4000
         assert "".join(piece["text"] for piece in found[:-1]) == ("word " * 4000)[1:4001]
-        assert server.stop()[0] == 0
+        assert server.ended()[0] == 0
 
 
 def test_what_a_generator_does_not_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -226,7 +226,7 @@ def test_sigterm_finishes_what_is_under_way(tmp_path: Path) -> None:
             answer.begin()
             assert answer.status == 200
             assert [item["label"] for item in json.loads(answer.read())["predictions"]] == ["delivery"]
-        assert server.stop() == (0, "")
+        assert server.ended() == (0, "")
         with pytest.raises(ConnectionRefusedError):
             server.client().get("/health")
 
