@@ -101,10 +101,10 @@ def rows_elastic(name: str, source: Path, work: Path, seed: int, shapes: Sequenc
     nobody = np.zeros(0, dtype=bool)  # no part is compared with the teacher here
     recovering = open_recovering(made / "student", made / "data", made / "signals", nobody, task, wanted)
     for shape in shapes:
-        yield Row(str(shape), seed, CUT, accuracy_of(recovering.parts.plain(shape), recipe, recovering.data))
+        yield Row(str(shape), seed, CUT, accuracy_of(recovering.parts.plain(shape), recipe, recovering.parts.data))
         with fixed(task, task.threads):
             bundle, _ = recovering.learn(shape, f"recover {shape}")
-        yield Row(str(shape), seed, RECOVERED, accuracy_of(bundle, recipe, recovering.data))
+        yield Row(str(shape), seed, RECOVERED, accuracy_of(bundle, recipe, recovering.parts.data))
     shutil.rmtree(folder)
 
 

@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument(
         "--budget",
         metavar="BOUNDS",
-        help="what the model may cost, as in '12MB 2ms 6pt': its shape is searched for (text-classification)",
+        help="what the model may cost, as in '12MB 2ms 6pt': its shape is searched for (not of text-to-text)",
     )
     new.add_argument("--text-column", metavar="NAME", help="column of the texts (default: guessed, as the next ones)")
     new.add_argument("--label-column", metavar="NAME", help="column of the labels (text-classification)")
@@ -118,26 +118,25 @@ def explore_command(name: str, workers: str | None) -> int:
     """Run what is stale up to the front of one model, and show it; the exit code."""
     from rich.console import Console
 
+    from flows.budget import LOSSES
     from flows.console import show_front
     from flows.graph import find_root, make_plan
-    from pipelines.config import ClassificationRecipe, Search, load_recipe
+    from pipelines.config import NoTechnique, load_recipe
     from pipelines.errors import RecipeError
     from pipelines.exploring.front import PAGE, read_front
+    from pipelines.exploring.yardsticks import yardstick_of
 
     root = find_root(Path.cwd())
     recipe = load_recipe(root / "params.yaml", name)
-    if not isinstance(recipe, ClassificationRecipe):
-        raise RecipeError(
-            f"models.{name} is a recipe of {recipe.task.type}: only text classifiers have a front to explore"
-        )
-    if not isinstance(recipe.explore, Search):
+    yardstick = yardstick_of(recipe.task)
+    if isinstance(recipe.explore, NoTechnique):
         raise RecipeError(
             f"models.{name}.explore.technique is none, there is nothing to explore; write a recipe that a budget shapes with "
-            "`python -m flows new NAME --data FILE --task text-classification --budget '12MB 2ms 6pt'`"
+            f"`python -m flows new NAME --data FILE --task {recipe.task.type} --budget '{LOSSES[yardstick.key][1]}'`"
         )
     _run_flow(root, name, None, "", "explore", workers)
     folder = make_plan(root, name).out("front")
-    show_front(read_front(root / folder).points, Console())
+    show_front(read_front(root / folder).points, yardstick, Console())
     print(f"page       {os.path.relpath(root / folder / PAGE)}")
     return 0
 

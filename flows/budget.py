@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 from flows.editing import replace_params
-from pipelines.config import Budget, ClassificationRecipe, load_recipe
+from pipelines.config import ClassificationRecipe, load_recipe
 from pipelines.errors import RecipeError
+from pipelines.exploring.yardsticks import Yardstick, yardstick_of
 
-#: Unit -> the bound that it sets, and what one of it is in the recipe.
-UNITS: dict[str, tuple[str, float]] = {
+#: Unit -> the bound that it sets, and what one of it is in the recipe; whatever the task.
+COSTS: dict[str, tuple[str, float]] = {
     "b": ("max_bytes", 1),
     "kb": ("max_bytes", 1e3),
     "mb": ("max_bytes", 1e6),
@@ -23,58 +24,65 @@ UNITS: dict[str, tuple[str, float]] = {
     "us": ("max_p50_ms", 1e-3),
     "ms": ("max_p50_ms", 1),
     "s": ("max_p50_ms", 1e3),
-    "texts/s": ("min_texts_per_s", 1),
     "mb-memory": ("max_memory_bytes", 1e6),
     "gb-memory": ("max_memory_bytes", 1e9),
-    "pt": ("max_accuracy_loss", 1),
+}
+#: A task's number -> the unit of what may be lost of it, and an example of a budget.
+LOSSES = {
+    "accuracy": ("pt", "12MB 2ms 6pt"),
+    "span_f1": ("pt", "12MB 2ms 6pt"),
+    "bits_per_byte": ("bpb", "2MB 1ms 0.1bpb"),
 }
 _WORD = re.compile(r"(\d+(?:\.\d+)?)([a-z/-]+)", re.IGNORECASE)
 _WHOLE = {"max_bytes", "max_memory_bytes"}
-#: What the gate bounds under the same name.
+#: What a classifier's gate bounds under the same name.
 GATED = ("max_bytes", "max_accuracy_loss")
 
 
-def parse_budget(text: str, cheapest: str) -> dict[str, Any]:
+def parse_budget(text: str, cheapest: str | None, yardstick: Yardstick) -> dict[str, Any]:
     """The recipe's `budget` block for a line such as `5MB 1ms 0.5pt`; what it does not name is null.
 
+    Where `cheapest` is None, the smallest model is wanted of those that hold a loss that is named, else the one that loses least.
     Raises RecipeError for a word that is no bound, and for two words that set the same one.
     """
-    bounds: dict[str, Any] = {name: None for name in Budget.model_fields if name != "cheapest"}
+    lost, example = LOSSES[yardstick.key]
+    units = COSTS | {yardstick.rate: (yardstick.rate_bound, 1), lost: (yardstick.bound, 1)}
+    bounds: dict[str, Any] = {name: None for name in yardstick.budget.model_fields if name != "cheapest"}
     for word in text.split():
         found = _WORD.fullmatch(word)
         unit = found.group(2).lower() if found else ""
-        if found is None or unit not in UNITS or float(found.group(1)) == 0:
+        if found is None or unit not in units or float(found.group(1)) == 0:
             raise RecipeError(
-                f"budget: {word!r} is no bound; write a number above 0 and one of {', '.join(UNITS)}, as in 12MB 2ms 6pt"
+                f"budget: {word!r} is no bound; write a number above 0 and one of {', '.join(units)}, as in {example}"
             )
-        name, scale = UNITS[unit]
+        name, scale = units[unit]
         if bounds[name] is not None:
             raise RecipeError(f"budget: {word!r} sets {name} a second time; leave one of them")
         value = float(found.group(1)) * scale
         bounds[name] = round(value) if name in _WHOLE else value
     if all(value is None for value in bounds.values()):
-        raise RecipeError(f"budget: {text!r} names no bound; write some, as in 12MB 2ms 6pt")
+        raise RecipeError(f"budget: {text!r} names no bound; write some, as in {example}")
+    if cheapest is None:
+        cheapest = f"{yardstick.key}_loss" if bounds[yardstick.bound] is None else "bytes"
     return bounds | {"cheapest": cheapest}
 
 
 def write_budget(params: Path, model: str, text: str) -> None:
     """Put a budget in a recipe's place in params.yaml, the rest of the file as it stands.
 
-    Bytes and margin that it does not name are the gate's: what the gate refuses is no choice. Raises RecipeError where the text is no
+    Bytes and margin that it does not name are a classifier's gate's: what the gate refuses is no choice. Raises RecipeError where the text is no
     budget, the gate is tighter than it, the recipe is not one that a budget shapes, or another recipe shares its block.
     """
     recipe = load_recipe(params, model)
-    if not isinstance(recipe, ClassificationRecipe):
-        raise RecipeError(
-            f"{params}: models.{model} is a recipe of {recipe.task.type}: a budget shapes text classifiers only"
-        )
+    yardstick = yardstick_of(recipe.task)
     if recipe.budget is None:
         raise RecipeError(
             f"{params}: models.{model}.budget is null: its shape stands in the recipe; write one that a budget shapes with "
-            f"`python -m flows new NAME --data FILE --task text-classification --budget {text!r}`"
+            f"`python -m flows new NAME --data FILE --task {recipe.task.type} --budget {text!r}`"
         )
-    wanted = parse_budget(text, recipe.budget.cheapest)
-    wanted |= {name: getattr(recipe.gate, name) for name in GATED if wanted[name] is None}
+    wanted = parse_budget(text, recipe.budget.cheapest, yardstick)
+    if isinstance(recipe, ClassificationRecipe):
+        wanted |= {name: getattr(recipe.gate, name) for name in GATED if wanted[name] is None}
     if wanted == recipe.budget.model_dump():
         return
     before = params.read_text(encoding="utf-8")

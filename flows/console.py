@@ -16,7 +16,9 @@ from rich.table import Table
 
 from flows.graph import Plan
 from flows.results import result_rows
+from pipelines.exploring.figures import difference
 from pipelines.exploring.points import Point
+from pipelines.exploring.yardsticks import Yardstick
 
 #: Prefect's log lines, shortened: time and text, and the task's name where one speaks. Read by Prefect at import.
 LOG_FORMATS = {
@@ -34,7 +36,7 @@ ASK = {
 }
 
 
-#: Columns of the front; accuracy on validation data, its difference to the teacher in points.
+#: Columns of the front, whatever the task.
 FRONT_HEADS = (
     "",
     "layers",
@@ -44,9 +46,6 @@ FRONT_HEADS = (
     "quantization",
     "MB",
     "p50 ms",
-    "texts/s",
-    "accuracy",
-    "to the teacher",
 )
 
 
@@ -96,21 +95,21 @@ def show_result(metrics: Any, published: bool, console: Console) -> None:
     console.print(table)
 
 
-def show_front(points: Sequence[Point], console: Console) -> None:
+def show_front(points: Sequence[Point], yardstick: Yardstick, console: Console) -> None:
     """The front as a table, the quickest first; a star marks what no other point beats."""
     ordered = sorted(points, key=lambda point: point.p50_ms)
+    heads = (*FRONT_HEADS, yardstick.rate, yardstick.title, f"{yardstick.unit_of_loss} to teacher")
     if not console.is_terminal:
-        for row in (FRONT_HEADS, *map(_front_row, ordered)):
+        for row in (heads, *(_front_row(point, yardstick) for point in ordered)):
             print("\t".join(row), file=console.file)
         return
-    table = Table(*FRONT_HEADS)
+    table = Table(*heads)
     for point in ordered:
-        table.add_row(*_front_row(point), style=None if point.on_front else "dim")
+        table.add_row(*_front_row(point, yardstick), style=None if point.on_front else "dim")
     console.print(table)
 
 
-def _front_row(point: Point) -> list[str]:
-    lost = (point.accuracy_difference, point.accuracy_difference_low, point.accuracy_difference_high)
+def _front_row(point: Point, yardstick: Yardstick) -> list[str]:
     return [
         "*" if point.on_front else " ",
         point.layers or "none",
@@ -120,9 +119,9 @@ def _front_row(point: Point) -> list[str]:
         point.quantization,
         f"{point.bytes / 1e6:.2f}",
         f"{point.p50_ms:.3f}",
-        f"{point.texts_per_s:.0f}",
-        f"{point.accuracy:.2%}",
-        "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * value for value in lost)),
+        f"{point.per_s:.0f}",
+        f"{yardstick.read(point.quality)}",
+        difference(point, yardstick),
     ]
 
 

@@ -94,9 +94,24 @@ def by_budget(
     _last(found["prune"]["recovery"], recipe["prune"]["recovery"]["epochs"])
     student["calibration_rows"] = recipe["prune"]["calibration_rows"]
     named = {name: recipe["gate"][name] if bounds[name] is None else bounds[name] for name in GATED}
-    cheapest = "accuracy_loss" if bounds["max_accuracy_loss"] is None else "bytes"
-    found["budget"] = {**bounds, **named, "cheapest": cheapest}
+    found["budget"] = {**bounds, **named}
     found["gate"] = {**recipe["gate"], **named, "min_size_ratio": 1, "min_latency_ratio": 1}
+    return found
+
+
+def tokens_by_budget(
+    recipe: Mapping[str, Any], sections: Mapping[str, Any], bounds: Mapping[str, Any], sizes: Sizes | None
+) -> dict[str, Any]:
+    """The same of a model that answers token by token: its gate is the budget, and that it is no larger than its teacher."""
+    passes = recipe["distill"]["training"]["epochs"]
+    found = copy.deepcopy(dict(recipe)) | copy.deepcopy(dict(sections))
+    student = found["distill"]["student"]
+    student["whole_epochs"] = passes * 2 // 5
+    _last(found["distill"]["training"], passes - student["whole_epochs"])
+    _last(found["prune"]["recovery"], recipe["prune"]["recovery"]["epochs"])
+    student["calibration_rows"] = recipe["prune"]["calibration_rows"]
+    found["budget"] = dict(bounds)
+    found["gate"] = {"bounds": [{"metric": "comparison.size_ratio", "at_most": None, "at_least": 1}]}
     return found
 
 

@@ -15,11 +15,12 @@ from pydantic import BaseModel
 
 from flows.budget import parse_budget
 from flows.editing import replace_params
-from flows.fitting import SECOND_KEYS, by_budget, recipe_for
+from flows.fitting import SECOND_KEYS, by_budget, recipe_for, tokens_by_budget
 from flows.teachers import look_at, taught_by
 from pipelines.config import NAME_PATTERN, RECIPES, ClassificationRecipe, load_params
 from pipelines.data.profile import QUANTILES, Profile, profile
 from pipelines.errors import DataError, RecipeError
+from pipelines.exploring.yardsticks import YARDSTICKS
 from pipelines.sources import is_folder
 
 TEMPLATES = Path(__file__).parent / "recipes"
@@ -55,13 +56,14 @@ def new_recipe(
     DataError where the data cannot be read, ModelError where the teacher cannot be one.
     """
     second = columns.second(task)
-    if budget is not None and task != "text-classification":
-        raise RecipeError(f"--budget: a recipe of {task} has none; only text classifiers are shaped by a budget")
+    yardstick = YARDSTICKS.get(task)
+    if budget is not None and yardstick is None:
+        raise RecipeError(f"--budget: a recipe of {task} has none; a budget shapes {', '.join(YARDSTICKS)}")
     if teacher is not None and task != "text-classification":
         raise RecipeError(
             f"--teacher: only a text classifier's recipe is fitted to a teacher; make the one of {task} without, then name a checkpoint under `teach` (docs/recipe.md)"
         )
-    bounds = None if budget is None else parse_budget(budget, "bytes")
+    bounds = None if budget is None or yardstick is None else parse_budget(budget, None, yardstick)
     if not re.fullmatch(NAME_PATTERN, name):
         raise RecipeError(
             f"{name!r}: no valid name; use lower-case letters, digits, dots, dashes and underscores, a letter or digit first"
@@ -79,7 +81,9 @@ def new_recipe(
         values = taught_by(values, source_of(Path(teacher), params) if is_folder(teacher) else teacher, looked)
         sizes = looked.sizes
     if bounds is not None:
-        values = by_budget(values, _template("by-budget"), bounds, sizes)
+        sections = _template(f"by-budget/{task}")
+        fit = by_budget if task == "text-classification" else tokens_by_budget
+        values = fit(values, sections, bounds, sizes)
     recipe = RECIPES[task].model_validate(values)
     write_block(params, name, recipe)
     print(summary(params, name, seen, recipe))
@@ -163,7 +167,7 @@ def summary(params: Path, name: str, seen: Profile, recipe: Any) -> str:
     chosen = f"max_length {recipe.task.max_length}, {recipe.teach.training.epochs} epochs of teaching"
     if isinstance(recipe, ClassificationRecipe):
         chosen += f", margin {recipe.gate.max_accuracy_loss} points"
-        chosen += f"; of what holds the budget, the least {recipe.budget.cheapest}" if recipe.budget else ""
+    chosen += f"; of what holds the budget, the least {recipe.budget.cheapest}" if recipe.budget else ""
     if taught := recipe.teach.source if isinstance(recipe, ClassificationRecipe) else None:
         chosen += f"; taught by {taught} at {recipe.teach.training.learning_rate:g}"
     lines = [

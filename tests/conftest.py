@@ -26,6 +26,7 @@ LONG_FILES = (
     "test_end_to_end.py",
     "test_by_budget.py",
     "pipelines/stages/test_explore.py",
+    "pipelines/stages/test_explore_tokens.py",
     "flows/test_command_line.py",
     "pipelines/techniques/test_quantizing_weights.py",
     "registry/runtime/test_text_generation.py",

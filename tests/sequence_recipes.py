@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import RECIPES, SequenceRecipe
-from tests.recipes import TRAINING
+from tests.recipes import BY_BUDGET, TRAINING
 
 CHECKS: dict[str, Any] = {
     "empty_text": "fail",
@@ -86,6 +86,38 @@ TASK_CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
+def by_budget(task: str) -> dict[str, Any]:
+    """What makes a tiny recipe of a model that writes on, or of a tagger, one by budget."""
+    writes = task == "text-generation"
+    student = {
+        "kind": "elastic",
+        "layers": [[0, 1, 2], [0, 2]],
+        "intermediate_sizes": [32],
+        "num_attention_heads": [],
+        "vocabulary": {"min_count": 1, "keep_first": 0},
+        "importance": "taylor",
+        "calibration_rows": 8,
+        "whole_epochs": 1,
+        "random_slices": 1,
+        "in_place": 1.0,
+    }
+    forms = {
+        "float32": {"technique": "none"},
+        "int8": {"technique": "dynamic_int8", "per_channel": True, "embeddings": None},
+    }
+    search = BY_BUDGET["explore"] | {"quantizations": forms, "parity": 1e-3, "latency_rounds": 20, "points": 4}
+    lost, rate = ("bits_per_byte", "tokens") if writes else ("span_f1", "texts")
+    budget = dict.fromkeys(("max_bytes", "max_p50_ms", "max_memory_bytes", f"min_{rate}_per_s"))
+    recovery = {"losses": TOKEN_LOSSES, "recovery": SEQUENCE_TRAINING}
+    return {
+        "distill__student": student,
+        "explore": search | ({"prompt_tokens": 4, "new_tokens": 6} if writes else {}),
+        "budget": budget | {f"max_{lost}_loss": 50.0, "cheapest": "bytes"},
+        "prune": {"technique": "chosen", "attempts": 2, "hope": 1.0, "bootstrap_samples": 200} | recovery,
+        "quantize": {"technique": "chosen", "parity": 1e-3},
+    }
+
+
 def sequence_recipe_dict(task: str, **changes: Any) -> dict[str, Any]:
     """The tiny recipe of a task with values changed by dotted path (dots as double underscores)."""
     recipe = copy.deepcopy(GENERATION | TASK_CHANGES[task])
@@ -94,7 +126,7 @@ def sequence_recipe_dict(task: str, **changes: Any) -> dict[str, Any]:
         block = recipe
         for name in parents:
             block = block[name]
-        block[last] = value
+        block[last] = copy.deepcopy(value)
     return recipe
 
 

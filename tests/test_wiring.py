@@ -18,6 +18,7 @@ from pipelines import config
 from pipelines.__main__ import options_of, sections_of, stage_function
 from pipelines.documentation import pages
 from pipelines.environment import ROOT
+from pipelines.exploring.yardsticks import YARDSTICKS
 from pipelines.stages import STAGES, Output, Resumable
 from tests.conftest import LONG_FILES
 
@@ -156,6 +157,7 @@ def test_no_knob_is_dead() -> None:
         for name in section.model_fields
         if f'"{name}"' in outside
     }
+    by_loop |= {name for yardstick in YARDSTICKS.values() for name in (yardstick.bound, yardstick.rate_bound)}
     sections = set(config.SECTIONS) | {"models"}  # handed to the stages by name
     assert knobs() - read - by_loop - sections == set()
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipelines.config.base import NoTechnique, Section, Weight
+from pipelines.config.by_budget import check_by_budget, check_parts
 from pipelines.config.data import Data
 from pipelines.config.exploring import Budget, Search
 from pipelines.config.levers import Levers, Trial
@@ -168,15 +169,7 @@ class StudentElastic(Section):
 
     @model_validator(mode="after")
     def _parts_of_the_whole(self) -> StudentElastic:
-        for layers in self.layers:
-            if layers != sorted(set(layers)) or not set(layers) <= set(self.layers[0]):
-                raise ValueError(
-                    f"layers {layers}: name each layer once, in order, and only layers of the first list {self.layers[0]}"
-                )
-        for name in ("intermediate_sizes", "num_attention_heads"):
-            sizes = getattr(self, name)
-            if sizes != sorted(set(sizes), reverse=True):
-                raise ValueError(f"{name} {sizes}: name each size once, the largest first")
+        check_parts(self.layers, self.intermediate_sizes, self.num_attention_heads)
         if bool(self.intermediate_sizes) != bool(self.num_attention_heads):
             raise ValueError("intermediate_sizes and num_attention_heads: name both (one size is enough), or neither")
         return self
@@ -330,19 +323,13 @@ class ClassificationRecipe(Section):
 
     @model_validator(mode="after")
     def _a_budget_needs_a_front(self) -> ClassificationRecipe:
-        parts = {
-            "distill.student.kind: elastic": isinstance(self.distill.student, StudentElastic),
-            "explore.technique: search": isinstance(self.explore, Search),
-            "budget": self.budget is not None,
-            "prune.technique: chosen": isinstance(self.prune, ChosenPruning),
-            "quantize.technique: chosen": isinstance(self.quantize, ChosenQuantization),
-        }
-        missing = [name for name, there in parts.items() if not there]
-        if missing and len(missing) < len(parts):
-            there = ", ".join(name for name in parts if name not in missing)
-            raise ValueError(
-                f"a model by budget needs all of {', '.join(parts)}; the recipe has {there}, and lacks {', '.join(missing)}"
-            )
+        check_by_budget(
+            elastic=isinstance(self.distill.student, StudentElastic),
+            search=isinstance(self.explore, Search),
+            budget=self.budget is not None,
+            prune=isinstance(self.prune, ChosenPruning),
+            quantize=isinstance(self.quantize, ChosenQuantization),
+        )
         return self
 
     @model_validator(mode="after")

@@ -98,3 +98,6 @@ class MixedForm(InBlocks):
 
 
 Form = Annotated[FloatForm | DynamicForm | StaticForm | BlockwiseForm | MixedForm, Field(discriminator="technique")]
+
+#: What models that answer token by token can be in.
+TokenForm = Annotated[FloatForm | DynamicForm | BlockwiseForm | MixedForm, Field(discriminator="technique")]

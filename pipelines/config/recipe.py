@@ -11,14 +11,19 @@ from pydantic import Discriminator, Field, Tag, ValidationError
 
 from pipelines.config.base import NAME_PATTERN, Section
 from pipelines.config.classification import ClassificationRecipe
-from pipelines.config.sequences import SequenceRecipe, TextToTextRecipe, TokenClassificationRecipe
+from pipelines.config.sequences import (
+    SequenceRecipe,
+    TextGenerationRecipe,
+    TextToTextRecipe,
+    TokenClassificationRecipe,
+)
 from pipelines.errors import RecipeError
 
 #: Task -> the recipe that it takes.
 RECIPES: dict[str, type[Section]] = {
     "text-classification": ClassificationRecipe,
     "token-classification": TokenClassificationRecipe,
-    "text-generation": SequenceRecipe,
+    "text-generation": TextGenerationRecipe,
     "text-to-text": TextToTextRecipe,
 }
 
@@ -41,7 +46,7 @@ def _task_type(block: Any) -> str:
 AnyRecipe = Annotated[
     Annotated[ClassificationRecipe, Tag("text-classification")]
     | Annotated[TokenClassificationRecipe, Tag("token-classification")]
-    | Annotated[SequenceRecipe, Tag("text-generation")]
+    | Annotated[TextGenerationRecipe, Tag("text-generation")]
     | Annotated[TextToTextRecipe, Tag("text-to-text")],
     Discriminator(_task_type),
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipelines.config.base import NoTechnique, Section, Weight
-from pipelines.config.classification import StudentLayers, Vocabulary
+from pipelines.config.by_budget import check_by_budget, check_parts
+from pipelines.config.classification import ChosenPruning, StudentLayers, Vocabulary
 from pipelines.config.data import TaggedData, TargetData, TextData
+from pipelines.config.exploring import TaggerBudget, TokenSearch, WriterBudget, WriterSearch
 from pipelines.config.quantizing import BlockwiseForm, DynamicForm, FloatForm, MixedForm
 from pipelines.config.remote import ApiTeacher
 from pipelines.config.task import Task, TextToTextTask
@@ -75,6 +77,41 @@ class OtherStudent(Section):
     trust_remote_code: TrustedCode | None = Field(description="As teach.trust_remote_code.")
 
 
+class ElasticTokens(Section):
+    """One student that holds many: every shape named here is a part of it and shares its weights (Cai et al. 2020, Yu & Huang 2019)."""
+
+    kind: Literal["elastic"] = Field(description="Cut from the teacher, trained so that its parts work alone.")
+    layers: list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]] = Field(
+        min_length=1,
+        description="Teacher layers of each depth, the whole first; every other depth is a part of the whole.",
+    )
+    intermediate_sizes: list[Annotated[int, Field(ge=1)]] = Field(
+        description="FFN widths, widest first; empty: the teacher's alone."
+    )
+    num_attention_heads: list[Annotated[int, Field(ge=1)]] = Field(
+        description="Heads, most first, whole KV groups each; empty: the teacher's alone."
+    )
+    vocabulary: Vocabulary | None = Field(
+        description="Which tokens leave the vocabulary of every part, after recovery; null keeps all."
+    )
+    importance: Literal["taylor", "magnitude"] = Field(
+        description="What puts columns and heads in order, the most important first: as prune.importance."
+    )
+    calibration_rows: int = Field(ge=1, description="Examples over which importance is measured.")
+    whole_epochs: int = Field(
+        ge=0, le=1000, description="Passes in which the whole learns alone, before its units are put in order."
+    )
+    random_slices: int = Field(
+        ge=0, le=16, description="Parts drawn for each batch, beside the whole and the smallest (the sandwich rule)."
+    )
+    in_place: Weight = Field(description="Weight of the KL from a part to the whole's own answer, beside the losses.")
+
+    @model_validator(mode="after")
+    def _parts_of_the_whole(self) -> ElasticTokens:
+        check_parts(self.layers, self.intermediate_sizes, self.num_attention_heads)
+        return self
+
+
 class TokenLosses(Section):
     """What a student minimises a prediction: weight x divergence from the teacher + cross-entropy with the true class."""
 
@@ -114,7 +151,7 @@ class OnPolicy(Section):
 class TokenDistill(Section):
     """The student and how it learns."""
 
-    student: StudentLayers | FreshStudent | ScratchStudent | OtherStudent = Field(
+    student: StudentLayers | FreshStudent | ScratchStudent | OtherStudent | ElasticTokens = Field(
         discriminator="kind", description="Where the student's weights come from."
     )
     losses: TokenLosses = Field(description="What the student minimises.")
@@ -147,6 +184,27 @@ class ShapePruning(Section):
     recovery: Training = Field(description="The loop's settings in recovery.")
 
 
+class ChosenShape(Section):
+    """The cheapest point of the front that holds the budget: cut from the elastic student, recovered alone."""
+
+    technique: Literal["chosen"] = Field(description="Take the point that recipe's `budget` asks for.")
+    attempts: int = Field(
+        ge=1, le=20, description="Parts that are recovered at most, the cheapest first, until one holds the margin."
+    )
+    hope: float = Field(
+        ge=0,
+        le=100,
+        description="What recovery is trusted to win, in the unit of the budget's loss: who lacks more is not tried.",
+    )
+    bootstrap_samples: int = Field(ge=100, description="Resamples of the paired bootstrap that holds the margin.")
+    losses: TokenLosses = Field(description="What recovery minimises.")
+    recovery: Training = Field(description="The loop's settings in recovery.")
+
+
+#: The cut that a budget chooses, whatever the task.
+AnyChosenPruning = ChosenPruning | ChosenShape
+
+
 class ExactExport(Section):
     """The ONNX export that every quantization starts from."""
 
@@ -171,6 +229,12 @@ class BlockwiseTokens(ExactExport, BlockwiseForm):
 
 class MixedTokens(ExactExport, MixedForm):
     """Weights of 4 bits in blocks, of 8 where 4 cost the answer most."""
+
+
+class ChosenTokens(ExactExport):
+    """As the chosen point of the front was measured."""
+
+    technique: Literal["chosen"] = Field(description="The quantization of the point that `prune` has chosen.")
 
 
 class TokenEvaluate(Section):
@@ -205,7 +269,7 @@ class MetricGate(Section):
 
 
 class SequenceRecipe(Section):
-    """A causal language model."""
+    """A model that answers token by token."""
 
     task: Task = Field(description="What the model is for, and what every stage shares.")
     data: TextData = Field(description="Where the rows come from and what they must satisfy.")
@@ -214,23 +278,20 @@ class SequenceRecipe(Section):
     )
     label: TokenLabel = Field(description="The signals that the teacher leaves.")
     distill: TokenDistill = Field(description="The student.")
-    explore: NoTechnique = Field(description="Nothing yet: only classifiers have elastic students.")
-    budget: None = Field(description="Nothing yet, as explore.")
-    prune: NoTechnique | ShapePruning = Field(discriminator="technique", description="Structured pruning.")
-    quantize: FloatTokens | Int8Tokens | BlockwiseTokens | MixedTokens = Field(
+    explore: NoTechnique | TokenSearch = Field(
+        discriminator="technique", description="What the shapes of an elastic student cost and reach."
+    )
+    budget: TaggerBudget | WriterBudget | None = Field(
+        description="What the model may cost; null: its shape stands in the recipe."
+    )
+    prune: NoTechnique | ShapePruning | ChosenShape = Field(
+        discriminator="technique", description="Structured pruning, or the cut that the budget chooses."
+    )
+    quantize: FloatTokens | Int8Tokens | BlockwiseTokens | MixedTokens | ChosenTokens = Field(
         discriminator="technique", description="Export and quantization."
     )
     evaluate: TokenEvaluate = Field(description="How the result is measured.")
     gate: MetricGate = Field(description="What the result must hold.")
-
-    @model_validator(mode="after")
-    def _continuations_fit(self) -> SequenceRecipe:
-        wanted = self.evaluate.prompt_tokens + self.evaluate.new_tokens
-        if self.task.type == "text-generation" and wanted > self.task.max_length:
-            raise ValueError(
-                f"evaluate.prompt_tokens + evaluate.new_tokens is {wanted}, beyond task.max_length {self.task.max_length}"
-            )
-        return self
 
     @model_validator(mode="after")
     def _draws_serve_forward_kl(self) -> SequenceRecipe:
@@ -246,10 +307,65 @@ class SequenceRecipe(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _a_budget_needs_a_front(self) -> SequenceRecipe:
+        check_by_budget(
+            elastic=isinstance(self.distill.student, ElasticTokens),
+            search=isinstance(self.explore, TokenSearch),
+            budget=self.budget is not None,
+            prune=isinstance(self.prune, ChosenShape),
+            quantize=isinstance(self.quantize, ChosenTokens),
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _an_elastic_student_learns_from_what_is_stored(self) -> SequenceRecipe:
+        """Its parts are taught by the whole; texts of its own, and a twin without a teacher, are not built for it."""
+        if isinstance(self.distill.student, ElasticTokens):
+            for name, there in (("on_policy", self.distill.on_policy is not None), ("control", self.distill.control)):
+                if there:
+                    raise ValueError(
+                        f"distill.{name} is of a student of one shape; set it to {'null' if name == 'on_policy' else 'false'} beside an elastic one"
+                    )
+            for stage, losses in self.losses():
+                if losses.divergence == "uld":
+                    raise ValueError(
+                        f"{stage}.losses.divergence is uld, of two tokenizers; an elastic student has its teacher's: use another"
+                    )
+        return self
+
     def losses(self) -> list[tuple[str, TokenLosses]]:
         """What is minimised, by the stage that does."""
-        pruning = [("prune", self.prune.losses)] if isinstance(self.prune, ShapePruning) else []
+        pruning = [("prune", self.prune.losses)] if isinstance(self.prune, ShapePruning | ChosenShape) else []
         return [("distill", self.distill.losses), *pruning]
+
+
+class TextGenerationRecipe(SequenceRecipe):
+    """A causal language model."""
+
+    explore: NoTechnique | WriterSearch = Field(
+        discriminator="technique", description="What the shapes of an elastic student cost and reach."
+    )
+    budget: WriterBudget | None = Field(description="What the model may cost; null: its shape stands in the recipe.")
+
+    @model_validator(mode="after")
+    def _continuations_fit(self) -> TextGenerationRecipe:
+        wanted = self.evaluate.prompt_tokens + self.evaluate.new_tokens
+        if wanted > self.task.max_length:
+            raise ValueError(
+                f"evaluate.prompt_tokens + evaluate.new_tokens is {wanted}, beyond task.max_length {self.task.max_length}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _timed_texts_fit(self) -> TextGenerationRecipe:
+        if isinstance(self.explore, WriterSearch):
+            wanted = self.explore.prompt_tokens + self.explore.new_tokens
+            if wanted > self.task.max_length:
+                raise ValueError(
+                    f"explore.prompt_tokens + explore.new_tokens is {wanted}, beyond task.max_length {self.task.max_length}"
+                )
+        return self
 
 
 class TextToTextRecipe(SequenceRecipe):
@@ -257,6 +373,8 @@ class TextToTextRecipe(SequenceRecipe):
 
     task: TextToTextTask = Field(description="What the model is for, and what every stage shares.")
     data: TargetData = Field(description="Where the rows come from and what they must satisfy.")
+    explore: NoTechnique = Field(description="Nothing yet: there are no elastic students with two stacks.")
+    budget: None = Field(description="Nothing yet, as explore.")
     quantize: FloatTokens | Int8Tokens | BlockwiseTokens = Field(
         discriminator="technique", description="Export and quantization."
     )
@@ -266,6 +384,7 @@ class TokenClassificationRecipe(SequenceRecipe):
     """An encoder that tags words."""
 
     data: TaggedData = Field(description="Where the rows come from and what they must satisfy.")
+    budget: TaggerBudget | None = Field(description="What the model may cost; null: its shape stands in the recipe.")
 
     @model_validator(mode="after")
     def _tags_are_no_texts(self) -> TokenClassificationRecipe:

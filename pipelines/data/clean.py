@@ -28,6 +28,12 @@ class Split:
     labels: list[int] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
 
+    def of(self, rows: Sequence[int]) -> Split:
+        """Some of its rows."""
+        labels = [self.labels[row] for row in rows] if self.labels else []
+        targets = [self.targets[row] for row in rows] if self.targets else []
+        return Split([self.texts[row] for row in rows], labels, targets)
+
 
 @dataclass(frozen=True)
 class CleanData:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
-from pydantic import TypeAdapter
-
 from pipelines.bounds import holds
-from pipelines.bundle import Lineage
-from pipelines.config import Budget, Form
+from pipelines.config import AnyBudget
 from pipelines.errors import BudgetError
 from pipelines.exploring.points import Point
+from pipelines.exploring.yardsticks import Yardstick
 
 #: Points that are named where none holds the budget.
 NEAREST = 3
@@ -20,15 +18,14 @@ NEAREST = 3
 
 @dataclass(frozen=True)
 class Bound:
-    """One bound of a budget: what it is on, its limit, and the pessimistic end of a point's measurement."""
+    """One bound of a budget: what it is on, its limit, the pessimistic end of a point's measurement, and how both are told."""
 
     name: str
     limit: float
     at_most: bool
-
-    def measured(self, point: Point) -> float:
-        """The end of the point's interval that would break the bound first."""
-        return _PESSIMISTIC[self.name](point)
+    #: The end of a point's interval that would break the bound first.
+    measured: Callable[[Point], float]
+    told: str
 
     def held(self, point: Point) -> bool:
         """Whether the point holds the bound with confidence."""
@@ -41,54 +38,44 @@ class Bound:
         return max(0.0, beyond) / self.limit
 
 
-_PESSIMISTIC: dict[str, Callable[[Point], float]] = {
-    "max_bytes": lambda point: float(point.bytes),
-    "max_p50_ms": lambda point: point.p50_high,
-    "min_texts_per_s": lambda point: point.texts_per_s,
-    "max_memory_bytes": lambda point: float(point.peak_memory_bytes),
-    "max_accuracy_loss": lambda point: -100 * point.accuracy_difference_low,
-}
-_WORDS = {
-    "max_bytes": "{:,.0f} bytes",
-    "max_p50_ms": "{:.3f} ms",
-    "min_texts_per_s": "{:.0f} texts/s",
-    "max_memory_bytes": "{:,.0f} bytes of memory",
-    "max_accuracy_loss": "{:.2f} points lost",
-}
-
-
-def bounds_of(budget: Budget) -> list[Bound]:
+def bounds_of(budget: AnyBudget, yardstick: Yardstick) -> list[Bound]:
     """The bounds that a budget sets."""
-    limits = {name: getattr(budget, name) for name in _PESSIMISTIC}
+    kinds: dict[str, tuple[Callable[[Point], float], str]] = {
+        "max_bytes": (lambda point: float(point.bytes), "{:,.0f} bytes"),
+        "max_p50_ms": (lambda point: point.p50_high, "{:.3f} ms"),
+        yardstick.rate_bound: (lambda point: point.per_s, f"{{:.0f}} {yardstick.rate}"),
+        "max_memory_bytes": (lambda point: float(point.peak_memory_bytes), "{:,.0f} bytes of memory"),
+        yardstick.bound: (
+            lambda point: yardstick.factor * point.loss_high,
+            f"{{:.{yardstick.digits}f}} {yardstick.unit_of_loss} lost",
+        ),
+    }
+    limits = {name: getattr(budget, name) for name in kinds}
     return [
-        Bound(name, float(limit), not name.startswith("min")) for name, limit in limits.items() if limit is not None
+        Bound(name, float(limit), not name.startswith("min"), *kinds[name])
+        for name, limit in limits.items()
+        if limit is not None
     ]
 
 
-def candidates_for(points: Sequence[Point], budget: Budget, hope: float) -> list[Point]:
-    """Points to try, the cheapest first: every bound holds, the accuracy's once recovery has won `hope` points of it.
+def candidates_for(points: Sequence[Point], budget: AnyBudget, hope: float, yardstick: Yardstick) -> list[Point]:
+    """Points to try, the cheapest first: every bound holds, the loss' once recovery has won `hope` of it.
 
     Raises BudgetError where there is none: which bound no point holds or which bounds exclude each other, and the nearest points.
     """
-    bounds = bounds_of(budget)
-    hoped = [Bound(each.name, each.limit + hope, True) if each.name == "max_accuracy_loss" else each for each in bounds]
-    holding = [point for point in points if all(bound.held(point) for bound in hoped)]
+    bounds = bounds_of(budget, yardstick)
+    eased = [replace(each, limit=each.limit + hope) if each.name == yardstick.bound else each for each in bounds]
+    holding = [point for point in points if all(bound.held(point) for bound in eased)]
     if not holding:
-        raise BudgetError(explain(points, bounds, hope))
-    return sorted(holding, key=lambda point: (_price(point, budget.cheapest), -point.accuracy, point.bytes))
+        raise BudgetError(_why_none(points, bounds, eased))
+    cheapest = budget.cheapest.removeprefix(f"{yardstick.key}_")  # what a loss is called in the budget
+    return sorted(holding, key=lambda point: (float(getattr(point, cheapest)), point.loss, point.bytes))
 
 
-def _price(point: Point, cheapest: str) -> float:
-    """What a point costs in what the budget wants least of."""
-    return -point.accuracy if cheapest == "accuracy_loss" else float(getattr(point, cheapest))
-
-
-def explain(points: Sequence[Point], bounds: Sequence[Bound], hope: float) -> str:
+def _why_none(points: Sequence[Point], bounds: Sequence[Bound], eased: Sequence[Bound]) -> str:
     """Why no point holds all bounds, and the nearest ones."""
     if not points:
         return "the front has no point; set explore.technique to search and run `dvc repro explore`"
-    hoped = {bound.name: hope if bound.name == "max_accuracy_loss" else 0.0 for bound in bounds}
-    eased = [Bound(bound.name, bound.limit + hoped[bound.name], bound.at_most) for bound in bounds]
     reasons = [
         f"no point holds {_said(bound, at)}"
         for bound, at in zip(bounds, eased, strict=True)
@@ -109,16 +96,10 @@ def explain(points: Sequence[Point], bounds: Sequence[Bound], hope: float) -> st
 
 
 def _said(bound: Bound, eased: Bound) -> str:
-    limit = _WORDS[bound.name].format(bound.limit)
+    limit = bound.told.format(bound.limit)
     more = f" (even with the {eased.limit - bound.limit:g} that recovery may win)" if eased.limit != bound.limit else ""
     return f"{bound.name} {limit}{more}"
 
 
 def _figures(point: Point, bounds: Sequence[Bound]) -> str:
-    return ", ".join(_WORDS[bound.name].format(bound.measured(point)) for bound in bounds)
-
-
-def chosen_form(lineage: Lineage) -> Form:
-    """The quantization of the point that `prune` has chosen."""
-    form: Form = TypeAdapter(Form).validate_python(lineage["stages"][-1]["quantization"])
-    return form
+    return ", ".join(bound.told.format(bound.measured(point)) for bound in bounds)

@@ -8,9 +8,10 @@ from dataclasses import asdict
 
 from pipelines.errors import DataError
 from pipelines.exploring.points import Point
+from pipelines.exploring.yardsticks import Yardstick
 
 #: Fields that a logarithmic axis shows.
-ABOVE_ZERO = ("bytes", "p50_ms", "texts_per_s", "peak_memory_bytes")
+ABOVE_ZERO = ("bytes", "p50_ms", "per_s", "peak_memory_bytes")
 
 
 def ms(number: float) -> str:
@@ -18,10 +19,17 @@ def ms(number: float) -> str:
     return f"{number:.{max(2 - math.floor(math.log10(abs(number) or 1)), 0)}f}"
 
 
-def difference(point: Point) -> str:
-    """Points above or below the teacher, with the interval."""
-    numbers = (point.accuracy_difference, point.accuracy_difference_low, point.accuracy_difference_high)
-    value, low, high = (f"{100 * number:+.2f}".replace("-", "−") for number in numbers)
+def told(number: float, yardstick: Yardstick) -> str:
+    """The task's number in short: `92.1 %`, `1.664 bits a byte`."""
+    return f"{yardstick.factor * number:.{yardstick.digits - 1}f} {yardstick.unit or yardstick.words}"
+
+
+def difference(point: Point, yardstick: Yardstick) -> str:
+    """What the point has more than the teacher, or less, with the interval."""
+    numbers = (point.loss, point.loss_low, point.loss_high)
+    if yardstick.more_is_better:
+        numbers = (-point.loss, -point.loss_high, -point.loss_low)
+    value, low, high = (f"{yardstick.factor * number:+.{yardstick.digits}f}".replace("-", "−") for number in numbers)
     return f"{value} ({low} to {high})"
 
 

@@ -1,4 +1,4 @@
-"""The front on disk: the points, where the teacher was right, the picture and the page."""
+"""The front on disk: the points, the teacher's counts, the picture and the page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from pipelines.bundle import Lineage, read_json, write_json
-from pipelines.config import Form
+from pipelines.config import Form, Task
 from pipelines.exploring.drawing import draw_front, front_svg
 from pipelines.exploring.estimating import error_of
 from pipelines.exploring.page import front_page
 from pipelines.exploring.points import Point, Reference, read_points, write_points
 from pipelines.exploring.targets import Reached
+from pipelines.exploring.yardsticks import Yardstick, yardstick_of
 
-POINTS, RIGHT, FORMS, TEACHER = "points.parquet", "teacher.npy", "quantizations.json", "teacher.json"
+POINTS, COUNTS, FORMS, TEACHER = "points.parquet", "teacher.npy", "quantizations.json", "teacher.json"
 #: What the times were taken on, and by which command it was reached.
 TARGET = "target.json"
 PICTURE, PAGE = "front.png", "front.html"
@@ -25,44 +26,45 @@ PICTURE, PAGE = "front.png", "front.html"
 
 @dataclass(frozen=True)
 class Front:
-    """What `explore` leaves for the choice: the points, where the teacher was right on validation [N], what each quantization is."""
+    """What `explore` leaves for the choice: the points, the teacher's counts on validation [N, K], what each quantization is."""
 
     points: list[Point]
-    right: np.ndarray
+    teacher: np.ndarray
     forms: Mapping[str, Any]
 
 
-def write_front(folder: Path, points: Sequence[Point], right: np.ndarray | None, forms: Mapping[str, Form]) -> None:
-    """Write the table, the quantizations by name, and beside points where the teacher was right, a row a validation text."""
+def write_front(folder: Path, points: Sequence[Point], teacher: np.ndarray | None, forms: Mapping[str, Form]) -> None:
+    """Write the table, the quantizations by name, and beside points the teacher's counts, a row a validation text."""
     write_points(folder / POINTS, points)
     write_json(folder / FORMS, {name: form.model_dump() for name, form in forms.items()})
-    if right is not None:
-        np.save(folder / RIGHT, right)
+    if teacher is not None:
+        np.save(folder / COUNTS, teacher)
 
 
 def read_front(folder: Path) -> Front:
     """The front of a folder; without points where nothing was explored. Raises DataError where it is damaged."""
     points = read_points(folder / POINTS)
-    right = np.load(folder / RIGHT, allow_pickle=False) if points else np.empty(0, dtype=bool)
-    return Front(points, right, read_json(folder / FORMS))
+    teacher = np.load(folder / COUNTS, allow_pickle=False) if points else np.empty((0, 0))
+    return Front(points, teacher, read_json(folder / FORMS))
 
 
-def draw(folder: Path, points: Sequence[Point], teacher: Reference, reached: Reached) -> None:
+def draw(folder: Path, points: Sequence[Point], teacher: Reference, reached: Reached, yardstick: Yardstick) -> None:
     """Write the teacher's figures, what was timed on, the picture, and the page, which is named after the folder of the model's build."""
     write_json(folder / TEACHER, asdict(teacher))
     write_json(folder / TARGET, reached.target.model_dump() | {"machine": asdict(reached.machine)})
-    draw_front(points, teacher, None, folder / PICTURE)
-    page = front_page(points, teacher, None, folder.parent.name, facts_of(points, reached))
+    draw_front(points, teacher, None, yardstick, folder / PICTURE)
+    page = front_page(points, teacher, None, yardstick, folder.parent.name, facts_of(points, reached))
     (folder / PAGE).write_text(page, encoding="utf-8")
 
 
-def chart_of(folder: Path, lineage: Lineage) -> str | None:
-    """The front as inline SVG with the point that `prune` has chosen; None where nothing was explored. DataError where it is damaged."""
+def chart_of(folder: Path, lineage: Lineage, task: Task) -> str | None:
+    """The front as inline SVG with the point that `prune` has chosen; None where nothing was chosen. DataError where it is damaged."""
     chosen = [entry["chosen"] for entry in lineage["stages"] if "chosen" in entry]
-    points = read_points(folder / POINTS)
-    if not points or not chosen:
+    if not chosen:
         return None
-    return front_svg(points, Reference(**read_json(folder / TEACHER)), Point(**chosen[-1]))
+    return front_svg(
+        read_points(folder / POINTS), Reference(**read_json(folder / TEACHER)), Point(**chosen[-1]), yardstick_of(task)
+    )
 
 
 def facts_of(points: Sequence[Point], reached: Reached) -> dict[str, str]:

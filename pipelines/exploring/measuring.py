@@ -19,8 +19,6 @@ from pipelines.exploring.units import Answering, Exporting, Order
 from pipelines.exploring.workshop import Workshop
 from pipelines.fanning import Fan
 from pipelines.progress import Progress
-from pipelines.techniques.metrics import difference_of_right
-from pipelines.techniques.scoring import score
 from pipelines.techniques.shapes import Slice
 
 
@@ -69,36 +67,32 @@ def costs_of(exports: Exports) -> dict[str, dict[Slice, Measured]]:
     return costs
 
 
-def gains_of(exports: Exports) -> dict[str, float]:
-    """What each quantization adds to a part's share of right answers, mostly below 0: the mean over the probes, on the timed texts."""
+def losses_of(exports: Exports) -> dict[str, float]:
+    """What each quantization takes from a part's number, below 0 where it adds some: the mean over the probes, on the timed texts."""
     shop = exports.workshop
     wanted = [(part, name) for part in shop.probes for name in shop.settings.quantizations]
     folders = exports.of(wanted, "explore: probes")
-    answering = Answering(shop.folders[1], shop.settings.target.threads, tuple(shop.timed))
-    whole = {part: _right_in_torch(shop, part) for part in shop.probes}
-    gains: dict[str, list[float]] = {name: [] for name in shop.settings.quantizations}
+    answering = _answering(shop, tuple(shop.timed))
+    whole = {part: shop.yardstick.of(shop.parts.judged(part, shop.timed)) for part in shop.probes}
+    losses: dict[str, list[float]] = {name: [] for name in shop.settings.quantizations}
     for (part, name), ours in zip(wanted, exports.fan.map(answering, folders), strict=True):
-        gains[name].append(float(ours.mean() - whole[part]))
-    return {name: sum(each) / len(each) for name, each in gains.items()}
+        losses[name].append(shop.yardstick.loss(shop.yardstick.of(ours), whole[part]))
+    return {name: sum(each) / len(each) for name, each in losses.items()}
 
 
-def _right_in_torch(shop: Workshop, part: Slice) -> float:
-    """A part's share of right answers on the timed texts before any export."""
-    rows = [shop.encoded[part.vocabulary][row] for row in shop.timed]
-    labels = [shop.data.validation.labels[row] for row in shop.timed]
-    return score(shop.parts.family, shop.parts.shared(part), shop.parts.whole.tokenizer, rows, labels).accuracy
+def _answering(shop: Workshop, rows: tuple[int, ...] | None) -> Answering:
+    return Answering(shop.folders[1], shop.task, shop.settings.target.threads, rows)
 
 
-def measure_points(exports: Exports, candidates: Sequence[Candidate], right: np.ndarray) -> list[Point]:
-    """Each candidate, exported: its bytes and times, and its accuracy on validation beside the teacher's right answers [N]."""
+def measure_points(exports: Exports, candidates: Sequence[Candidate], teacher: np.ndarray) -> list[Point]:
+    """Each candidate, exported: its bytes and times, and its counts on validation beside the teacher's [N, K]."""
     folders = exports.of([(each.part, each.quantization) for each in candidates], "explore: export")
     times = _times(exports, folders)
-    answering = Answering(exports.workshop.folders[1], exports.workshop.settings.target.threads, None)
-    answers = exports.fan.map(answering, folders)
+    answers = exports.fan.map(_answering(exports.workshop, None), folders)
     points = []
     with Progress("explore: points", len(folders)) as progress:
         for candidate, folder, time, ours in zip(candidates, folders, times, answers, strict=True):
-            points.append(_point(exports.workshop, candidate, folder, time, ours, right))
+            points.append(_point(exports.workshop, candidate, folder, time, ours, teacher))
             progress.advance()
     return [replace(point, on_front=stays) for point, stays in zip(points, best(points), strict=True)]
 
@@ -107,7 +101,7 @@ def _times(exports: Exports, folders: Sequence[Path]) -> list[Times]:
     settings = exports.workshop.settings
     return measure_until_steady(
         folders,
-        exports.workshop.timed_texts,
+        exports.workshop.questions,
         exports.reached,
         settings.latency_rounds,
         share=settings.noise,
@@ -116,30 +110,30 @@ def _times(exports: Exports, folders: Sequence[Path]) -> list[Times]:
 
 
 def _point(
-    workshop: Workshop, candidate: Candidate, folder: Path, time: Times, ours: np.ndarray, right: np.ndarray
+    workshop: Workshop, candidate: Candidate, folder: Path, time: Times, ours: np.ndarray, teacher: np.ndarray
 ) -> Point:
-    part = candidate.part
-    difference = difference_of_right(ours, right, workshop.settings.bootstrap_samples, workshop.task.seed)
+    part, yardstick = candidate.part, workshop.yardstick
+    lost = yardstick.lost(ours, teacher, workshop.settings.bootstrap_samples, workshop.task.seed)
     return Point(
         layers=",".join(map(str, part.layers)),
         intermediate_size=part.intermediate_size,
         num_attention_heads=part.num_attention_heads,
         vocabulary=part.vocabulary,
-        tokens=len(workshop.parts.cuts[part.vocabulary].kept),
+        tokens=workshop.parts.tokens(part),
         quantization=candidate.quantization,
         estimated_bytes=candidate.bytes,
         estimated_p50_ms=candidate.p50_ms,
-        estimated_accuracy=candidate.accuracy,
+        estimated_loss=candidate.loss,
         bytes=download_bytes(folder),
         p50_ms=time.p50_ms,
         p50_low=time.p50_low,
         p50_high=time.p50_high,
-        texts_per_s=time.texts_per_s,
+        per_s=time.per_s,
         peak_memory_bytes=time.peak_memory_bytes,
-        accuracy=float(ours.mean()),
-        accuracy_difference=difference.value,
-        accuracy_difference_low=difference.low,
-        accuracy_difference_high=difference.high,
+        quality=yardstick.of(ours),
+        loss=lost.value,
+        loss_low=lost.low,
+        loss_high=lost.high,
         steady=steady([time], workshop.settings.noise)[0],
         on_front=False,
     )

@@ -1,69 +1,73 @@
-"""An elastic student opened: its parts, the one without layers beside them, and its vocabularies."""
+"""What the search and recovery ask of an elastic student, whatever its task: its parts, what each answers, and what becomes of it."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from pipelines.bundle import WITHOUT_LAYERS, Bundle
-from pipelines.config import StudentElastic
-from pipelines.data.clean import CleanData
+import numpy as np
+
+from pipelines.bundle import Bundle
+from pipelines.config import AnyChosenPruning, Task
+from pipelines.data.clean import CleanData, load_clean
 from pipelines.errors import ModelError
-from pipelines.families.base import Family
-from pipelines.techniques.elastic import extract, slices_of, view
+from pipelines.exploring.yardsticks import yardstick_of
 from pipelines.techniques.shapes import Slice
-from pipelines.techniques.vocabulary import prune_vocabulary
-from pipelines.techniques.vocabulary.choices import Cut, cuts_of
+from pipelines.techniques.training import EpochRecord
+
+#: Cuts a part out and trains it alone, by the name of its curve: a model of its own, and a record an epoch.
+Learn = Callable[[Slice, str], tuple[Bundle, list[EpochRecord]]]
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What an elastic student holds. Token ids of every vocabulary are the whole's until a part is cut out."""
+class Parts(Protocol):
+    """An elastic student, opened beside its data. Counts [N, K] are of validation texts, as the task's yardstick reads them."""
 
-    family: Family
-    whole: Bundle
-    #: The part without layers, where the recipe asks for it.
-    without_layers: Bundle | None
-    cuts: list[Cut]
-    choice: StudentElastic
+    @property
+    def whole(self) -> Bundle:
+        """The elastic student."""
+
+    @property
+    def data(self) -> CleanData:
+        """What it is judged on."""
 
     @property
     def space(self) -> list[Slice]:
         """Every part: the whole first, those without layers last."""
-        more = [Slice((), 0, 0, which) for which in range(len(self.cuts))] if self.without_layers is not None else []
-        return slices_of(self.choice) + more
 
-    def shared(self, part: Slice) -> Any:
-        """A model of the part's shape that reads the whole's token ids and shares its weights."""
-        return view(self.family, self.whole.model, part) if part.layers else self._required.model
+    def tokens(self, part: Slice) -> int:
+        """Tokens of a part's vocabulary."""
 
     def plain(self, part: Slice) -> Bundle:
-        """A part as a model of its own, with its own vocabulary."""
-        model = extract(self.family, self.whole.model, part) if part.layers else copy.deepcopy(self._required.model)
-        tokenizer = prune_vocabulary(model, self.whole.tokenizer, self.cuts[part.vocabulary].kept)
-        return Bundle(model, tokenizer, self.whole.lineage)
+        """A part as a model of its own."""
 
-    @property
-    def _required(self) -> Bundle:
-        if self.without_layers is None:
-            raise ModelError(
-                "the elastic student has no part without layers; set distill.student.without_layers and run `dvc repro distill`"
-            )
-        return self.without_layers
+    def judged(self, part: Slice, rows: Sequence[int] | None) -> np.ndarray:
+        """Counts of a part in torch before any export; of some rows alone where they are named."""
+
+    def judged_alone(self, bundle: Bundle) -> np.ndarray:
+        """Counts, in torch, of what `plain` answers or `Learn` made of it."""
+
+    def learner(self, signals: Path, wanted: AnyChosenPruning) -> Learn:
+        """What recovers parts on the stored signals."""
 
 
-def open_parts(student: Path, family: Family, data: CleanData, max_length: int) -> Parts:
-    """Load an elastic student. Raises ModelError where it is not one."""
-    whole = family.load(student)
-    choice = _choice_of(whole)
-    beside = family.load(student / WITHOUT_LAYERS) if choice.without_layers is not None else None
-    return Parts(family, whole, beside, cuts_of(family, whole, data.written, choice.vocabularies, max_length), choice)
+def open_parts(student: Path, clean: Path, task: Task) -> Parts:
+    """Load an elastic student and its data. Raises RecipeError for a task without any, ModelError where this is none."""
+    yardstick_of(task)
+    data = load_clean(clean)
+    if task.type == "text-classification":
+        from pipelines.exploring.classifiers import open_classifier
+
+        return open_classifier(student, data, task)
+    from pipelines.exploring.token_models import open_token_model
+
+    return open_token_model(student, data, task)
 
 
-def _choice_of(student: Bundle) -> StudentElastic:
+def elastic_choice(student: Bundle) -> dict[str, Any]:
+    """What the recipe said of an elastic student. Raises ModelError where it is not one."""
     record = next(entry for entry in student.lineage["stages"] if entry["stage"] == "distill")
-    if record["params"]["student"]["kind"] != "elastic":
+    choice: dict[str, Any] = record["params"]["student"]
+    if choice["kind"] != "elastic":
         raise ModelError("the student is not elastic; set distill.student.kind to elastic and run `dvc repro distill`")
-    return StudentElastic.model_validate(record["params"]["student"])
+    return choice

@@ -10,15 +10,16 @@ from typing import Any
 from pipelines.errors import DataError
 from pipelines.techniques.shapes import Slice
 
-#: What a point is better at where the number is smaller, and where it is larger.
-COSTS, GAINS = ("bytes", "p50_ms"), ("accuracy",)
+#: What a point is better at where the number is smaller.
+COSTS = ("bytes", "p50_ms", "loss")
 
 
 @dataclass(frozen=True)
 class Point:
-    """A row of the front's table. Shares between 0 and 1, milliseconds at batch 1, texts a second at batch 32, all on validation data.
+    """A row of the front's table, all on validation data: the median milliseconds of a text or token at batch 1, texts or tokens a
+    second at batch 32, the task's number (exploring/yardsticks.py) and its loss to the teacher, above 0 where the point is worse.
 
-    `accuracy_difference` is to the teacher, with the 95 % interval of a paired bootstrap; so is `p50_low` to `p50_high`, of the median.
+    `loss_low` to `loss_high` is the 95 % interval of a paired bootstrap; so is `p50_low` to `p50_high`, of the median.
     `steady` is false where the times of this point could not be told from a neighbour's after every repeat.
     """
 
@@ -30,17 +31,17 @@ class Point:
     quantization: str
     estimated_bytes: int
     estimated_p50_ms: float
-    estimated_accuracy: float
+    estimated_loss: float
     bytes: int
     p50_ms: float
     p50_low: float
     p50_high: float
-    texts_per_s: float
+    per_s: float
     peak_memory_bytes: int
-    accuracy: float
-    accuracy_difference: float
-    accuracy_difference_low: float
-    accuracy_difference_high: float
+    quality: float
+    loss: float
+    loss_low: float
+    loss_high: float
     steady: bool
     on_front: bool
 
@@ -51,24 +52,20 @@ class Point:
         return Slice(layers, self.intermediate_size, self.num_attention_heads, self.vocabulary)
 
     def __str__(self) -> str:
-        depth = len(self.slice.layers)
-        shape = (
-            f"{depth} layer{'s' if depth > 1 else ''}, FFN {self.intermediate_size}, {self.num_attention_heads} heads"
-        )
-        return f"{shape if depth else 'no layers'}, {self.tokens:,} tokens, {self.quantization}"
+        return f"{self.slice.shape}, {self.tokens:,} tokens, {self.quantization}"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The teacher beside the points: its share of right answers on the same validation data, its median ms at batch 1, its bytes."""
+    """The teacher beside the points: its number on the same validation data, its median ms at batch 1, its bytes."""
 
-    accuracy: float
+    quality: float
     p50_ms: float
     bytes: int
 
 
 def best(points: Sequence[Point]) -> list[bool]:
-    """Which points no other beats: none is at least as good in bytes, p50 and accuracy and better in one."""
+    """Which points no other beats: none is at least as good in bytes, p50 and loss and better in one."""
     costs = [_costs(point) for point in points]
     return [not any(dominates(other, own) for other in costs) for own in costs]
 
@@ -81,7 +78,7 @@ def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def _costs(point: Point) -> list[float]:
     """What is better where it is smaller."""
-    return [*(getattr(point, name) for name in COSTS), *(-getattr(point, name) for name in GAINS)]
+    return [getattr(point, name) for name in COSTS]
 
 
 def write_points(path: Path, points: Sequence[Point]) -> None:

@@ -1,4 +1,4 @@
-"""The search: which parts and quantizations are worth measuring, from estimated costs and accuracy on validation data."""
+"""The search: which parts and quantizations are worth measuring, from estimated costs and losses on validation data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Candidate:
     quantization: str
     p50_ms: float
     bytes: int
-    accuracy: float
+    loss: float
 
 
 #: Answers what is estimated of a part in a quantization.
@@ -50,9 +50,7 @@ def _evolve(space: Sequence[Slice], quantizations: Sequence[str], look: Estimate
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        directions=["minimize", "minimize", "maximize"], sampler=optuna.samplers.NSGAIISampler(seed=seed)
-    )
+    study = optuna.create_study(directions=["minimize"] * 3, sampler=optuna.samplers.NSGAIISampler(seed=seed))
     names = ("intermediate_size", "num_attention_heads", "vocabulary")
     choices = {name: list(dict.fromkeys(getattr(part, name) for part in space if part.layers)) for name in names}
     choices["layers"] = list(dict.fromkeys(part.layers for part in space))
@@ -61,7 +59,7 @@ def _evolve(space: Sequence[Slice], quantizations: Sequence[str], look: Estimate
         sizes = {name: options[trial.suggest_int(name, 0, len(options) - 1)] for name, options in choices.items()}
         part = Slice(**sizes) if sizes["layers"] else Slice((), 0, 0, sizes["vocabulary"])
         found = look(part, quantizations[trial.suggest_int("quantization", 0, len(quantizations) - 1)])
-        return found.p50_ms, float(found.bytes), found.accuracy
+        return found.p50_ms, float(found.bytes), found.loss
 
     study.optimize(objective, n_trials=trials)
 
@@ -90,4 +88,4 @@ def _thinned(front: Sequence[Candidate], count: int) -> list[Candidate]:
 
 
 def _costs(one: Candidate) -> tuple[float, float, float]:
-    return one.p50_ms, one.bytes, -one.accuracy
+    return one.p50_ms, one.bytes, one.loss

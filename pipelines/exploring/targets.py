@@ -25,7 +25,7 @@ from pipelines.config import Target
 from pipelines.errors import RecipeError, TargetError
 from pipelines.progress import Progress
 
-__all__ = ["Reached", "Times", "measure_folders", "measure_until_steady", "reach", "steady"]
+__all__ = ["Questions", "Reached", "Times", "measure_folders", "measure_until_steady", "reach", "steady"]
 
 #: Bundles that are sent, loaded and timed together. Those of one batch take turns; a small board must hold them all.
 BATCH = 8
@@ -34,6 +34,14 @@ GRACE_SECONDS = 10.0
 _SHOWN = 300
 
 Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What models are timed on: texts to answer, or to write on from with so many new tokens."""
+
+    texts: list[str]
+    new_tokens: int | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ def _asked(target: Target) -> Machine:
         raise TargetError(f"target {_told(target)}: {error}; {error.remedy}") from error
 
 
-def measure_folders(folders: Sequence[Path], texts: Sequence[str], reached: Reached, rounds: int) -> list[Times]:
+def measure_folders(folders: Sequence[Path], questions: Questions, reached: Reached, rounds: int) -> list[Times]:
     """Times of the bundle in each folder, `rounds` texts each (at least slm_registry.runtime.timing.STRETCHES).
 
     Raises ModelError where a folder is no bundle; TargetError, with the times told until then, where the target does not answer,
@@ -82,7 +90,7 @@ def measure_folders(folders: Sequence[Path], texts: Sequence[str], reached: Reac
         for first in range(0, len(folders), BATCH):
             batch = folders[first : first + BATCH]
             try:
-                found += _measured(batch, texts, reached, rounds)
+                found += _measured(batch, questions, reached, rounds)
             except _Gone as error:
                 remedy = f"{len(found)} of {len(folders)} models were measured before; {error.remedy}"
                 raise TargetError(f"target {_told(reached.target)}: {error}; {remedy}", found) from error
@@ -100,14 +108,14 @@ def _width(times: Times) -> float:
 
 
 def measure_until_steady(
-    folders: Sequence[Path], texts: Sequence[str], reached: Reached, rounds: int, share: float, attempts: int
+    folders: Sequence[Path], questions: Questions, reached: Reached, rounds: int, share: float, attempts: int
 ) -> list[Times]:
     """As measure_folders; what is not steady is measured again with twice the rounds each time, `attempts` times in all.
 
     Of several attempts the one with the narrowest interval is kept. What stays unsteady is said; `steady` tells which. Raises as
     measure_folders in the first attempt; of a target that goes away in a repeat is said so, and the times taken before count.
     """
-    found = measure_folders(folders, texts, reached, rounds)
+    found = measure_folders(folders, questions, reached, rounds)
     for attempt in range(1, attempts):
         left = [at for at, good in enumerate(steady(found, share)) if not good]
         if not left:
@@ -115,7 +123,7 @@ def measure_until_steady(
         seconds = reached.target.timeout_seconds * 2**attempt
         patient = replace(reached, target=reached.target.model_copy(update={"timeout_seconds": seconds}))
         try:
-            again = measure_folders([folders[at] for at in left], texts, patient, rounds * 2**attempt)
+            again = measure_folders([folders[at] for at in left], questions, patient, rounds * 2**attempt)
         except TargetError as error:
             Progress("measure", len(folders)).note(f"{error}; the times of the attempts before count")
             _take(found, left, error.measured)
@@ -151,13 +159,14 @@ class _Gone(Exception):
         self.remedy = remedy
 
 
-def _measured(folders: Sequence[Path], texts: Sequence[str], reached: Reached, rounds: int) -> list[Times]:
+def _measured(folders: Sequence[Path], questions: Questions, reached: Reached, rounds: int) -> list[Times]:
     target = reached.target
     names = [f"{at}-{re.sub(r'[^A-Za-z0-9._-]', '_', folder.name)[:80]}" for at, folder in enumerate(folders)]
     with tempfile.TemporaryFile() as packed:
-        pack({name: model_files(folder) for name, folder in zip(names, folders, strict=True)}, texts, packed)
+        pack({name: model_files(folder) for name, folder in zip(names, folders, strict=True)}, questions.texts, packed)
         packed.seek(0)
         options = ["--stdin", "--threads", str(target.threads), "--rounds", str(rounds), "--json"]
+        options += [] if questions.new_tokens is None else ["--new-tokens", str(questions.new_tokens)]
         answer = _answer([*_runner(target), "measure", *options], packed, target.timeout_seconds)
     machine, times = _parsed(answer, lambda value: (_machine(value), _times(value, names)))
     if machine != reached.machine:

@@ -10,7 +10,7 @@ from pipelines.reporting.card import rows_of, write_card
 from pipelines.reporting.report import render
 from pipelines.reporting.sequence_tables import SIDE_NAMES, measure_table
 from pipelines.sequences.evaluation import SequenceEvaluation
-from pipelines.sequences.quality import MAIN
+from pipelines.sequences.main_metric import MAIN
 
 #: What a model of the task does, in words.
 PURPOSES = {

@@ -14,7 +14,7 @@ from pipelines.reporting import charts
 from pipelines.reporting.report import CURVES, render
 from pipelines.reporting.sequence_tables import SIDE_NAMES, measure_table, sides_of
 from pipelines.sequences.evaluation import SequenceEvaluation
-from pipelines.sequences.quality import MAIN, MainMetric
+from pipelines.sequences.main_metric import MAIN, MainMetric
 
 COLORS = {
     SIDE_NAMES["teacher"]: charts.TEACHER,
@@ -44,8 +44,10 @@ class RowValue:
     teacher: float
 
 
-def render_sequence_report(out: Path, result: SequenceEvaluation, lineage: Lineage, curves: Path) -> None:
-    """Write the report."""
+def render_sequence_report(
+    out: Path, result: SequenceEvaluation, lineage: Lineage, curves: Path, front: str | None
+) -> None:
+    """Write the report; `front` is the front's picture where the model was chosen from one."""
     metrics, main = result.metrics(), MAIN[result.ground.task.type]
     sides = sides_of(metrics)
     best, worst = extremes(result, main)
@@ -67,6 +69,7 @@ def render_sequence_report(out: Path, result: SequenceEvaluation, lineage: Linea
         curves=charts.loss_curves(
             {stage: read_curve(curves / f"{stage}.csv") for stage in CURVES}, measure="validation_loss"
         ),
+        front=front,
         lineage=lineage,
     )
     out.write_text(html, encoding="utf-8")

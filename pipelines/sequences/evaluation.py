@@ -19,8 +19,9 @@ from pipelines.data.clean import CleanData
 from pipelines.evaluation import write_plots
 from pipelines.progress import Progress
 from pipelines.sequences.clients import WriterLoader, answering, exported_writer, torch_writer
+from pipelines.sequences.main_metric import MAIN
 from pipelines.sequences.prompts import asked_of
-from pipelines.sequences.quality import MAIN, Ground, Quality, agreement, quality_of
+from pipelines.sequences.quality import Ground, Quality, agreement, quality_of
 from pipelines.sequences.sides import SequenceSide, SideLoader, exported_side, torch_side
 from pipelines.sequences.sides.predicting import Predictions
 from pipelines.techniques.measuring import work_and_joules

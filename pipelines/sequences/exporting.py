@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.bundle import Bundle
-from pipelines.config import BlockwiseTokens, FloatTokens, Int8Tokens, MixedTokens, Task
+from pipelines.config import DynamicForm, FloatForm, MixedForm, Task, TokenForm
 from pipelines.data.clean import CleanData
 from pipelines.families.sequences import Example, Feed, SequenceFamily
 from pipelines.techniques.mixed_precision import Matrix, mixed_in_blocks
@@ -21,9 +21,6 @@ from pipelines.techniques.weightmatrices import expected_products, require_count
 #: Folder of the float32 files, which do not stay.
 WHOLE = "float32"
 
-#: What a recipe may say.
-Tokens = FloatTokens | Int8Tokens | BlockwiseTokens | MixedTokens
-
 
 def export_sequences(
     family: SequenceFamily,
@@ -31,7 +28,8 @@ def export_sequences(
     data: CleanData,
     out: Path,
     task: Task,
-    wanted: Tokens,
+    parity: float,
+    wanted: TokenForm,
 ) -> dict[str, Any]:
     """Write the exported files into `out`; what is to be remembered of it: the parity, and what `shrink` answers.
 
@@ -41,10 +39,10 @@ def export_sequences(
     whole = out / WHOLE
     whole.mkdir(parents=True)
     names = family.export(bundle, whole, task.max_length)
-    parity = family.check_export(bundle, whole, examples, wanted.parity)
+    found_parity = family.check_export(bundle, whole, examples, parity)
     found = shrink(family, bundle, whole, names, out, examples, task, wanted)
     shutil.rmtree(whole)
-    return {"parity": parity} | found
+    return {"parity": found_parity} | found
 
 
 def shrink(
@@ -55,7 +53,7 @@ def shrink(
     out: Path,
     examples: list[Example],
     task: Task,
-    wanted: Tokens,
+    wanted: TokenForm,
 ) -> dict[str, Any]:
     """Float32 files in `whole` to files in `out` as the recipe says; how many matrices of each were converted, and where they differ how.
 
@@ -63,9 +61,9 @@ def shrink(
     """
     answers = {name: _shrink(family, bundle, whole, name, out, examples, task, wanted) for name in names}
     converted = {name: count for name, (count, _) in answers.items()}
-    if not isinstance(wanted, FloatTokens):
+    if not isinstance(wanted, FloatForm):
         require_count(out, sum(converted.values()), expected_products(bundle.model))
-    if not isinstance(wanted, MixedTokens):
+    if not isinstance(wanted, MixedForm):
         return {"converted_matrices": converted}
     matrices = [asdict(each) for _, found in answers.values() for each in found]
     return {"converted_matrices": converted, "matrices": matrices}
@@ -79,23 +77,32 @@ def _shrink(
     out: Path,
     examples: list[Example],
     task: Task,
-    wanted: Tokens,
+    wanted: TokenForm,
 ) -> tuple[int, list[Matrix]]:
     """One file, quantized as the recipe says; how many matrices were converted, and each one's precision where they differ."""
-    if isinstance(wanted, FloatTokens):
+    if isinstance(wanted, FloatForm):
         for file in sorted(whole.glob(f"{name}*")):
             file.rename(out / file.name)
         return 0, []
-    if isinstance(wanted, Int8Tokens):
+    if isinstance(wanted, DynamicForm):
         converted = dynamic_int8_products(
             whole / name, out / name, per_channel=wanted.per_channel, embeddings=wanted.embeddings
         )
         return converted, []
     feeds: list[Feed] = []
-    if isinstance(wanted, MixedTokens) or wanted.rounding == "gptq":
+    if isinstance(wanted, MixedForm) or wanted.rounding == "gptq":
         sample = np.random.default_rng(task.seed).permutation(len(examples))[: wanted.calibration_rows]
         feeds = family.feeds(bundle, whole, [examples[index] for index in sample])[name]
-    if isinstance(wanted, MixedTokens):
+    if isinstance(wanted, MixedForm):
         return mixed_in_blocks(whole / name, out / name, wanted, feeds, task.threads, bundle.model)
     moments = input_moments(whole / name, feeds, task.threads) if feeds else None
     return in_blocks(whole / name, out / name, wanted, moments), []
+
+
+def save_generation(bundle: Bundle, out: Path) -> None:
+    """generation_config.json, where the model writes: which tokens begin, end and pad."""
+    settings = getattr(bundle.model, "generation_config", None)
+    if settings is not None:
+        settings.eos_token_id = settings.eos_token_id or bundle.tokenizer.eos_token_id
+        settings.pad_token_id = bundle.tokenizer.pad_token_id
+        settings.save_pretrained(out)

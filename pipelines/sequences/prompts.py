@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,22 @@ def continuations(test: Split, settings: TokenEvaluate, tokenizer: Any) -> Asked
         prompts.append(test.texts[row][:cut])
         references.append(test.texts[row][cut : ends[settings.prompt_tokens - 1 :][: settings.new_tokens + 1][-1]])
     return Asked(prompts, references, rows)
+
+
+def prompts_of(texts: Sequence[str], prompt_tokens: int, tokenizer: Any) -> list[str]:
+    """Texts cut after so many tokens. Raises DataError where none is longer."""
+    encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    found = [
+        text[: offsets[prompt_tokens - 1][1]]
+        for text, offsets in zip(texts, encoded, strict=True)
+        if len(offsets) > prompt_tokens
+    ]
+    if not found:
+        raise DataError(
+            f"explore.prompt_tokens is {prompt_tokens}, but the longest validation text has "
+            f"{max(map(len, encoded), default=0)} tokens: none can be continued; lower it"
+        )
+    return found
 
 
 def answers(test: Split, settings: TokenEvaluate, tokenizer: Any) -> Asked:

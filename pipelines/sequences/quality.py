@@ -11,41 +11,15 @@ import numpy as np
 from pipelines.config import Task
 from pipelines.data.clean import Split
 from pipelines.families import sequence_family_of
+from pipelines.sequences.main_metric import bits_of
 from pipelines.sequences.prompts import Asked
 from pipelines.sequences.sides.predicting import Predictions
 from pipelines.techniques import span_metrics, text_metrics
 from pipelines.techniques.metrics import ReliabilityBin, calibration_error, reliability_bins
-from pipelines.techniques.resampling import OfSums
 from pipelines.techniques.writing_speed import Written
 
 BINS = 10
 OUTSIDE = "O"
-
-
-@dataclass(frozen=True)
-class MainMetric:
-    """What a task's models are compared by: its key, its name in words, its direction, and its value of summed counts.
-
-    `writes` tells whether they write texts, or tag them.
-    """
-
-    key: str
-    words: str
-    more_is_better: bool
-    value: OfSums
-    writes: bool
-
-
-def _bits_of(sums: np.ndarray) -> float:
-    """Bits a byte of (nats, bytes)."""
-    return text_metrics.bits_per_byte(float(sums[0]), float(sums[1]))
-
-
-MAIN: dict[str, MainMetric] = {
-    "text-generation": MainMetric("bits_per_byte", "bits a byte", False, _bits_of, writes=True),
-    "text-to-text": MainMetric("chrf", "chrF", True, text_metrics.chrf, writes=True),
-    "token-classification": MainMetric("span_f1", "span F1", True, span_metrics.span_f1, writes=False),
-}
 
 
 @dataclass(frozen=True)
@@ -95,10 +69,7 @@ def _answering(
 
 
 def _tagging(ground: Ground, found: Predictions, texts: Sequence[str]) -> tuple[dict[str, Any], np.ndarray, list[int]]:
-    """Words beyond the longest length, of which the model says nothing, are in no span."""
-    truth = [target.split() for target in ground.test.targets]
-    told = found.named(found.likeliest)
-    tags = [row + [OUTSIDE] * (len(true) - len(row)) for row, true in zip(told, truth, strict=True)]
+    truth, tags = _tags(ground.test, found)
     counts = span_metrics.span_counts(truth, tags)
     score = span_metrics.span_score(counts.sum(axis=0))
     right = sum(
@@ -114,18 +85,36 @@ def _tagging(ground: Ground, found: Predictions, texts: Sequence[str]) -> tuple[
     return numbers, counts, list(range(len(truth)))
 
 
+def _tags(split: Split, found: Predictions) -> tuple[list[list[str]], list[list[str]]]:
+    """True tags and told ones. Words beyond the longest length, of which the model says nothing, are in no span."""
+    truth = [target.split() for target in split.targets]
+    told = found.named(found.likeliest)
+    return truth, [row + [OUTSIDE] * (len(true) - len(row)) for row, true in zip(told, truth, strict=True)]
+
+
 def _nats_and_bytes(ground: Ground, found: Predictions) -> np.ndarray:
     """[R, 2] of the rows that are predicted whole."""
-    family, test = sequence_family_of(ground.task), ground.test
-    targets = test.targets or [""] * len(test.texts)
-    sizes = [family.text_bytes(Split([test.texts[row]], targets=[targets[row]])) for row in ground.whole]
+    return _language_counts(ground.task, ground.test, found, ground.whole)
+
+
+def _language_counts(task: Task, split: Split, found: Predictions, rows: Sequence[int]) -> np.ndarray:
+    family = sequence_family_of(task)
+    targets = split.targets or [""] * len(split.texts)
+    sizes = [family.text_bytes(Split([split.texts[row]], targets=[targets[row]])) for row in rows]
     nats = found.by_row(found.nats)
-    return np.array([[nats[row].sum(), size] for row, size in zip(ground.whole, sizes, strict=True)]).reshape(-1, 2)
+    return np.array([[nats[row].sum(), size] for row, size in zip(rows, sizes, strict=True)]).reshape(-1, 2)
+
+
+def counts_of(task: Task, split: Split, found: Predictions) -> np.ndarray:
+    """[N, K] of a model that continues texts, or tags them: what its main metric is made of, a row a text."""
+    if task.type == "text-generation":
+        return _language_counts(task, split, found, range(len(split.texts)))
+    return span_metrics.span_counts(*_tags(split, found))
 
 
 def _language(found: Predictions, counts: np.ndarray) -> dict[str, Any]:
     return {
-        "bits_per_byte": _bits_of(counts.sum(axis=0)),
+        "bits_per_byte": bits_of(counts.sum(axis=0)),
         "perplexity": text_metrics.perplexity(float(found.nats.sum()), len(found.nats)),
         "token_accuracy": float(np.mean(found.likeliest == found.truth)),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from pipelines.bundle import CONTROL, WITHOUT_LAYERS, Bundle, extend_lineage
 from pipelines.config import (
     Distill,
+    ElasticTokens,
     FreshStudent,
     Losses,
     OnPolicy,
@@ -29,12 +31,13 @@ from pipelines.errors import ModelError
 from pipelines.families import family_of, save_bundle_of, sequence_family_of
 from pipelines.families.base import Family
 from pipelines.families.context import check_context
-from pipelines.families.sequences import SequenceFamily
+from pipelines.families.sequences import Example, SequenceFamily
 from pipelines.reproducible import fix_randomness
 from pipelines.sequences.lessons import lesson_from_labels
 from pipelines.signals import read_signals
 from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output
+from pipelines.techniques import token_elastic
 from pipelines.techniques.distilling import learn
 from pipelines.techniques.elastic import elastic_student, learn_elastic, learn_whole, sort_units
 from pipelines.techniques.lessons import Lesson, lesson_from
@@ -182,6 +185,8 @@ def _distill_sequences(
     check_context(bundle.model, task, "the student")
     lesson = lesson_from_labels(signals, family, bundle, data.train, task, wanted.losses, "distill")
     checked = family.examples(bundle, data.validation, task.max_length)
+    if isinstance(wanted.student, ElasticTokens):
+        return bundle, None, _distill_elastic_tokens(family, bundle, lesson, checked, task, wanted, wanted.student)
     control = copy.deepcopy(bundle) if wanted.control else None
     settings, epochs = wanted.training, wanted.training.epochs
     own = _own_texts(wanted.on_policy, taught, lesson)
@@ -203,6 +208,22 @@ def _distill_sequences(
             family, control, alone, checked, TRUE_CLASSES, settings, seed=task.seed, phase="control", epochs=epochs
         )
     return bundle, control, records
+
+
+def _distill_elastic_tokens(
+    family: SequenceFamily,
+    bundle: Bundle,
+    lesson: TokenLesson,
+    checked: Sequence[Example],
+    task: Task,
+    wanted: TokenDistill,
+    choice: ElasticTokens,
+) -> list[EpochRecord]:
+    elastic = token_elastic.token_elastic(family, bundle, choice, lesson, checked)
+    sample = np.random.default_rng(task.seed).permutation(len(lesson.examples))[: choice.calibration_rows]
+    records = token_elastic.learn_whole(elastic, wanted.losses, wanted.training, seed=task.seed)
+    token_elastic.sort_units(elastic, wanted.losses, sample, wanted.training.batch_size)
+    return records + token_elastic.learn_elastic(elastic, wanted.losses, wanted.training, seed=task.seed)
 
 
 def _own_texts(wanted: OnPolicy | None, teacher: Bundle, lesson: TokenLesson) -> tuple[OnPolicy, Bundle] | None:
@@ -227,4 +248,5 @@ def _student(family: SequenceFamily, teacher: Bundle, data: CleanData, task: Tas
         trusted = choice.trust_remote_code.files if choice.trust_remote_code is not None else None
         bundle = family.load_pretrained(fetch_pretrained(choice.source, choice.sha256, trusted or ()), data, trusted)
         return Bundle(bundle.model, bundle.tokenizer, teacher.lineage)
-    return Bundle(with_layers_alone(teacher.model, choice.layers), teacher.tokenizer, teacher.lineage)
+    layers = choice.layers[0] if isinstance(choice, ElasticTokens) else choice.layers
+    return Bundle(with_layers_alone(teacher.model, layers), teacher.tokenizer, teacher.lineage)

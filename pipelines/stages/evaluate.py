@@ -37,7 +37,7 @@ def evaluate(
     """
     if isinstance(evaluate, TokenEvaluate):
         folders = folders_of(teacher, student, exported)
-        _sequences(clean, folders, curves, bundle, evaluation, task, evaluate)
+        _sequences(clean, folders, front, curves, bundle, evaluation, task, evaluate)
     else:
         _classifier(clean, teacher, exported, front, curves, bundle, evaluation, task, evaluate)
 
@@ -60,12 +60,13 @@ def _classifier(
     write_documents(bundle, result, data, lineage, task)
     write_json(evaluation / "metrics.json", result.metrics())
     plot_data(result, data, evaluation)
-    render_report(evaluation / "report.html", result, data, lineage, curves, chart_of(front, lineage))
+    render_report(evaluation / "report.html", result, data, lineage, curves, chart_of(front, lineage, task))
 
 
 def _sequences(
     clean: Path,
     folders: dict[str, Path],
+    front: Path,
     curves: Path,
     bundle: Path,
     evaluation: Path,
@@ -78,7 +79,7 @@ def _sequences(
     write_sequence_documents(bundle, result, data, lineage)
     write_json(evaluation / "metrics.json", result.metrics())
     plot_sequence_data(result, evaluation)
-    render_sequence_report(evaluation / "report.html", result, lineage, curves)
+    render_sequence_report(evaluation / "report.html", result, lineage, curves, chart_of(front, lineage, task))
 
 
 def _begin(exported: Path, bundle: Path, evaluation: Path, settings: Evaluate | TokenEvaluate) -> Lineage:

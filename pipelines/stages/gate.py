@@ -11,8 +11,9 @@ from typing import Any
 
 from pipelines.bounds import holds
 from pipelines.bundle import read_json, write_json
-from pipelines.config import Budget, Gate, MetricGate
+from pipelines.config import AnyBudget, Gate, MetricGate
 from pipelines.errors import GateError
+from pipelines.exploring.yardsticks import YARDSTICKS
 from pipelines.stages import Output
 
 
@@ -35,7 +36,7 @@ class Bound:
         return f"{self.name} is {self.measured:.4g}, must be {relation} {self.limit:.4g} (off by {abs(self.measured - self.limit):.4g})"
 
 
-def gate(evaluation: Path, verdict: Output, budget: Budget | None, gate: Gate | MetricGate) -> None:
+def gate(evaluation: Path, verdict: Output, budget: AnyBudget | None, gate: Gate | MetricGate) -> None:
     """Write the verdict on the recipe's gate, and on its budget's bytes and margin (times hold on its target, where they were taken).
 
     Raises GateError naming every bound that is missed and by how much; the measurements stay.
@@ -78,13 +79,19 @@ def _numbers(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + key, inner
 
 
-def _budget_bounds(metrics: dict[str, Any], budget: Budget | None) -> list[Bound]:
+def _budget_bounds(metrics: dict[str, Any], budget: AnyBudget | None) -> list[Bound]:
     if budget is None:
         return []
-    loss = -100 * metrics["comparison"]["accuracy_difference_low"]
+    yardstick = next(one for one in YARDSTICKS.values() if isinstance(budget, one.budget))
+    difference = f"{yardstick.key}_difference"
+    end = (
+        -metrics["comparison"][f"{difference}_low"]
+        if yardstick.more_is_better
+        else metrics["comparison"][f"{difference}_high"]
+    )
     pairs = (
         ("max_bytes", metrics["model"]["bytes"], budget.max_bytes),
-        ("max_accuracy_loss", loss, budget.max_accuracy_loss),
+        (yardstick.bound, yardstick.factor * end, getattr(budget, yardstick.bound)),
     )
     return [
         Bound(f"budget.{name}", measured, limit, at_most=True) for name, measured, limit in pairs if limit is not None

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from pipelines.bundle import Bundle, extend_lineage
-from pipelines.config import Budget, ChosenPruning, NoTechnique, ShapePruning, StructuredPruning, Task
+from pipelines.config import AnyBudget, ChosenPruning, ChosenShape, NoTechnique, ShapePruning, StructuredPruning, Task
 from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, load_clean
 from pipelines.exploring.building import build_chosen
@@ -39,8 +39,8 @@ def prune(
     pruned: Output,
     curve: Output,
     task: Task,
-    budget: Budget | None,
-    prune: NoTechnique | StructuredPruning | ChosenPruning | ShapePruning,
+    budget: AnyBudget | None,
+    prune: NoTechnique | StructuredPruning | ChosenPruning | ShapePruning | ChosenShape,
 ) -> None:
     """Write the pruned bundle and the loss curve of its recoveries.
 
@@ -58,9 +58,9 @@ def prune(
     if isinstance(prune, ShapePruning):
         bundle, records = prune_sequences(sequence_family_of(task), bundle, load_clean(clean), signals, task, prune)
     facts: dict[str, Any] = {"params": prune.model_dump()}
-    if isinstance(prune, ChosenPruning) and budget is not None:
+    if isinstance(prune, ChosenPruning | ChosenShape) and budget is not None:
         explored = read_front(front)
-        recovering = open_recovering(student, clean, signals, explored.right, task, prune)
+        recovering = open_recovering(student, clean, signals, explored.teacher, task, prune)
         bundle, records, point = build_chosen(recovering, explored.points, budget)
         facts |= {"budget": budget.model_dump(), "chosen": asdict(point)}
         facts |= {"quantization": explored.forms[point.quantization]}

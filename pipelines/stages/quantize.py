@@ -12,22 +12,24 @@ from pipelines.config import (
     Blockwise,
     BlockwiseTokens,
     ChosenQuantization,
+    ChosenTokens,
     DynamicInt8,
     FloatTokens,
     Int8Tokens,
     Mixed,
     MixedTokens,
     NoQuantization,
+    StaticForm,
     StaticInt8,
     Task,
 )
 from pipelines.data.clean import CleanData, load_clean
-from pipelines.exploring.choosing import chosen_form
+from pipelines.exploring.chosen import chosen_form
 from pipelines.exporting import save_beside, shrink
 from pipelines.families import family_of, load_bundle, sequence_family_of
 from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
-from pipelines.sequences.exporting import export_sequences
+from pipelines.sequences.exporting import export_sequences, save_generation
 from pipelines.stages import Output
 from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_onnx
 from pipelines.techniques.quantizing import fit_temperature
@@ -42,7 +44,7 @@ def quantize(
     pruned: Path,
     exported: Output,
     task: Task,
-    quantize: Quantization | FloatTokens | Int8Tokens | BlockwiseTokens | MixedTokens,
+    quantize: Quantization | FloatTokens | Int8Tokens | BlockwiseTokens | MixedTokens | ChosenTokens,
 ) -> None:
     """Write config, tokenizer and the exported files.
 
@@ -51,9 +53,11 @@ def quantize(
     fix_randomness(task)
     data, bundle = load_clean(clean), load_bundle(pruned, task)
     exported.mkdir(parents=True)
-    if isinstance(quantize, FloatTokens | Int8Tokens | BlockwiseTokens | MixedTokens):
-        facts = export_sequences(sequence_family_of(task), bundle, data, exported, task, quantize)
-        _save_generation(bundle, exported)
+    if isinstance(quantize, FloatTokens | Int8Tokens | BlockwiseTokens | MixedTokens | ChosenTokens):
+        form = chosen_form(bundle.lineage) if isinstance(quantize, ChosenTokens) else quantize
+        assert not isinstance(form, StaticForm)  # no search over such models has one
+        facts = export_sequences(sequence_family_of(task), bundle, data, exported, task, quantize.parity, form)
+        save_generation(bundle, exported)
     else:
         facts = _export_classifier(bundle, data, exported, task, quantize)
     save_beside(bundle, exported)
@@ -77,15 +81,6 @@ def _export_classifier(
     found = shrink(whole, exported / "model.onnx", family, bundle, data, task, form)
     whole.unlink()
     return {"parity": parity, "temperature": temperature} | found
-
-
-def _save_generation(bundle: Bundle, out: Path) -> None:
-    """generation_config.json, where the model writes: which tokens begin, end and pad."""
-    settings = getattr(bundle.model, "generation_config", None)
-    if settings is not None:
-        settings.eos_token_id = settings.eos_token_id or bundle.tokenizer.eos_token_id
-        settings.pad_token_id = bundle.tokenizer.pad_token_id
-        settings.save_pretrained(out)
 
 
 def _calibrate(family: Family, bundle: Bundle, data: CleanData, task: Task) -> float:

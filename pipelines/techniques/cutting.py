@@ -162,3 +162,38 @@ def _dropped(name: str, keep: Kept, stacks: Mapping[str, str]) -> bool:
         if found := re.match(re.escape(stacks[depth]) + r"(\d+)\.", name):
             return int(found.group(1)) not in layers
     return False
+
+
+#: Tensor of the smaller model -> the model's own tensor, and where along each axis its positions stand there.
+Sources = Mapping[str, tuple[str, Mapping[int, Sequence[int]]]]
+
+
+def sources_of(model: Any, keep: Kept, parts: Mapping[str, Parts], stacks: Mapping[str, str]) -> Sources:
+    """From where `cut` takes each tensor of the smaller model."""
+    widths, state = widths_of(model.config), model.state_dict()
+    chosen: dict[str, dict[int, Sequence[int]]] = {}
+    for width, by_layer in keep.units.items():
+        for axis in parts[width].axes:
+            kept = _units_for(by_layer, layer_of(axis.tensor, stacks))
+            chosen.setdefault(axis.tensor, {})[axis.axis] = positions(axis, kept, widths)
+    wanted = cut(model, keep, parts, stacks).state_dict()
+    found = {name: _source(name, state, keep, stacks) for name in wanted}
+    return {name: (source, chosen.get(source, {})) for name, source in found.items()}
+
+
+def taken(state: Mapping[str, Tensor], sources: Sources) -> dict[str, Tensor]:
+    """The smaller model's tensors as functions of the model's: gradients flow back. What is not cut is the model's own tensor."""
+    found = {}
+    for name, (source, axes) in sources.items():
+        tensor = state[source]
+        for axis, places in axes.items():
+            tensor = _along(tensor, axis, places)
+        found[name] = tensor
+    return found
+
+
+def _along(tensor: Tensor, axis: int, places: Sequence[int]) -> Tensor:
+    """A view where the first elements are taken, a copy of those that stand apart."""
+    if list(places) == list(range(len(places))):
+        return tensor.narrow(axis, 0, len(places))
+    return tensor.index_select(axis, torch.tensor(places, device=tensor.device))

@@ -79,9 +79,7 @@ def learn_tokens(
 
     Raises ModelError where the examples are not those that the teacher saw, or the loss stops being a number.
     """
-    if isinstance(lesson.signals, TokenSignals):
-        for index, example in enumerate(lesson.examples):
-            lesson.signals.check_tokens(index, example.seen)
+    check_tokens(lesson)
     turns = np.random.default_rng([seed, 1])
 
     def objective(batch: np.ndarray) -> Tensor:
@@ -104,6 +102,13 @@ def learn_tokens(
     )
 
 
+def check_tokens(lesson: TokenLesson) -> None:
+    """Raise ModelError where the examples are not those that the teacher saw."""
+    if isinstance(lesson.signals, TokenSignals):
+        for index, example in enumerate(lesson.examples):
+            lesson.signals.check_tokens(index, example.seen)
+
+
 def lesson_loss(
     family: SequenceFamily,
     student: Bundle,
@@ -114,13 +119,18 @@ def lesson_loss(
     """The recipe's loss over one batch of example indices, mean over predictions."""
     inputs = family.collate(student, [lesson.examples[index] for index in batch])
     rows = family.rows(student.model, inputs)
+    return mean_loss(rows, inputs.classes, teacher_rows(lesson, batch, weights), weights)
+
+
+def teacher_rows(lesson: TokenLesson, batch: Sequence[int] | np.ndarray, weights: TokenLosses) -> TeacherRows | None:
+    """The teacher's word on a batch of example indices; None where the lesson has none, or it has no weight."""
     if lesson.signals is None or weights.weight == 0:
-        return _mean_loss(rows, inputs.classes, None, weights)
+        return None
     if isinstance(lesson.signals, AlignedSignals):
         stored, numbers = lesson.signals.rows(batch)
-        return _mean_loss(rows, inputs.classes, _said_of_some(_rows_of(stored), torch.from_numpy(numbers)), weights)
+        return _said_of_some(_rows_of(stored), torch.from_numpy(numbers))
     whole = _rows_of(lesson.signals.rows(batch))
-    return _mean_loss(rows, inputs.classes, lambda where: (whole.part(where), EVERY), weights)
+    return lambda where: (whole.part(where), EVERY)
 
 
 def _rows_of(stored: SignalRows) -> divergences.Rows:
@@ -149,14 +159,14 @@ def _scored_by(
     with torch.no_grad():
         theirs = family.rows(teacher.model, inputs)
 
-    def teacher_rows(where: Where) -> tuple[divergences.Rows, Where]:
+    def said(where: Where) -> tuple[divergences.Rows, Where]:
         with torch.no_grad():
             return divergences.Dense(theirs.head(theirs.features[where]).float()), EVERY
 
-    return _mean_loss(rows, torch.full_like(inputs.classes, NO_LABEL), teacher_rows, weights)
+    return mean_loss(rows, torch.full_like(inputs.classes, NO_LABEL), said, weights)
 
 
-def _mean_loss(rows: Rows, classes: Tensor, teacher: TeacherRows | None, weights: TokenLosses) -> Tensor:
+def mean_loss(rows: Rows, classes: Tensor, teacher: TeacherRows | None, weights: TokenLosses) -> Tensor:
     """weight x divergence + cross_entropy x cross-entropy, mean over the predictions; without a divergence where the teacher said nothing."""
 
     def rows_loss(logits: Tensor, where: Where) -> Tensor:

@@ -10,20 +10,22 @@ import yaml
 from flows.budget import parse_budget, write_budget
 from pipelines.config import load_recipe
 from pipelines.errors import RecipeError
+from pipelines.exploring.yardsticks import YARDSTICKS
 from tests.recipes import BY_BUDGET, recipe_dict
-from tests.sequence_recipes import sequence_recipe_dict
+from tests.sequence_recipes import by_budget, sequence_recipe_dict
 
+ACCURACY = YARDSTICKS["text-classification"]
 NOTHING = dict.fromkeys(("max_bytes", "max_p50_ms", "min_texts_per_s", "max_memory_bytes", "max_accuracy_loss"))
 
 
 def test_the_words_of_a_budget() -> None:
-    assert parse_budget("5MB 1ms 0.5pt", "bytes") == NOTHING | {
+    assert parse_budget("5MB 1ms 0.5pt", "bytes", ACCURACY) == NOTHING | {
         "max_bytes": 5_000_000,
         "max_p50_ms": 1.0,
         "max_accuracy_loss": 0.5,
         "cheapest": "bytes",
     }
-    assert parse_budget("1.5gb 250us 800texts/s 90MB-memory", "p50_ms") == NOTHING | {
+    assert parse_budget("1.5gb 250us 800texts/s 90MB-memory", "p50_ms", ACCURACY) == NOTHING | {
         "max_bytes": 1_500_000_000,
         "max_p50_ms": 0.25,
         "min_texts_per_s": 800.0,
@@ -45,7 +47,7 @@ def test_the_words_of_a_budget() -> None:
 )
 def test_what_is_no_budget_is_named(text: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        parse_budget(text, "bytes")
+        parse_budget(text, "bytes", ACCURACY)
 
 
 @pytest.fixture
@@ -113,12 +115,34 @@ def test_a_budget_that_two_recipes_share_is_not_changed_for_both(params: Path) -
     assert params.read_text(encoding="utf-8") == before
 
 
-@pytest.mark.parametrize("task", ["text-generation", "text-to-text"])
-def test_a_model_that_writes_takes_no_budget(tmp_path: Path, task: str) -> None:
+def test_an_encoder_decoder_takes_no_budget(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump({"models": {"m": sequence_recipe_dict(task)}}), encoding="utf-8")
-    with pytest.raises(RecipeError, match=f"models.m is a recipe of {task}: a budget shapes text classifiers only"):
+    path.write_text(yaml.safe_dump({"models": {"m": sequence_recipe_dict("text-to-text")}}), encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"task\.type is text-to-text: a budget shapes text-classification, token-"):
         write_budget(path, "m", "4MB")
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "bound"),
+    [
+        ("text-generation", "4MB 90tokens/s 0.05bpb", {"min_tokens_per_s": 90.0, "max_bits_per_byte_loss": 0.05}),
+        ("token-classification", "4MB 90texts/s 2pt", {"min_texts_per_s": 90.0, "max_span_f1_loss": 2.0}),
+    ],
+)
+def test_each_task_has_its_own_words(tmp_path: Path, task: str, text: str, bound: dict[str, float]) -> None:
+    path = tmp_path / "params.yaml"
+    block = sequence_recipe_dict(task, **by_budget(task))
+    path.write_text(yaml.safe_dump({"models": {"m": block}}), encoding="utf-8")
+    write_budget(path, "m", text)
+    found = load_recipe(path, "m").budget
+    assert found is not None and found.model_dump() == {
+        **dict.fromkeys(type(found).model_fields),
+        "max_bytes": 4_000_000,
+        "cheapest": "bytes",
+        **bound,
+    }
+    with pytest.raises(RecipeError, match=r"'1furlong' is no bound"):
+        write_budget(path, "m", "1furlong")
 
 
 def test_a_recipe_of_a_fixed_shape_takes_no_budget(params: Path) -> None:

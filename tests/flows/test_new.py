@@ -136,11 +136,23 @@ def test_a_budget_gives_a_recipe_whose_shape_is_searched(
     assert load_recipe(params, "searched").budget.max_bytes == 4_000_000
 
 
+def test_a_budget_of_a_model_that_writes(params: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write(params.parent / "t.csv", rows(200))
+    new.new_recipe(params, "fixed", data, "text-generation", GUESSED, None, None)
+    new.new_recipe(params, "searched", data, "text-generation", GUESSED, None, "2MB 0.1bpb")
+    fixed, recipe = load_recipe(params, "fixed"), load_recipe(params, "searched")
+    assert (recipe.data, recipe.teach, recipe.task) == (fixed.data, fixed.teach, fixed.task)
+    assert (recipe.budget.max_bytes, recipe.budget.max_bits_per_byte_loss) == (2_000_000, 0.1)
+    assert recipe.budget.cheapest == "bytes" and "the least bytes" in capsys.readouterr().out
+    passes = recipe.distill.student.whole_epochs + recipe.distill.training.epochs
+    assert passes == fixed.distill.training.epochs
+
+
 @pytest.mark.parametrize(
     ("task", "budget", "message"),
     [
         ("text-classification", "cheap", "'cheap' is no bound"),
-        ("text-to-text", "5MB", "a recipe of text-to-text has none; only text classifiers"),
+        ("text-to-text", "5MB", "a recipe of text-to-text has none; a budget shapes text-classification, "),
     ],
 )
 def test_a_budget_that_is_none_writes_nothing(params: Path, task: str, budget: str, message: str) -> None:

@@ -29,7 +29,14 @@ ODD = Sizes(11_800_000, 30_000, 312, 3, 312, 600, 12, 512)
 TINY = {"depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
 TASK = "text-classification"
 GUESSED = Columns(None, {})
-NONE = {"max_bytes": None, "max_p50_ms": 5.0, "min_texts_per_s": None, "max_memory_bytes": None, "max_accuracy_loss": 2}
+NONE = {
+    "max_bytes": None,
+    "max_p50_ms": 5.0,
+    "min_texts_per_s": None,
+    "max_memory_bytes": None,
+    "max_accuracy_loss": 2,
+    "cheapest": "bytes",
+}
 
 
 def template(name: str) -> dict[str, Any]:
@@ -53,7 +60,7 @@ def test_the_template_is_what_follows_from_its_own_teacher() -> None:
     assert (found.label, found.distill, found.prune) == (given.label, given.distill, given.prune)
     assert found.teach.training == given.teach.training
     assert (found.teach.source, found.teach.sha256) == ("models/own", "ab" * 32)
-    parts = template("by-budget")["distill"]["student"]
+    parts = template("by-budget/text-classification")["distill"]["student"]
     for name in ("intermediate_sizes", "num_attention_heads"):
         assert parts_of(MINILM)[name] == parts[name]
     # Of a deep stack the last layers alone would know little: every second, where the template has the last two of three.
@@ -99,7 +106,7 @@ def test_texts_are_no_longer_than_it_reads() -> None:
 @pytest.mark.parametrize("sizes", [MINILM, BERT_BASE, MOBILEBERT, BERT_TINY, ONE_LAYER, ODD])
 def test_a_budget_searches_the_parts_of_this_teacher(sizes: Sizes) -> None:
     values = taught_by(template(TASK), "models/own", Teacher("ab" * 32, sizes))
-    recipe = RECIPES[TASK].model_validate(by_budget(values, template("by-budget"), NONE, sizes))
+    recipe = RECIPES[TASK].model_validate(by_budget(values, template("by-budget/text-classification"), NONE, sizes))
     student = recipe.distill.student
     assert student.layers[0] == every_second(list(range(sizes.depth)))
     assert [len(depth) for depth in student.layers] == sorted({len(depth) for depth in student.layers}, reverse=True)
@@ -112,7 +119,7 @@ def test_a_budget_searches_the_parts_of_this_teacher(sizes: Sizes) -> None:
 
 def test_a_width_that_blocks_do_not_divide_is_not_rounded_in_blocks() -> None:
     values = taught_by(template(TASK), "models/own", Teacher("ab" * 32, ODD))
-    found = by_budget(values, template("by-budget"), NONE, ODD)
+    found = by_budget(values, template("by-budget/text-classification"), NONE, ODD)
     assert set(found["explore"]["quantizations"]) == {"int8", "static8"}
     assert found["distill"]["student"]["without_layers"]["hidden_size"] == 288
     assert found["distill"]["student"]["intermediate_sizes"] == [600, 384, 288, 192, 96]

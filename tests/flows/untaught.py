@@ -17,6 +17,7 @@ from pipelines.exploring.recoveries import Recovering, open_recovering
 from pipelines.exploring.targets import reach
 from pipelines.exploring.units import Answering
 from pipelines.exploring.workshop import Workshop, open_workshop
+from pipelines.exploring.yardsticks import right_counts
 from pipelines.families import family_of
 from pipelines.fanning import Fan
 from pipelines.stages.label import label
@@ -46,7 +47,7 @@ def untaught(folder: Path) -> tuple[Workshop, Recovering]:
         folder / "student",
         folder / "data",
         folder / "signals",
-        np.ones(len(data.validation.texts), dtype=bool),
+        right_counts(np.ones(len(data.validation.texts), dtype=bool)),
         block.task,
         block.prune,
     )
@@ -63,7 +64,7 @@ def a_point(part: Slice, order: int) -> Point:
     shape = {"layers": ",".join(map(str, part.layers)), "intermediate_size": part.intermediate_size}
     figures = dict.fromkeys([each.name for each in fields(Point)], 1.0) | {
         "bytes": 1000 + order,
-        "accuracy_difference": 0.0,
+        "loss": 0.0,
     }
     return Point(**figures | shape | {"num_attention_heads": 4, "vocabulary": 0, "quantization": "int8"})
 
@@ -72,7 +73,7 @@ def files(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def exported(fan: Fan, workshop: Workshop, place: Path) -> tuple[dict[str, str], list[list[bool]]]:
+def exported(fan: Fan, workshop: Workshop, place: Path) -> tuple[dict[str, str], list[list[list[int]]]]:
     """Digests of two parts in every quantization, and what they answer."""
     place.mkdir()
     names = list(workshop.settings.quantizations)
@@ -80,5 +81,7 @@ def exported(fan: Fan, workshop: Workshop, place: Path) -> tuple[dict[str, str],
         folders = exports.of(
             [(part, name) for part in (workshop.space[0], workshop.space[-1]) for name in names], "try"
         )
-        answers = [right.tolist() for right in fan.map(Answering(workshop.folders[1], 1, None), folders)]
+        answers = [
+            counts.tolist() for counts in fan.map(Answering(workshop.folders[1], workshop.task, 1, None), folders)
+        ]
         return files(exports.place), answers

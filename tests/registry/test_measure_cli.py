@@ -19,7 +19,7 @@ from slm_registry.cli import main
 from slm_registry.runtime import timing
 from slm_registry.runtime.machine import INSTRUCTIONS, this_machine
 
-from tests.registry.generators import make_tagger
+from tests.registry.generators import make_reciter, make_tagger
 from tests.registry.helpers import REPOSITORY
 from tests.registry.serverprocess import until
 
@@ -39,9 +39,9 @@ def test_a_row_a_folder(bundle: Path, other_bundle: Path, texts: Path, capsys: p
     for row in value["folders"]:
         assert 0 < row["p50_low"] <= row["p50_high"] < 1000
         assert row["p50_ms"] <= row["p95_ms"]
-        assert row["texts_per_s"] > 1000 / row["p95_ms"] / 10
+        assert row["per_s"] > 1000 / row["p95_ms"] / 10
         assert row["peak_memory_bytes"] > 10_000_000
-    assert (value["threads"], value["rounds"]) == (1, 40)
+    assert (value["threads"], value["rounds"], value["piece"]) == (1, 40, "text")
     assert value["machine"]["cores"] >= 1
 
 
@@ -51,6 +51,28 @@ def test_a_table_for_people(bundle: Path, texts: Path, capsys: pytest.CaptureFix
     assert head.split()[:3] == ["folder", "p50", "ms"]
     assert row.startswith(str(bundle)) and row.endswith("MB")
     assert "onnxruntime" in machine
+
+
+def test_of_what_writes_a_token_is_timed(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten times the tokens take longer a text, and no longer a token."""
+    writer = make_reciter(tmp_path / "writer", "word " * 200, positions=1200)
+    times = []
+    for count in ("8", "80"):
+        options = ["--rounds", "20", "--texts", str(texts), "--new-tokens", count]
+        assert main(["measure", str(writer), *options, "--json"]) == 0
+        value = json.loads(capsys.readouterr().out)
+        assert value["piece"] == "token"
+        times.append(value["folders"][0])
+    assert times[1]["p50_ms"] < 3 * times[0]["p50_ms"]
+    assert min(row["per_s"] for row in times) > 1000 / max(row["p95_ms"] for row in times)
+    assert main(["measure", str(writer), "--rounds", "20", "--texts", str(texts)]) == 0
+    assert "p50 ms a token" in (head := capsys.readouterr().out.splitlines()[0]) and "tokens/s" in head
+
+
+def test_a_tagger_is_timed_by_the_text(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tagger = make_tagger(tmp_path / "tagger")
+    assert main(["measure", str(tagger), "--rounds", "20", "--texts", str(texts)]) == 0
+    assert "p50 ms a text" in capsys.readouterr().out
 
 
 def test_what_machine_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +98,8 @@ def test_what_machine_it_is(capsys: pytest.CaptureFixture[str]) -> None:
         (["BUNDLE", "--texts", "BAD.json"], 5, r"BAD\.json: .* no list of texts"),
         (["BUNDLE", "--texts", "LATIN"], 5, "LATIN: .*give UTF-8"),
         (["ABSENT", "--texts", "TEXTS"], 2, r"ABSENT.config\.json is missing"),
-        (["TAGGER", "--texts", "TEXTS"], 2, "TAGGER is for token-classification"),
+        (["BUNDLE", "--new-tokens", "0", "--texts", "TEXTS"], 2, "--new-tokens is 0"),
+        (["BUNDLE", "TAGGER", "--texts", "TEXTS"], 2, "TAGGER for token-classification; measure those of one task"),
     ],
 )
 def test_what_cannot_be_measured(

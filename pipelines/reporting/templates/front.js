@@ -1,6 +1,6 @@
 (() => {
   "use strict";
-  const { points, axes, bounds, budget: fields, teacher, chosen } = JSON.parse(document.getElementById("data").textContent);
+  const { points, axes, bounds, budget: fields, yardstick, teacher, chosen } = JSON.parse(document.getElementById("data").textContent);
   const LEFT = 56, RIGHT = 704, TOP = 12, BOTTOM = 380, LARGEST = 15, SMALLEST = 4;
   const SLACK = 1e-9; // what a decimal loses on its way from a share to points
   const at = id => document.getElementById(id);
@@ -37,7 +37,7 @@
     const place = value => LEFT + Math.log(value / low) / Math.log(high / low) * (RIGHT - LEFT);
     return { place, ticks: logSteps(low, high) };
   };
-  const atTeacher = one => one.key === "accuracy" ? teacher.accuracy * one.factor : 0;
+  const atTeacher = one => one.key === "quality" ? teacher.quality * one.factor : 0;
   const upward = one => {
     const values = [...points.map(point => point[one.key] * one.factor), atTeacher(one)];
     const air = (Math.max(...values) - Math.min(...values)) * 0.09 || 1;
@@ -55,7 +55,7 @@
   const py = index => yScale.place(points[index][y.key] * y.factor);
   const marks = [];
   [...every].sort((a, b) => radius(b) - radius(a)).forEach(index => {
-    const label = `Point ${index + 1}: ${points[index].name}; ${["bytes", "p50_ms", "accuracy", "accuracy_difference"]
+    const label = `Point ${index + 1}: ${points[index].name}; ${["bytes", "p50_ms", "quality", "loss"]
       .map(key => `${heads.find(head => head.dataset.key === key).textContent}: ${cell(index, key)}`).join("; ")}`;
     marks[index] = svg("circle", { r: radius(index), class: points[index].on_front ? "mark front" : "mark", role: "option", "aria-label": label, "data-at": index }, at("marks"));
   });
@@ -90,7 +90,7 @@
   const name = () => {
     const names = at("names");
     names.replaceChildren();
-    const heading = `teacher: ${short(teacher.accuracy * 100)} %, ${short(teacher.p50_ms)} ms, ${short(teacher.bytes * 1e-6)} MB`;
+    const heading = `teacher: ${yardstick.told}, ${short(teacher.p50_ms)} ms, ${short(teacher.bytes * 1e-6)} MB`;
     svg("text", { x: x.more_is_better ? RIGHT - 4 : LEFT + 6, y: yScale.place(atTeacher(y)) - 6, "text-anchor": x.more_is_better ? "end" : "start", class: "name teacher" }, names, heading);
     if (chosen !== null) ring(chosen, 4.5, "");
     if (found !== null) ring(found, 8, "found");
@@ -153,10 +153,10 @@
   // As the build chooses: of the least cost the most accurate, of these the smallest.
   const cheapest = held => {
     const cost = at("budget").elements.cheapest.value;
-    const price = index => cost === "accuracy_loss" ? -points[index].accuracy : points[index][cost];
-    return [...held].sort((a, b) => price(a) - price(b) || points[b].accuracy - points[a].accuracy || points[a].bytes - points[b].bytes)[0];
+    const price = index => points[index][cost === `${yardstick.key}_loss` ? "loss" : cost];
+    return [...held].sort((a, b) => price(a) - price(b) || points[a].loss - points[b].loss || points[a].bytes - points[b].bytes)[0];
   };
-  const told = index => `Point ${index + 1} (${points[index].name}): ${cell(index, "bytes")} MB, ${cell(index, "p50_ms")} ms, ${cell(index, "accuracy_difference")} points to the teacher.`;
+  const told = index => `Point ${index + 1} (${points[index].name}): ${cell(index, "bytes")} MB, ${cell(index, "p50_ms")} ms, ${cell(index, "loss")} ${yardstick.unit_of_loss} to the teacher.`;
   // To four digits, so that what is said is still held.
   const rounded = (number, atMost) => {
     const power = 10 ** (3 - Math.floor(Math.log10(number)));
@@ -169,8 +169,8 @@
     const nearest = Math[limit.at_most ? "min" : "max"](...others.map(point => worth(point, limit)));
     return `\nWith the rest as it is, “${limit.title}” would have to be ${rounded(nearest, limit.at_most)}.`;
   }).join("");
-  const recoverable = () => !limits.some(limit => limit.name === "max_accuracy_loss") ? ""
-    : "\nThis is before recovery: a build also tries points that lack up to prune.hope points of accuracy.";
+  const recoverable = () => !limits.some(limit => limit.name === yardstick.bound) ? ""
+    : "\nThis is before recovery: a build also tries points that lack up to prune.hope of it.";
   const inRecipe = field => {
     const limit = limits.find(one => one.name === field);
     if (!limit) return field === "cheapest" ? at("budget").elements.cheapest.value : "null";

@@ -8,12 +8,14 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from slm_registry.bundles.facts import task_of
 from slm_registry.bundles.packed import texts_of, unpack
 from slm_registry.commands.tables import table
 from slm_registry.errors import CorruptError, RegistryError, UsageError
@@ -21,16 +23,21 @@ from slm_registry.plumbing.files import open_regular, os_errors
 from slm_registry.plumbing.printable import size_text
 from slm_registry.runtime import timing
 from slm_registry.runtime.arguments import at_least_one
+from slm_registry.runtime.generating import Generator
 from slm_registry.runtime.loading import load_folder
 from slm_registry.runtime.machine import this_machine
+from slm_registry.runtime.parts import read_json
 from slm_registry.runtime.text_classification import TextClassifier
+from slm_registry.runtime.token_classification import TokenClassifier
 
-_HEAD = ("folder", "p50 ms", "95 % interval", "p95 ms", "texts/s", "peak memory")
+_WRITE = ("text-generation", "text-to-text")
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Register the command."""
-    parser = commands.add_parser("measure", parents=[common], help="time text classifiers side by side on this machine")
+    parser = commands.add_parser(
+        "measure", parents=[common], help="time models of one task side by side on this machine"
+    )
     parser.add_argument("folders", nargs="*", metavar="folder", help="a bundle's folder; all are loaded at once")
     parser.add_argument("--texts", metavar="FILE", help="a text a line, or a JSON list of texts (.json)")
     parser.add_argument("--stdin", action="store_true", help="bundles and texts come as a tar on standard input")
@@ -39,6 +46,13 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds", type=int, default=400, metavar="N", help="texts timed one by one, then in batches (default: 400)"
     )
+    parser.add_argument(
+        "--new-tokens",
+        type=int,
+        default=32,
+        metavar="N",
+        help="tokens written after or in answer to a text, by models that write (default: 32)",
+    )
     parser.set_defaults(run_alone=_measure)
 
 
@@ -46,6 +60,7 @@ def _measure(options: argparse.Namespace) -> tuple[Any, str]:
     if options.machine:
         return _of_machine(options)
     at_least_one("--threads", options.threads)
+    at_least_one("--new-tokens", options.new_tokens)
     if options.rounds < timing.STRETCHES:
         raise UsageError(f"--rounds is {options.rounds}; the median's interval needs {timing.STRETCHES} or more")
     if options.stdin:
@@ -100,8 +115,10 @@ def _read_texts(path: Path) -> list[str]:
 def _report(
     folders: Sequence[Path], names: Sequence[str], texts: list[str], options: argparse.Namespace
 ) -> tuple[Any, str]:
+    piece = _piece(folders)
     try:
-        found = timing.measure(_classifier, folders, texts, options.threads, options.rounds)
+        load = partial(_answer, new_tokens=options.new_tokens)
+        found = timing.measure(load, folders, texts, options.threads, options.rounds)
     except BrokenExecutor as error:
         raise RegistryError(
             "the process that loads a model to see its memory was ended from outside; is there enough memory?"
@@ -109,17 +126,38 @@ def _report(
     machine = this_machine()
     rows = [{"folder": name, **asdict(times)} for name, times in zip(names, found, strict=True)]
     value = {"machine": asdict(machine), "threads": options.threads, "rounds": options.rounds, "folders": rows}
-    return value, f"{table(_HEAD, [_cells(name, times) for name, times in zip(names, found, strict=True)])}\n{machine}"
+    heads = ("folder", f"p50 ms a {piece}", "95 % interval", "p95 ms", f"{piece}s/s", "peak memory")
+    cells = [_cells(name, times) for name, times in zip(names, found, strict=True)]
+    return value | {"piece": piece}, f"{table(heads, cells)}\n{machine}"
+
+
+def _piece(folders: Sequence[Path]) -> str:
+    """What is timed a piece. Raises UsageError where the models are of several tasks: their times cannot be ranked."""
+    tasks = {folder: task_of(read_json(folder / "config.json").get("architectures")) for folder in folders}
+    (first, task), *others = tasks.items()
+    for folder, other in others:
+        if other != task:
+            raise UsageError(f"{first} is for {task}, {folder} for {other}; measure those of one task at a time")
+    return "token" if task in _WRITE else "text"
 
 
 def _cells(name: str, times: timing.Times) -> tuple[str, ...]:
     interval = f"{times.p50_low:.3f} to {times.p50_high:.3f}"
-    speed = (f"{times.p50_ms:.3f}", interval, f"{times.p95_ms:.3f}", f"{times.texts_per_s:.0f}")
+    speed = (f"{times.p50_ms:.3f}", interval, f"{times.p95_ms:.3f}", f"{times.per_s:.0f}")
     return (name, *speed, size_text(times.peak_memory_bytes))
 
 
-def _classifier(folder: Path, threads: int) -> Callable[[list[str]], object]:
+def _answer(folder: Path, threads: int, new_tokens: int) -> timing.Answer:
     model = load_folder(folder, threads=threads, batch_size=timing.THROUGHPUT_BATCH)
-    if not isinstance(model, TextClassifier):
-        raise UsageError(f"{folder} is for {model.task}; measure times text classifiers")
+    if isinstance(model, Generator):
+        return partial(_write, model, new_tokens=new_tokens)
+    if isinstance(model, TokenClassifier):
+        return model.predict
+    assert isinstance(model, TextClassifier)
     return model.predict_proba
+
+
+def _write(model: Generator, texts: list[str], new_tokens: int) -> timing.Tokens:
+    """An end token is a step of work too, though it is not among the tokens."""
+    answers = model.generate(texts, max_new_tokens=new_tokens, truncate=True)
+    return timing.Tokens(sum(len(one.token_ids) + (one.finish_reason == "end") for one in answers))

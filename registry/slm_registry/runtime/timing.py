@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: What answers texts; tokenizing included.
+#: What answers texts, tokenizing included: Tokens where it writes.
 Answer = Callable[[list[str]], object]
+
+
+class Tokens(int):
+    """How many tokens were written in answer to some texts: times are then of a token, the reading of its text shared out."""
 
 
 @runtime_checkable
@@ -40,18 +44,21 @@ STRETCHES, DRAWS = 20, 1000
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds of a text at batch 1 with the 95 % interval of their median, texts a second at batch 32, peak resident bytes."""
+    """Milliseconds of a piece at batch 1 with the 95 % interval of their median, pieces a second at batch 32, peak resident bytes.
+
+    A piece is a text, or of a model that writes a token.
+    """
 
     p50_ms: float
     p50_low: float
     p50_high: float
     p95_ms: float
-    texts_per_s: float
+    per_s: float
     peak_memory_bytes: int
 
 
 def latencies(models: Sequence[Answer], texts: Sequence[str], rounds: int) -> list[NDArray[np.float64]]:
-    """Milliseconds of single texts, an array a model; they take turns, so a slow moment hits all of them.
+    """Milliseconds of a piece of single texts, an array a model; they take turns, so a slow moment hits all of them.
 
     A turn is no longer than a stretch of `median_interval`: what a slow turn holds is one draw of it and not several.
     """
@@ -61,7 +68,7 @@ def latencies(models: Sequence[Answer], texts: Sequence[str], rounds: int) -> li
 
 
 def throughputs(models: Sequence[Answer], texts: Sequence[str], rounds: int) -> list[float]:
-    """Texts a second of each model by the median of its batches of 32, at least `rounds` texts; they take turns batch by batch."""
+    """Pieces a second of each model by the median of its batches of 32, at least `rounds` texts; they take turns batch by batch."""
     import numpy as np
 
     batches = [
@@ -69,13 +76,13 @@ def throughputs(models: Sequence[Answer], texts: Sequence[str], rounds: int) -> 
         for first in range(0, len(texts), THROUGHPUT_BATCH)
     ]
     count = -(-rounds // THROUGHPUT_BATCH)
-    return [THROUGHPUT_BATCH / float(np.median(row)) for row in _in_turns(models, batches, count, 1, 1)]
+    return [1 / float(np.median(row)) for row in _in_turns(models, batches, count, 1, 1)]
 
 
 def _in_turns(
     models: Sequence[Answer], inputs: Sequence[list[str]], rounds: int, turn: int, warm_up: int
 ) -> NDArray[np.float64]:
-    """Seconds [models, rounds] of one input a round."""
+    """Seconds [models, rounds] of a piece of one input a round."""
     import numpy as np
 
     for answer in models:
@@ -90,14 +97,15 @@ def _in_turns(
 
 
 def seconds_of(answer: Answer, inputs: Sequence[list[str]]) -> list[float]:
-    """Answer inputs one after the other; what each took, by its own clock where the model has one."""
+    """Answer inputs one after the other; what a piece of each took, by its own clock where the model has one."""
     if isinstance(answer, Clocked):
-        return answer.seconds(inputs)
+        return [taken / len(texts) for texts, taken in zip(inputs, answer.seconds(inputs), strict=True)]
     seconds = []
     for texts in inputs:
         start = time.perf_counter()
-        answer(texts)
-        seconds.append(time.perf_counter() - start)
+        found = answer(texts)
+        taken = time.perf_counter() - start
+        seconds.append(taken / (max(found, 1) if isinstance(found, Tokens) else len(texts)))
     return seconds
 
 

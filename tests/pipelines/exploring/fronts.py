@@ -8,15 +8,15 @@ from typing import Any
 from pipelines.exploring.points import Point, Reference
 from tests.pipelines.exploring.test_points import POINT
 
-TEACHER = Reference(accuracy=0.92, p50_ms=11.8, bytes=90_900_000)
+TEACHER = Reference(quality=0.92, p50_ms=11.8, bytes=90_900_000)
 
 
 def point(megabytes: float, ms: float, lost: float, **more: Any) -> Point:
     """A point `lost` points below the teacher, its intervals 0.2 points and 0.02 ms to each side."""
-    accuracy, difference = TEACHER.accuracy - lost / 100, -lost / 100
-    times = {"p50_ms": ms, "p50_low": ms - 0.02, "p50_high": ms + 0.02, "texts_per_s": 600 / ms}
-    ends = {"accuracy_difference_low": difference - 0.002, "accuracy_difference_high": difference + 0.002}
-    kept = {"bytes": int(megabytes * 1e6), "accuracy": accuracy, "accuracy_difference": difference}
+    loss = lost / 100
+    times = {"p50_ms": ms, "p50_low": ms - 0.02, "p50_high": ms + 0.02, "per_s": 600 / ms}
+    ends = {"loss_low": loss - 0.002, "loss_high": loss + 0.002}
+    kept = {"bytes": int(megabytes * 1e6), "quality": TEACHER.quality - loss, "loss": loss}
     return replace(POINT, **kept, **times, **ends, **more)
 
 

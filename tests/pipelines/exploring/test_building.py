@@ -26,15 +26,15 @@ class Recorder:
     def __init__(self, losses: dict[str, float], attempts: int) -> None:
         self.losses, self.asked = losses, list[Point]()
         self.wanted = SimpleNamespace(hope=5.0, attempts=attempts)
-        self.task = SimpleNamespace(threads=1)
+        self.task = SimpleNamespace(threads=1, type="text-classification")
         self.parts = SimpleNamespace(
             plain=lambda _: SimpleNamespace(model=SimpleNamespace(load_state_dict=lambda _: None))
         )
 
     def __call__(self, recovery: Recovery) -> Recovered:
         self.asked.append(recovery.point)
-        low = -self.losses[recovery.point.layers] / 100
-        return Recovered({}, [], Interval(low + 0.01, low, low + 0.02))
+        high = self.losses[recovery.point.layers] / 100
+        return Recovered({}, [], Interval(high - 0.01, high - 0.02, high))
 
 
 def build(recorder: Any, points: Sequence[Point]) -> Point:

@@ -13,11 +13,12 @@ from pipelines.errors import DataError
 from pipelines.exploring.drawing import draw_front, outline
 from pipelines.exploring.points import Point
 from tests.pipelines.exploring.fronts import POINTS, TEACHER, point
+from tests.pipelines.exploring.test_choosing import ACCURACY
 from tests.pipelines.exploring.test_points import POINT
 
 
 def png(folder: Path, points: list[Point], chosen: Point | None = None) -> bytes:
-    draw_front(points, TEACHER, chosen, folder / "front.png")
+    draw_front(points, TEACHER, chosen, ACCURACY, folder / "front.png")
     return (folder / "front.png").read_bytes()
 
 
@@ -44,8 +45,8 @@ def test_a_front_of_nothing_and_of_one_point_is_drawn(tmp_path: Path, count: int
 def test_a_figure_without_a_place_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"3 layers, .*: p50_ms is 0.0, not a number above 0; measure the point again"):
         png(tmp_path, [replace(POINT, p50_ms=0.0)])
-    with pytest.raises(DataError, match=r"estimated_accuracy is nan, not a finite number"):
-        png(tmp_path, [replace(POINT, estimated_accuracy=float("nan"))])
+    with pytest.raises(DataError, match=r"estimated_loss is nan, not a finite number"):
+        png(tmp_path, [replace(POINT, estimated_loss=float("nan"))])
     with pytest.raises(DataError, match=r"the chosen point \(3 layers, .*\) is not one of the 5 points"):
         png(tmp_path, POINTS, POINT)
     assert list(tmp_path.iterdir()) == []

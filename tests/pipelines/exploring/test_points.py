@@ -22,17 +22,17 @@ POINT = Point(
     quantization="dynamic_int8",
     estimated_bytes=5_000_000,
     estimated_p50_ms=0.6,
-    estimated_accuracy=0.91,
+    estimated_loss=0.01,
     bytes=5_100_000,
     p50_ms=0.62,
     p50_low=0.61,
     p50_high=0.64,
-    texts_per_s=900.0,
+    per_s=900.0,
     peak_memory_bytes=90_000_000,
-    accuracy=0.91,
-    accuracy_difference=-0.01,
-    accuracy_difference_low=-0.016,
-    accuracy_difference_high=-0.004,
+    quality=0.91,
+    loss=0.01,
+    loss_low=0.004,
+    loss_high=0.016,
     steady=True,
     on_front=True,
 )
@@ -60,12 +60,12 @@ def test_a_damaged_table_says_how_to_make_it_again(tmp_path: Path) -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=12))
 def test_the_front_is_what_nothing_beats(numbers: list[tuple[int, int, int]]) -> None:
-    points = [replace(POINT, bytes=size, p50_ms=float(ms), accuracy=good / 4) for size, ms, good in numbers]
+    points = [replace(POINT, bytes=size, p50_ms=float(ms), loss=bad / 4) for size, ms, bad in numbers]
     kept = best(points)
     assert any(kept)
     for point, stays in zip(numbers, kept, strict=True):
         beaten = any(
-            other != point and other[0] <= point[0] and other[1] <= point[1] and other[2] >= point[2]
+            other != point and other[0] <= point[0] and other[1] <= point[1] and other[2] <= point[2]
             for other in numbers
         )
         assert stays != beaten

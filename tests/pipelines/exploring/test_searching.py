@@ -16,7 +16,7 @@ def estimate(part: Slice, quantization: str) -> Candidate:
     cheap = 0.5 if quantization == "dynamic_int8" else 1.0
     size = len(part.layers) * (part.intermediate_size + 10 * part.num_attention_heads) + 5 * (1 - part.vocabulary)
     return Candidate(
-        part, quantization, size * cheap, round(100 * size * cheap), size / (size + 50) - (1 - cheap) / 100
+        part, quantization, size * cheap, round(100 * size * cheap), (1 - cheap) / 100 - size / (size + 50)
     )
 
 
@@ -46,7 +46,7 @@ def test_what_is_measured_is_the_front_first() -> None:
 
 
 def test_a_front_that_is_too_long_keeps_its_ends() -> None:
-    front = [Candidate(SPACE[at], "none", float(at), 100 - at if at else 100, at / 100) for at in range(10)]
+    front = [Candidate(SPACE[at], "none", float(at), 100 - at if at else 100, -at / 100) for at in range(10)]
     chosen = worth_measuring(front, 4)
     assert (chosen[0].p50_ms, chosen[-1].p50_ms, len(chosen)) == (0.0, 9.0, 4)
 

@@ -24,7 +24,8 @@ from pipelines.data.rows import SPLITS, Row
 from pipelines.environment import ROOT
 from pipelines.errors import GateError
 from pipelines.sequences.evaluation import SequenceEvaluation, evaluate_sequences
-from pipelines.sequences.quality import MAIN, agreement
+from pipelines.sequences.main_metric import MAIN
+from pipelines.sequences.quality import agreement
 from pipelines.sequences.sides.predicting import Predictions
 from pipelines.stages.gate import gate
 from tests.made_once import MadeOnce

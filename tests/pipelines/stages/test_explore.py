@@ -12,10 +12,11 @@ import pytest
 from slm_registry.runtime.machine import this_machine
 
 from pipelines.bundle import LINEAGE, Bundle, download_bytes, read_json, read_lineage, sha256_of, write_json
+from pipelines.data.clean import load_clean
 from pipelines.errors import BudgetError, ModelError
-from pipelines.exploring import recoveries
+from pipelines.exploring import classifiers
+from pipelines.exploring.classifiers import open_classifier
 from pipelines.exploring.front import read_front
-from pipelines.exploring.recoveries import open_recovering
 from pipelines.exploring.workshop import open_workshop
 from pipelines.signals import read_signals
 from pipelines.stages.distill import distill
@@ -81,21 +82,20 @@ def test_what_did_not_help_the_student_is_not_read_again(explored: Path) -> None
     lineage["stages"][-1]["levers"] = [gain | {"used": name == "written"} for name, gain in found.items()]
     write_json(student / LINEAGE, lineage)
     block = recipe(**BY_BUDGET)
-    right = read_front(explored / "front").right
-    opened = open_recovering(student, explored / "data", explored / "signals", right, block.task, block.prune)
-    assert set(opened.lesson.levers) == set()
-    assert set(made["written"]) <= set(opened.lesson.texts) and not set(made["cut_mix"]) & set(opened.lesson.texts)
+    lesson = open_classifier(student, load_clean(explored / "data"), block.task).lesson(explored / "signals")
+    assert set(lesson.levers) == set()
+    assert set(made["written"]) <= set(lesson.texts) and not set(made["cut_mix"]) & set(lesson.texts)
 
 
 def test_the_front_is_measured_and_drawn(explored: Path) -> None:
     front = read_front(explored / "front")
-    points, right = front.points, front.right
+    points, right = front.points, front.teacher[:, 0]
     assert len(points) == 5 and len({(point.slice, point.quantization) for point in points}) == 5
     assert any(point.on_front for point in points)
-    assert right.dtype == bool and len(right) > 10
+    assert set(right) <= {0, 1} and len(right) > 10
     for point in points:
         assert 0 < point.p50_low <= point.p50_ms <= point.p50_high
-        assert point.accuracy_difference == pytest.approx(point.accuracy - right.mean())
+        assert point.loss == pytest.approx(right.mean() - point.quality)
         assert abs(point.estimated_bytes - point.bytes) < 0.1 * point.bytes
     assert (explored / "front" / "front.png").read_bytes().startswith(b"\x89PNG")
     page = (explored / "front" / "front.html").read_text(encoding="utf-8")
@@ -110,14 +110,14 @@ def test_what_a_quantization_costs_is_part_of_the_estimate(explored: Path) -> No
     exact = [point for point in points if point.quantization == "float32"]
     assert exact
     for point in exact:
-        assert point.estimated_accuracy == pytest.approx(point.accuracy, abs=1e-6)
+        assert point.estimated_loss == pytest.approx(point.loss, abs=1e-6)
 
 
 def test_all_is_timed_on_the_same_texts_in_no_order(explored: Path) -> None:
     block = recipe(**BY_BUDGET)
     workshop = open_workshop(explored / "student", explored / "data", block.task, block.explore)
     rows = workshop.timed
-    assert len(rows) == len(set(rows)) == min(block.explore.latency_rounds, len(workshop.data.validation.texts))
+    assert len(rows) == len(set(rows)) == min(block.explore.latency_rounds, len(workshop.parts.data.validation.texts))
     assert rows != sorted(rows)
     assert rows == open_workshop(explored / "student", explored / "data", block.task, block.explore).timed
 
@@ -148,7 +148,7 @@ def test_a_margin_that_no_recovery_reaches_is_told_with_what_was_tried(
         bundle.model.classifier.weight.data.zero_()
         return []
 
-    monkeypatch.setattr(recoveries, "learn", forgets)
+    monkeypatch.setattr(classifiers, "learn", forgets)
     with pytest.raises(
         BudgetError,
         match=r"none of 2 parts holds max_accuracy_loss 5.0 after recovery: (.* points lost at worst;? ?){2}",

@@ -42,6 +42,15 @@ def test_batches_are_full_and_taken_in_turns(monkeypatch: pytest.MonkeyPatch) ->
     assert rates == pytest.approx([320, 160])
 
 
+def test_of_what_writes_a_piece_is_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(np.cumsum([0.0, 1.0] * 4))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
+    written = iter([10, 4, 0])
+    inputs = [["a"], ["b", "c"], ["d"]]
+    assert timing.seconds_of(lambda _: timing.Tokens(next(written)), inputs) == [0.1, 0.25, 1.0]
+    assert timing.seconds_of(lambda texts: texts, [["b", "c"]]) == [0.5]
+
+
 def test_the_interval_covers_the_median_where_slow_moments_last() -> None:
     """Against order statistics, which take each text for a draw of its own: they miss the median far more often."""
     rng = np.random.default_rng(3)

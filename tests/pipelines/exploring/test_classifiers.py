@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import torch
 from pipelines.bundle import WITHOUT_LAYERS, Bundle
 from pipelines.data.clean import CleanData, load_clean
 from pipelines.errors import ModelError
-from pipelines.exploring.parts import Parts, open_parts
+from pipelines.exploring.classifiers import ClassifierParts, open_classifier
 from pipelines.families import family_of
 from pipelines.families.base import TokenIds
 from pipelines.techniques.shapes import Slice
 from tests.flows.untaught import untaught
 from tests.recipes import recipe
 
-FAMILY = family_of(recipe().task)
+TASK = recipe(task__max_length=32).task
+FAMILY = family_of(TASK)
 WITHOUT = Slice((), 0, 0, 0)
 
 
@@ -29,9 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def opened(folder: Path) -> tuple[Parts, CleanData]:
+def opened(folder: Path) -> tuple[ClassifierParts, CleanData]:
     data = load_clean(folder / "data")
-    return open_parts(folder / "student", FAMILY, data, 32), data
+    return open_classifier(folder / "student", data, TASK), data
 
 
 def logits(bundle: Bundle, texts: list[str]) -> torch.Tensor:
@@ -64,7 +66,7 @@ def test_the_part_without_layers_is_the_one_beside_the_whole_and_stays_as_it_is(
 
 def test_a_student_without_that_part_says_so(folder: Path) -> None:
     parts, _ = opened(folder)
-    lacking = Parts(parts.family, parts.whole, None, parts.cuts, parts.choice)
+    lacking = replace(parts, without_layers=None)
     assert WITHOUT not in lacking.space
     with pytest.raises(ModelError, match=r"no part without layers; set distill\.student\.without_layers"):
         lacking.plain(WITHOUT)
