@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pipelines.data.clean import load_clean, write_clean
+from pipelines.data.clean import Split, load_clean, write_clean
 from pipelines.data.rows import Row
 from pipelines.errors import DataError
 from tests.recipes import recipe
@@ -97,3 +97,11 @@ def test_wrong_columns(folder):
     (folder / "train.parquet").write_bytes((folder / "unlabelled.parquet").read_bytes())
     with pytest.raises(DataError, match="columns"):
         load_clean(folder)
+
+
+def test_some_rows_of_a_split_keep_what_is_known_of_them():
+    labelled = Split(["one", "two", "three"], [1, 0, 2])
+    assert labelled.of([2, 0]) == Split(["three", "one"], [2, 1])
+    answered = Split(["one", "two"], targets=["eins", "zwei"])
+    assert answered.of([1]) == Split(["two"], targets=["zwei"])
+    assert Split(["one", "two"]).of([1]) == Split(["two"])

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.data.clean import Split
 from pipelines.errors import DataError
-from pipelines.sequences.prompts import asked_of, spread
+from pipelines.sequences.prompts import asked_of, prompts_of, spread
 from tests.sequence_bundles import SETTINGS, TASKS, split_of
 from tests.tiny_generators import LINES, bpe_tokenizer
 
@@ -27,6 +27,16 @@ def test_a_text_too_short_to_be_continued_is_not_asked() -> None:
     assert 0 not in asked.rows
     with pytest.raises(DataError, match=r"evaluate\.prompt_tokens is 4, but the longest test text has 1 tokens"):
         asked_of(CONTINUE, Split(["a", "b"]), SETTINGS, bpe_tokenizer())
+
+
+def test_texts_are_cut_to_their_first_tokens_and_short_ones_left_out() -> None:
+    tokenizer = bpe_tokenizer()
+    found = prompts_of(["a", *LINES], 4, tokenizer)
+    long = [line for line in LINES if len(tokenizer(line)["input_ids"]) > 4]
+    assert len(found) == len(long) and all(text.startswith(prompt) for prompt, text in zip(found, long, strict=True))
+    assert {len(tokenizer(prompt)["input_ids"]) for prompt in found} == {4}
+    with pytest.raises(DataError, match=r"explore\.prompt_tokens is 40, but the longest validation text has 3"):
+        prompts_of(LINES, 40, tokenizer)
 
 
 def test_answers_are_asked_whole() -> None:
