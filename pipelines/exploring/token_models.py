@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,16 +56,12 @@ class TokenParts:
         return token_slices(self.choice)
 
     @cached_property
-    def _examples(self) -> list[Example]:
-        """The training rows in the whole's tokens."""
-        return self.family.examples(self.whole, self.data.train, self.task.max_length)
-
-    @cached_property
     def _kept(self) -> list[int] | None:
         """The tokens that stay in every part; None where all do."""
         if self.choice.vocabulary is None:
             return None
-        seen = [example.seen for example in self._examples]
+        whole = self.family.examples(self.whole, self.data.train, self.task.max_length)
+        seen = [example.seen for example in whole]
         return kept_tokens(self.whole.tokenizer, seen, self.choice.vocabulary, ids_in_use(self.whole.model))
 
     def tokens(self, part: Slice) -> int:
@@ -74,12 +71,24 @@ class TokenParts:
         return self._with_its_tokens(self.anatomy.plain(self.whole.model, part))
 
     def _with_its_tokens(self, model: Any) -> Bundle:
-        before = self.whole.tokenizer
         if self._kept is None:
-            return Bundle(model, before, self.whole.lineage)
-        smaller = prune_vocabulary(model, before, self._kept)
-        check_vocabulary(before, smaller, self._kept, [*self.data.train.texts, *self.data.train.targets])
-        return Bundle(model, smaller, self.whole.lineage)
+            return Bundle(model, self.whole.tokenizer, self.whole.lineage)
+        prune_vocabulary(model, self.whole.tokenizer, self._kept)
+        return Bundle(model, self._smaller, self.whole.lineage)
+
+    @cached_property
+    def _smaller(self) -> Any:
+        """The tokenizer of every part, once it is known to cut the training text as the whole's does."""
+        before, kept = self.whole.tokenizer, self._kept
+        assert kept is not None
+        smaller = prune_vocabulary(copy.deepcopy(self.whole.model), before, kept)
+        check_vocabulary(before, smaller, kept, [*self.data.train.texts, *self.data.train.targets])
+        return smaller
+
+    @cached_property
+    def examples(self) -> list[Example]:
+        """The training rows in the tokens of the parts."""
+        return self.family.examples(self.plain(self.space[-1]), self.data.train, self.task.max_length)
 
     def judged(self, part: Slice, rows: Sequence[int] | None) -> np.ndarray:
         split = self.data.validation if rows is None else self.data.validation.of(rows)

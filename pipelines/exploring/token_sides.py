@@ -15,8 +15,8 @@ from pipelines.config import AnySearch, Task, TokenSearch, WriterSearch
 from pipelines.exploring.parts import Parts
 from pipelines.exploring.sides import Judge
 from pipelines.exploring.targets import Questions
+from pipelines.exploring.token_models import TokenParts
 from pipelines.exporting import save_beside
-from pipelines.families import sequence_family_of
 from pipelines.sequences.exporting import save_generation, shrink
 from pipelines.sequences.prompts import prompts_of
 from pipelines.sequences.quality import counts_of
@@ -37,9 +37,8 @@ class TokenSides:
         return Questions(prompts_of(texts, settings.prompt_tokens, parts.whole.tokenizer), settings.new_tokens)
 
     def export(self, parts: Parts, part: Slice, folders: Mapping[str, Path], settings: AnySearch) -> None:
-        assert isinstance(settings, TokenSearch)
-        bundle, task, family = parts.plain(part), self.task, sequence_family_of(self.task)
-        examples = family.examples(bundle, parts.data.train, task.max_length)
+        assert isinstance(settings, TokenSearch) and isinstance(parts, TokenParts)
+        bundle, task, family, examples = parts.plain(part), self.task, parts.family, parts.examples
         whole = next(iter(folders.values())).with_suffix(".float32")
         whole.mkdir()
         names = family.export(bundle, whole, task.max_length)
