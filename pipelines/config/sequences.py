@@ -162,6 +162,14 @@ class TokenDistill(Section):
     training: Training = Field(description="The loop's settings.")
 
 
+class PairDistill(TokenDistill):
+    """The same of two stacks, which have no elastic student."""
+
+    student: StudentLayers | FreshStudent | ScratchStudent | OtherStudent = Field(
+        discriminator="kind", description="Where the student's weights come from."
+    )
+
+
 class ShapePruning(Section):
     """Structured pruning of whatever widths the architecture's config can express, with recovery on the signals."""
 
@@ -373,8 +381,10 @@ class TextToTextRecipe(SequenceRecipe):
 
     task: TextToTextTask = Field(description="What the model is for, and what every stage shares.")
     data: TargetData = Field(description="Where the rows come from and what they must satisfy.")
+    distill: PairDistill = Field(description="The student.")
     explore: NoTechnique = Field(description="Nothing yet: there are no elastic students with two stacks.")
     budget: None = Field(description="Nothing yet, as explore.")
+    prune: NoTechnique | ShapePruning = Field(discriminator="technique", description="Structured pruning.")
     quantize: FloatTokens | Int8Tokens | BlockwiseTokens = Field(
         discriminator="technique", description="Export and quantization."
     )
