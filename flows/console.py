@@ -120,7 +120,7 @@ def _front_row(point: Point, yardstick: Yardstick) -> list[str]:
         f"{point.bytes / 1e6:.2f}",
         f"{point.p50_ms:.3f}",
         f"{point.per_s:.0f}",
-        f"{yardstick.read(point.quality)}",
+        yardstick.read(point.quality),
         difference(point, yardstick),
     ]
 

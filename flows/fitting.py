@@ -100,7 +100,7 @@ def by_budget(
 
 
 def tokens_by_budget(
-    recipe: Mapping[str, Any], sections: Mapping[str, Any], bounds: Mapping[str, Any], sizes: Sizes | None
+    recipe: Mapping[str, Any], sections: Mapping[str, Any], bounds: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The same of a model that answers token by token: its gate is the budget, and that it is no larger than its teacher."""
     passes = recipe["distill"]["training"]["epochs"]

@@ -82,8 +82,10 @@ def new_recipe(
         sizes = looked.sizes
     if bounds is not None:
         sections = _template(f"by-budget/{task}")
-        fit = by_budget if task == "text-classification" else tokens_by_budget
-        values = fit(values, sections, bounds, sizes)
+        if task == "text-classification":
+            values = by_budget(values, sections, bounds, sizes)
+        else:
+            values = tokens_by_budget(values, sections, bounds)
     recipe = RECIPES[task].model_validate(values)
     write_block(params, name, recipe)
     print(summary(params, name, seen, recipe))

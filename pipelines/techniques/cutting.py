@@ -168,16 +168,15 @@ def _dropped(name: str, keep: Kept, stacks: Mapping[str, str]) -> bool:
 Sources = Mapping[str, tuple[str, Mapping[int, Sequence[int]]]]
 
 
-def sources_of(model: Any, keep: Kept, parts: Mapping[str, Parts], stacks: Mapping[str, str]) -> Sources:
-    """From where `cut` takes each tensor of the smaller model."""
+def sources_of(model: Any, smaller: Any, keep: Kept, parts: Mapping[str, Parts], stacks: Mapping[str, str]) -> Sources:
+    """From where `cut` took each tensor of the smaller model."""
     widths, state = widths_of(model.config), model.state_dict()
     chosen: dict[str, dict[int, Sequence[int]]] = {}
     for width, by_layer in keep.units.items():
         for axis in parts[width].axes:
             kept = _units_for(by_layer, layer_of(axis.tensor, stacks))
             chosen.setdefault(axis.tensor, {})[axis.axis] = positions(axis, kept, widths)
-    wanted = cut(model, keep, parts, stacks).state_dict()
-    found = {name: _source(name, state, keep, stacks) for name in wanted}
+    found = {name: _source(name, state, keep, stacks) for name in smaller.state_dict()}
     return {name: (source, chosen.get(source, {})) for name, source in found.items()}
 
 

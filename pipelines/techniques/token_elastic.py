@@ -96,8 +96,9 @@ class View:
     def __init__(self, whole: Any, part: Slice, anatomy: Anatomy) -> None:
         keep = anatomy.kept(whole, part)
         self._whole = whole
-        self._sources = sources_of(whole, keep, anatomy.parts, anatomy.stacks)
-        self._small = _Holder(cut(whole, keep, anatomy.parts, anatomy.stacks))
+        smaller = cut(whole, keep, anatomy.parts, anatomy.stacks)
+        self._sources = sources_of(whole, smaller, keep, anatomy.parts, anatomy.stacks)
+        self._small = _Holder(smaller)
         for weight in self._small.parameters():
             weight.data = weight.data.new_empty(0)
 
