@@ -118,17 +118,16 @@ def explore_command(name: str, workers: str | None) -> int:
     """Run what is stale up to the front of one model, and show it; the exit code."""
     from rich.console import Console
 
-    from flows.budget import LOSSES
+    from flows.budget import LOSSES, yardstick_at
     from flows.console import show_front
     from flows.graph import find_root, make_plan
     from pipelines.config import NoTechnique, load_recipe
     from pipelines.errors import RecipeError
     from pipelines.exploring.front import PAGE, read_front
-    from pipelines.exploring.yardsticks import yardstick_of
 
     root = find_root(Path.cwd())
     recipe = load_recipe(root / "params.yaml", name)
-    yardstick = yardstick_of(recipe.task)
+    yardstick = yardstick_at(f"models.{name}", recipe.task)
     if isinstance(recipe.explore, NoTechnique):
         raise RecipeError(
             f"models.{name}.explore.technique is none, there is nothing to explore; write a recipe that a budget shapes with "

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from flows.editing import replace_params
-from pipelines.config import ClassificationRecipe, load_recipe
+from pipelines.config import ClassificationRecipe, Task, load_recipe
 from pipelines.errors import RecipeError
 from pipelines.exploring.yardsticks import Yardstick, yardstick_of
 
@@ -67,6 +67,14 @@ def parse_budget(text: str, cheapest: str | None, yardstick: Yardstick) -> dict[
     return bounds | {"cheapest": cheapest}
 
 
+def yardstick_at(place: str, task: Task) -> Yardstick:
+    """The yardstick of the task of a recipe. Raises RecipeError, with its place, where no budget shapes such models."""
+    try:
+        return yardstick_of(task)
+    except RecipeError as error:
+        raise RecipeError(f"{place}.{error}") from error
+
+
 def write_budget(params: Path, model: str, text: str) -> None:
     """Put a budget in a recipe's place in params.yaml, the rest of the file as it stands.
 
@@ -74,7 +82,7 @@ def write_budget(params: Path, model: str, text: str) -> None:
     budget, the gate is tighter than it, the recipe is not one that a budget shapes, or another recipe shares its block.
     """
     recipe = load_recipe(params, model)
-    yardstick = yardstick_of(recipe.task)
+    yardstick = yardstick_at(f"{params}: models.{model}", recipe.task)
     if recipe.budget is None:
         raise RecipeError(
             f"{params}: models.{model}.budget is null: its shape stands in the recipe; write one that a budget shapes with "

@@ -118,7 +118,9 @@ def test_a_budget_that_two_recipes_share_is_not_changed_for_both(params: Path) -
 def test_an_encoder_decoder_takes_no_budget(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump({"models": {"m": sequence_recipe_dict("text-to-text")}}), encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"task\.type is text-to-text: a budget shapes text-classification, token-"):
+    with pytest.raises(
+        RecipeError, match=r"models\.m\.task\.type is text-to-text: a budget shapes text-classification, token-"
+    ):
         write_budget(path, "m", "4MB")
 
 
