@@ -99,7 +99,7 @@ def build_command(
 
     root = find_root(Path.cwd())
     load_recipe(root / "params.yaml", name)
-    if budget:
+    if budget is not None:
         from flows.budget import write_budget
 
         write_budget(root / "params.yaml", name, budget)

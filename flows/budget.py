@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from flows.editing import replace_params
 from pipelines.config import ClassificationRecipe, Task, load_recipe
@@ -64,7 +65,13 @@ def parse_budget(text: str, cheapest: str | None, yardstick: Yardstick) -> dict[
         raise RecipeError(f"budget: {text!r} names no bound; write some, as in {example}")
     if cheapest is None:
         cheapest = f"{yardstick.key}_loss" if bounds[yardstick.bound] is None else "bytes"
-    return bounds | {"cheapest": cheapest}
+    try:
+        return yardstick.budget.model_validate(bounds | {"cheapest": cheapest}).model_dump()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, item['loc']))} {item['input']}: {item['msg']}" for item in error.errors()
+        )
+        raise RecipeError(f"budget: {text!r} sets what cannot be: {wrong}") from error
 
 
 def yardstick_at(place: str, task: Task) -> Yardstick:
@@ -78,7 +85,8 @@ def yardstick_at(place: str, task: Task) -> Yardstick:
 def write_budget(params: Path, model: str, text: str) -> None:
     """Put a budget in a recipe's place in params.yaml, the rest of the file as it stands.
 
-    Bytes and margin that it does not name are a classifier's gate's: what the gate refuses is no choice. Raises RecipeError where the text is no
+    Bytes and margin that it does not name are a classifier's gate's: what the gate refuses is no choice. Of another task, a budget that names
+    no loss asks for the most accurate model within the rest. Raises RecipeError where the text is no
     budget, the gate is tighter than it, the recipe is not one that a budget shapes, or another recipe shares its block.
     """
     recipe = load_recipe(params, model)
@@ -91,6 +99,8 @@ def write_budget(params: Path, model: str, text: str) -> None:
     wanted = parse_budget(text, recipe.budget.cheapest, yardstick)
     if isinstance(recipe, ClassificationRecipe):
         wanted |= {name: getattr(recipe.gate, name) for name in GATED if wanted[name] is None}
+    elif wanted[yardstick.bound] is None:  # the cheapest of all, whatever it answers, is what nobody wants
+        wanted["cheapest"] = f"{yardstick.key}_loss"
     if wanted == recipe.budget.model_dump():
         return
     before = params.read_text(encoding="utf-8")

@@ -137,4 +137,4 @@ def next_commands(model: str, task: str, url: str | None, alias: str, home: Path
     if not url:
         ask = f"{tool('python')} -m flows build {model} --publish store"
     page = f"PREFECT_HOME={shlex.quote(os.path.relpath(home))} {tool('prefect')} server start"
-    return [ask, f"{tool('dvc')} repro", f"{page}   # then open http://127.0.0.1:4200"]
+    return [ask, f"{tool('dvc')} repro gate@{model}", f"{page}   # then open http://127.0.0.1:4200"]

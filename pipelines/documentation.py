@@ -62,9 +62,14 @@ def _rows(section: type[Section], prefix: str) -> Iterator[tuple[str, str, str]]
         key = f"{prefix}.{name}"
         inner = _sections(field.annotation)
         variant = _variant(section)
-        yield key, _type_of(field) + variant, str(field.description)
+        yield key, _type_of(field) + variant, _cell(str(field.description))
         for nested in inner:
             yield from _rows(nested, key)
+
+
+def _cell(text: str) -> str:
+    """Text that a table's bar does not cut."""
+    return text.replace("|", "\\|")
 
 
 def _variant(section: type[Section]) -> str:
@@ -104,9 +109,11 @@ def _composed(origin: Any, parts: tuple[Any, ...]) -> str:
 
 def _bound(item: Any) -> str:
     signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "length ≥", "pattern": "matching"}
-    return " ".join(
-        f"{sign} {getattr(item, name)}" for name, sign in signs.items() if getattr(item, name, None) is not None
-    ).replace("|", "\\|")
+    return _cell(
+        " ".join(
+            f"{sign} {getattr(item, name)}" for name, sign in signs.items() if getattr(item, name, None) is not None
+        )
+    )
 
 
 def schema_file() -> str:
@@ -117,7 +124,12 @@ def schema_file() -> str:
 def stages_page() -> str:
     """docs/stages.md: what every stage reads, writes and which section of the recipe it obeys."""
     graph = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    lines = ["# Stages", "", f"The graph is `dvc.yaml`; run one stage with `dvc repro STAGE@MODEL`. {GENERATED}", ""]
+    lines = [
+        "# Stages",
+        "",
+        f"The graph is `dvc.yaml`; `dvc repro STAGE@MODEL` runs a stage and what is stale before it, `--single-item` it alone. {GENERATED}",
+        "",
+    ]
     for stage in STAGES:
         block, function = graph[stage]["do"], stage_function(stage)
         outs = [*block.get("outs", []), *block.get("metrics", []), *block.get("plots", [])]

@@ -29,6 +29,9 @@ def check_parts(layers: Sequence[Sequence[int]], widths: Sequence[int], heads: S
             raise ValueError(
                 f"layers {list(depth)}: name each layer once, in order, and only layers of the first list {list(layers[0])}"
             )
+    depths = [len(depth) for depth in layers]
+    if depths != sorted(depths, reverse=True) or len({tuple(depth) for depth in layers}) < len(layers):
+        raise ValueError(f"layers {[list(depth) for depth in layers]}: name each depth once, the deepest first")
     for name, sizes in (("intermediate_sizes", widths), ("num_attention_heads", heads)):
         if list(sizes) != sorted(set(sizes), reverse=True):
             raise ValueError(f"{name} {list(sizes)}: name each size once, the largest first")

@@ -216,7 +216,7 @@ class ChosenPruning(Section):
         ge=1, le=20, description="Parts that are recovered at most, the cheapest first, until one holds the margin."
     )
     hope: float = Field(
-        ge=0, le=100, description="Points of accuracy that recovery is trusted to win: who lacks more is not tried."
+        ge=0, le=100, description="Points of accuracy by which a part may miss the margin before recovery."
     )
     bootstrap_samples: int = Field(ge=100, description="Resamples of the paired bootstrap that holds the margin.")
     losses: Losses = Field(description="What recovery minimises.")

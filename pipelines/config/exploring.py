@@ -25,10 +25,10 @@ class Measurement(Section):
     noise: float = Field(
         gt=0,
         le=1,
-        description="A point is steady where the 95 % interval of its median time is this share of it, to either side.",
+        description="A point's time is steady where half the 95 % interval of its median is below this share of it.",
     )
     repeats: int = Field(
-        ge=0, le=10, description="Times that what is not steady is timed again, twice as long each time."
+        ge=0, le=10, description="How often points that are not steady are timed again, twice as long each time."
     )
     bootstrap_samples: int = Field(ge=100, description="Resamples of the paired bootstrap.")
 

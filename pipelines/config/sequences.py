@@ -51,7 +51,7 @@ class TokenLabel(Section):
 
     batch_size: int = Field(ge=1, le=4096, description="Examples a forward pass.")
     signals: TopKSignals | SampledSignals = Field(discriminator="kind", description="What is stored a prediction.")
-    texts: TeacherTexts | None = Field(description="Texts that the teacher writes; null: none.")
+    texts: TeacherTexts | None = Field(description="Texts that the teacher writes (not of taggers); null: none.")
 
 
 class FreshStudent(Section):
@@ -155,7 +155,9 @@ class TokenDistill(Section):
         discriminator="kind", description="Where the student's weights come from."
     )
     losses: TokenLosses = Field(description="What the student minimises.")
-    on_policy: OnPolicy | None = Field(description="Learning from its own texts; null: from the stored signals alone.")
+    on_policy: OnPolicy | None = Field(
+        description="Learning from its own texts (not of taggers); null: from the stored signals alone."
+    )
     control: bool = Field(
         description="Train the same student on the data alone too, without a teacher, and report it beside the distilled one."
     )
@@ -202,7 +204,7 @@ class ChosenShape(Section):
     hope: float = Field(
         ge=0,
         le=100,
-        description="What recovery is trusted to win, in the unit of the budget's loss: who lacks more is not tried.",
+        description="By how much a part may miss the budget's loss before recovery, in its unit.",
     )
     bootstrap_samples: int = Field(ge=100, description="Resamples of the paired bootstrap that holds the margin.")
     losses: TokenLosses = Field(description="What recovery minimises.")
@@ -324,6 +326,21 @@ class SequenceRecipe(Section):
             prune=isinstance(self.prune, ChosenShape),
             quantize=isinstance(self.quantize, ChosenTokens),
         )
+        return self
+
+    @model_validator(mode="after")
+    def _the_gate_is_no_tighter_than_the_budget(self) -> SequenceRecipe:
+        """Of bytes, which a point has for certain; else one would be chosen, recovered and looked at on test data, only to be refused."""
+        if self.budget is None or (self.budget.max_bytes is None and self.budget.cheapest == "bytes"):
+            return self  # the choice is the smallest there is
+        wanted = self.budget.max_bytes
+        for bound in self.gate.bounds:
+            held = bound.at_most if bound.metric == "model.bytes" else None
+            if held is not None and (wanted is None or wanted > held):
+                raise ValueError(
+                    f"budget.max_bytes is {'null' if wanted is None else f'{wanted:g}'}, and gate.bounds refuses a model.bytes above {held:g}: "
+                    "the choice must not be one that is refused; lower the budget's, or raise the gate's"
+                )
         return self
 
     @model_validator(mode="after")

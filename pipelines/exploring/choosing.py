@@ -72,6 +72,12 @@ def candidates_for(points: Sequence[Point], budget: AnyBudget, hope: float, yard
     return sorted(holding, key=lambda point: (float(getattr(point, cheapest)), point.loss, point.bytes))
 
 
+def held_by(points: Sequence[Point], budget: AnyBudget, yardstick: Yardstick) -> list[Point]:
+    """Those of some points that hold every bound as they were measured, with no hope of recovery."""
+    bounds = bounds_of(budget, yardstick)
+    return [point for point in points if all(bound.held(point) for bound in bounds)]
+
+
 def _why_none(points: Sequence[Point], bounds: Sequence[Bound], eased: Sequence[Bound]) -> str:
     """Why no point holds all bounds, and the nearest ones."""
     if not points:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.bundle import WITHOUT_LAYERS, Bundle
-from pipelines.config import AnyChosenPruning, ChosenPruning, StudentElastic, Task
+from pipelines.config import AnyChosenPruning, ChosenPruning, Losses, StudentElastic, Task
 from pipelines.data.clean import CleanData
 from pipelines.errors import ModelError
 from pipelines.exploring.parts import Learn, elastic_choice
@@ -21,7 +21,7 @@ from pipelines.families.base import Family, TokenIds
 from pipelines.signals import read_signals
 from pipelines.techniques.distilling import learn
 from pipelines.techniques.elastic import extract, slices_of, view
-from pipelines.techniques.lessons import Lesson, lesson_from
+from pipelines.techniques.lessons import Lesson, lesson_from, losses_that_fit
 from pipelines.techniques.levers import levers_left_out
 from pipelines.techniques.scoring import predict_logits
 from pipelines.techniques.shapes import Slice
@@ -104,7 +104,7 @@ class ClassifierParts:
                 bundle,
                 lesson,
                 self.data.validation,
-                wanted.losses if part.layers else wanted.losses.of_logits,
+                self._losses(part, bundle.tokenizer, lesson, wanted.losses),
                 wanted.recovery,
                 max_length=self.task.max_length,
                 seed=self.task.seed,
@@ -114,6 +114,14 @@ class ClassifierParts:
             return bundle, records
 
         return recover
+
+    def _losses(self, part: Slice, tokenizer: Any, lesson: Lesson, wanted: Losses) -> Losses:
+        """What a part can learn from: one of a smaller vocabulary may cut too many texts otherwise than the teacher."""
+        if not part.layers:
+            return wanted.of_logits
+        if part.vocabulary == 0:
+            return wanted
+        return losses_that_fit(self.family, tokenizer, lesson, wanted, self.task.max_length)
 
     @property
     def _required(self) -> Bundle:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.bundle import Lineage, read_json, write_json
 from pipelines.config import Form, Task
+from pipelines.errors import DataError
 from pipelines.exploring.drawing import draw_front, front_svg
 from pipelines.exploring.estimating import error_of
 from pipelines.exploring.page import front_page
@@ -44,8 +45,15 @@ def write_front(folder: Path, points: Sequence[Point], teacher: np.ndarray | Non
 def read_front(folder: Path) -> Front:
     """The front of a folder; without points where nothing was explored. Raises DataError where it is damaged."""
     points = read_points(folder / POINTS)
-    teacher = np.load(folder / COUNTS, allow_pickle=False) if points else np.empty((0, 0))
-    return Front(points, teacher, read_json(folder / FORMS))
+    return Front(points, _read_counts(folder / COUNTS) if points else np.empty((0, 0)), read_json(folder / FORMS))
+
+
+def _read_counts(path: Path) -> np.ndarray:
+    try:
+        counts: np.ndarray = np.load(path, allow_pickle=False)
+        return counts
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path}: no counts of the teacher ({error}); `dvc repro explore` writes them again") from error
 
 
 def draw(folder: Path, points: Sequence[Point], teacher: Reference, reached: Reached, yardstick: Yardstick) -> None:

@@ -20,7 +20,7 @@ class Point:
     second at batch 32, the task's number (exploring/yardsticks.py) and its loss to the teacher, above 0 where the point is worse.
 
     `loss_low` to `loss_high` is the 95 % interval of a paired bootstrap; so is `p50_low` to `p50_high`, of the median.
-    `steady` is false where the times of this point could not be told from a neighbour's after every repeat.
+    `steady` is false where half of the latter was above `explore.noise` of the median after every repeat.
     """
 
     layers: str

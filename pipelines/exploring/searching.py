@@ -21,6 +21,8 @@ class Candidate:
     loss: float
 
 
+#: The places of a candidate's costs.
+MILLISECONDS, BYTES, LOSS = range(3)
 #: Answers what is estimated of a part in a quantization.
 Estimate = Callable[[Slice, str], Candidate]
 
@@ -65,7 +67,7 @@ def _evolve(space: Sequence[Slice], quantizations: Sequence[str], look: Estimate
 
 
 def worth_measuring(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """The best `count`: front after front, the last one thinned evenly along the milliseconds."""
+    """The best `count`: front after front; of the last one its fastest, most accurate and smallest, and the rest thinned evenly along the milliseconds."""
     left = list(dict.fromkeys(candidates))
     chosen: list[Candidate] = []
     while left and len(chosen) < count:
@@ -79,12 +81,16 @@ def worth_measuring(candidates: Sequence[Candidate], count: int) -> list[Candida
 
 
 def _thinned(front: Sequence[Candidate], count: int) -> list[Candidate]:
-    """At most `count` of a front, evenly spaced, both ends among them."""
+    """At most `count` of a front: what is best at one of the costs, and others evenly spaced."""
     if len(front) <= count:
         return list(front)
     if count == 1:
         return [front[len(front) // 2]]
-    return [front[round(at * (len(front) - 1) / (count - 1))] for at in range(count)]
+    best = [min(front, key=lambda one: _costs(one)[cost]) for cost in (MILLISECONDS, LOSS, BYTES)]
+    ends = list(dict.fromkeys(best))[:count]
+    others = [one for one in front if one not in ends]
+    room = count - len(ends)
+    return ends + [others[(2 * at + 1) * len(others) // (2 * room)] for at in range(room)]
 
 
 def _costs(one: Candidate) -> tuple[float, float, float]:

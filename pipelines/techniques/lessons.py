@@ -21,6 +21,8 @@ from pipelines.techniques.vocabulary.folds import folds_of
 
 #: Texts that are cut at once where all that counts is which tokens come up.
 TEXTS_AT_ONCE = 1024
+#: Share of the texts that student and teacher must cut alike where losses a token are to say anything.
+ENOUGH_ALIKE = 0.5
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,20 @@ def read_lesson(family: Family, tokenizer: Any, lesson: Lesson, weights: Losses,
     """
     encoded = family.encode(tokenizer, lesson.texts, max_length)
     alike = lesson.signals.cut_alike(lesson.rows, tokenizer, encoded)
-    if (weights.wants_hidden or weights.relation > 0) and alike.mean() < 0.5:
+    if (weights.wants_hidden or weights.relation > 0) and alike.mean() < ENOUGH_ALIKE:
         text = lesson.texts[int(np.argmin(alike))]
         raise ModelError(
             f"hidden-state and relation losses need the teacher's tokens, but student and teacher cut {(~alike).mean():.0%} of the texts "
             f"differently, {text[:60]!r} among them; set those losses to 0, or keep more of the vocabulary"
         )
     return Reading(lesson, encoded, alike)
+
+
+def losses_that_fit(family: Family, tokenizer: Any, lesson: Lesson, weights: Losses, max_length: int) -> Losses:
+    """The losses, without those a token where `read_lesson` would refuse them."""
+    encoded = family.encode(tokenizer, lesson.texts, max_length)
+    alike = lesson.signals.cut_alike(lesson.rows, tokenizer, encoded)
+    return weights if alike.mean() >= ENOUGH_ALIKE else weights.of_logits
 
 
 class Reader:

@@ -96,8 +96,9 @@ def calibration_error(bins: list[ReliabilityBin]) -> float:
 def paired_difference(truth: Labels, model: Labels, teacher: Labels, samples: int, seed: int) -> Interval:
     """Accuracy of model minus teacher with the 95 % percentile interval of a paired bootstrap over rows (Efron 1979).
 
-    Rows are resampled with both answers together. Only three outcomes matter (model right alone, teacher right alone, tie),
-    so a resample is one multinomial draw: exactly the row bootstrap, without drawing rows.
+    Rows are resampled with both answers together, after two rows were added to them, one that each side alone has right (Bonett &
+    Price 2012): few rows on which both happen to agree would else have an interval of no width. Only three outcomes matter (model
+    right alone, teacher right alone, tie), so a resample is one multinomial draw: exactly the row bootstrap, without drawing rows.
     """
     return difference_of_right(model == truth, teacher == truth, samples, seed)
 
@@ -105,9 +106,9 @@ def paired_difference(truth: Labels, model: Labels, teacher: Labels, samples: in
 def difference_of_right(model: NDArray[np.bool_], teacher: NDArray[np.bool_], samples: int, seed: int) -> Interval:
     """The same, of where each was right [N]."""
     gain = model.astype(int) - teacher.astype(int)
-    rows = len(gain)
-    shares = [float((gain == value).mean()) for value in (1, -1, 0)]
-    draws = np.random.default_rng(seed).multinomial(rows, shares, size=samples)
+    rows = len(gain) + 2
+    counts = np.array([(gain == 1).sum() + 1, (gain == -1).sum() + 1, (gain == 0).sum()])
+    draws = np.random.default_rng(seed).multinomial(rows, counts / rows, size=samples)
     differences = (draws[:, 0] - draws[:, 1]) / rows
     low, high = np.percentile(differences, [2.5, 97.5])
     return Interval(float(gain.mean()), float(low), float(high))

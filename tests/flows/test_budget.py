@@ -43,6 +43,8 @@ def test_the_words_of_a_budget() -> None:
         ("5parsecs", "'5parsecs' is no bound"),
         ("5MB 6MB", "'6MB' sets max_bytes a second time"),
         (" ", "names no bound"),
+        ("150pt", r"'150pt' sets what cannot be: max_accuracy_loss 150.0: Input should be less than or equal to 100"),
+        ("0.4b", r"'0\.4b' sets what cannot be: max_bytes 0: Input should be greater than or equal to 1"),
     ],
 )
 def test_what_is_no_budget_is_named(text: str, message: str) -> None:
@@ -145,6 +147,16 @@ def test_each_task_has_its_own_words(tmp_path: Path, task: str, text: str, bound
     }
     with pytest.raises(RecipeError, match=r"'1furlong' is no bound"):
         write_budget(path, "m", "1furlong")
+
+
+def test_a_budget_that_names_no_loss_asks_for_the_best_within_it(tmp_path: Path) -> None:
+    """The recipe's own wish, the fewest bytes, would take the worst model that there is."""
+    path = tmp_path / "params.yaml"
+    block = sequence_recipe_dict("text-generation", **by_budget("text-generation"))
+    path.write_text(yaml.safe_dump({"models": {"m": block}}), encoding="utf-8")
+    write_budget(path, "m", "4MB")
+    found = load_recipe(path, "m").budget
+    assert found is not None and found.cheapest == "bits_per_byte_loss"
 
 
 def test_a_recipe_of_a_fixed_shape_takes_no_budget(params: Path) -> None:

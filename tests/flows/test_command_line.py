@@ -28,7 +28,7 @@ report     build/alpha/evaluation/report.html
 published  alpha 1.0.0 as candidate in store
 next:
   slm-registry predict alpha@candidate --store store 'where is my parcel?'
-  dvc repro
+  dvc repro gate@alpha
 """
 
 

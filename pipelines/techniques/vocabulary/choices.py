@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.bundle import Bundle
 from pipelines.config import Vocabulary
+from pipelines.errors import ModelError
 from pipelines.families.base import Family, TokenIds
 from pipelines.techniques.vocabulary.cutting import kept_tokens, prune_tokenizer
 from pipelines.techniques.vocabulary.roles import ids_in_use
@@ -37,8 +38,16 @@ def uncut(tokenizer: Any) -> Cut:
 def cuts_of(
     family: Family, student: Bundle, texts: Sequence[str], vocabularies: Sequence[Vocabulary], max_length: int
 ) -> list[Cut]:
-    """Every vocabulary of the recipe, as the tokens of these texts decide. Raises ModelError for a tokenizer that cannot be pruned."""
+    """Every vocabulary of the recipe, as the tokens of these texts decide.
+
+    Raises ModelError for a tokenizer that cannot be pruned, and for a vocabulary that is no part of the first one.
+    """
     encoded = family.encode(student.tokenizer, texts, max_length)
     used = ids_in_use(student.model)
     kept = [kept_tokens(student.tokenizer, encoded, wanted, used) for wanted in vocabularies]
+    for at, ids in enumerate(kept):
+        if more := set(ids) - set(kept[0]):
+            raise ModelError(
+                f"distill.student.vocabularies: number {at + 1} keeps {len(more)} tokens that the first one has not; name the largest first"
+            )
     return [Cut(prune_tokenizer(student.tokenizer, ids), ids) for ids in kept]

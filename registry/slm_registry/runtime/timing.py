@@ -37,7 +37,8 @@ WARM_UP = 20
 #: Texts in a row that one model answers at most before the next has its turn: a service runs one model, and so has it in
 #: its caches; turns text by text would time the refilling of the caches, which weighs most on the smallest model.
 TURN = 25
-THROUGHPUT_BATCH = 32
+#: Texts of a batch that throughput is of, and batches at least.
+THROUGHPUT_BATCH, FEWEST_BATCHES = 32, 10
 #: Stretches that the interval of a median is drawn from, and how often.
 STRETCHES, DRAWS = 20, 1000
 
@@ -68,14 +69,14 @@ def latencies(models: Sequence[Answer], texts: Sequence[str], rounds: int) -> li
 
 
 def throughputs(models: Sequence[Answer], texts: Sequence[str], rounds: int) -> list[float]:
-    """Pieces a second of each model by the median of its batches of 32, at least `rounds` texts; they take turns batch by batch."""
+    """Pieces a second of each model by the median of its batches of 32: ten at least, `rounds` texts at least; they take turns batch by batch."""
     import numpy as np
 
     batches = [
         [texts[(first + at) % len(texts)] for at in range(THROUGHPUT_BATCH)]
         for first in range(0, len(texts), THROUGHPUT_BATCH)
     ]
-    count = -(-rounds // THROUGHPUT_BATCH)
+    count = max(FEWEST_BATCHES, -(-rounds // THROUGHPUT_BATCH))
     return [1 / float(np.median(row)) for row in _in_turns(models, batches, count, 1, 1)]
 
 

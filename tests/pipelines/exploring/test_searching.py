@@ -51,6 +51,16 @@ def test_a_front_that_is_too_long_keeps_its_ends() -> None:
     assert (chosen[0].p50_ms, chosen[-1].p50_ms, len(chosen)) == (0.0, 9.0, 4)
 
 
+def test_a_front_that_is_too_long_keeps_its_smallest_and_its_most_accurate() -> None:
+    """Neither stands at an end of the milliseconds."""
+    front = [Candidate(SPACE[at], "none", float(at), 100 - at, -at / 100) for at in range(10)]
+    front[1], front[8] = (Candidate(SPACE[1], "none", 1.0, 1, 1.0), Candidate(SPACE[8], "none", 8.0, 200, -9.0))
+    chosen = worth_measuring(front, 5)
+    assert len(chosen) == 5
+    assert {front[0], front[1], front[8]} <= set(chosen)
+    assert len(worth_measuring(front, 2)) == 2 and len(worth_measuring(front, 1)) == 1
+
+
 def test_one_candidate_is_enough() -> None:
     only = estimate(SPACE[0], "none")
     assert worth_measuring([only], 20) == [only]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from slm_registry.runtime.machine import this_machine
 
 from pipelines.bundle import LINEAGE, Bundle, download_bytes, read_json, read_lineage, sha256_of, write_json
@@ -17,7 +18,9 @@ from pipelines.errors import BudgetError, ModelError
 from pipelines.exploring import classifiers
 from pipelines.exploring.classifiers import open_classifier
 from pipelines.exploring.front import read_front
+from pipelines.exploring.points import Point
 from pipelines.exploring.workshop import open_workshop
+from pipelines.families import family_of
 from pipelines.signals import read_signals
 from pipelines.stages.distill import distill
 from pipelines.stages.explore import explore
@@ -141,19 +144,37 @@ def test_a_budget_that_nobody_meets_ends_before_any_recovery(explored: Path, tmp
     assert not (tmp_path / "pruned").exists()
 
 
+def forgets(_family: Any, bundle: Bundle, *_: Any, **__: Any) -> list[Any]:
+    """A recovery that takes what a part knows."""
+    bundle.model.classifier.weight.data.zero_()
+    return []
+
+
 def test_a_margin_that_no_recovery_reaches_is_told_with_what_was_tried(
     explored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forgets(_family: Any, bundle: Bundle, *_: Any, **__: Any) -> list[Any]:
-        bundle.model.classifier.weight.data.zero_()
-        return []
-
+    """Half a point more than the best has, which recovery is hoped to win."""
     monkeypatch.setattr(classifiers, "learn", forgets)
+    limit = round(100 * min(point.loss_high for point in read_front(explored / "front").points) - 0.5, 6)
     with pytest.raises(
         BudgetError,
-        match=r"none of 2 parts holds max_accuracy_loss 5.0 after recovery: (.* points lost at worst;? ?){2}",
+        match=rf"none of \d parts holds max_accuracy_loss {limit} after recovery: (.* points lost at worst;? ?)+; raise",
     ):
-        chosen(explored, tmp_path, max_accuracy_loss=5.0)
+        chosen(explored, tmp_path, max_accuracy_loss=limit)
+
+
+def test_a_part_that_recovery_makes_worse_stays_as_it_was_cut_out(
+    explored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(classifiers, "learn", forgets)
+    made = chosen(explored, tmp_path)
+    assert "no better: the part stays as it was" in capsys.readouterr().out
+    block = recipe(**BY_BUDGET)
+    record = next(entry for entry in read_lineage(made / "pruned")["stages"] if entry["stage"] == "prune")["chosen"]
+    parts = open_classifier(explored / "student", load_clean(explored / "data"), block.task)
+    part = parts.plain(Point(**record).slice).model.state_dict()
+    kept = family_of(block.task).load(made / "pruned").model.state_dict()
+    assert part.keys() == kept.keys() and all(torch.equal(part[name], kept[name]) for name in part)
 
 
 def test_a_student_that_is_not_elastic_is_refused(explored: Path, tmp_path: Path) -> None:

@@ -200,6 +200,14 @@ def test_a_smaller_vocabulary_reads_with_the_wholes_rows(tmp_path: Path) -> None
     assert Cut(bundle.tokenizer, [5, 3, 9]).of_the_whole([[0, 2], [1]]) == [[5, 9], [3]]
 
 
+def test_a_vocabulary_that_is_no_part_of_the_first_is_refused(tmp_path: Path) -> None:
+    wanted = choice(vocabularies=list(reversed(choice().model_dump()["vocabularies"])))
+    with pytest.raises(
+        ModelError, match=r"number 2 keeps \d+ tokens that the first one has not; name the largest first"
+    ):
+        cuts_of(FAMILY, student(tmp_path), TEXTS, wanted.vocabularies, 16)
+
+
 def test_hidden_states_are_the_lesson_of_the_whole_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = elastic(student(tmp_path), choice(random_slices=3))
     asked: list[tuple[bool, bool]] = []

@@ -11,10 +11,11 @@ import torch
 from pipelines.bundle import Bundle
 from pipelines.config import Losses, StudentTraining
 from pipelines.data.clean import Split
+from pipelines.errors import ModelError
 from pipelines.families.encoder import EncoderClassifier
 from pipelines.signals import Signals, cut_key
 from pipelines.techniques.distilling import learn
-from pipelines.techniques.lessons import Lesson, Reader
+from pipelines.techniques.lessons import Lesson, Reader, losses_that_fit, read_lesson
 from pipelines.techniques.scoring import predict_logits
 from pipelines.techniques.vocabulary.choices import Cut, uncut
 from pipelines.techniques.vocabulary.cutting import kept_without, prune_tokenizer
@@ -52,6 +53,18 @@ def lesson_for(bundle: Bundle) -> Lesson:
 
 def reader_of(bundle: Bundle, cut: Cut, folds: int | None) -> Reader:
     return Reader(FAMILY, cut, lesson_for(bundle), WEIGHTS, 32, folds, seed=3)
+
+
+def test_losses_a_token_need_texts_that_both_cut_alike(student: Bundle) -> None:
+    hidden = WEIGHTS.model_copy(update={"hidden_mse": 1.0})
+    lesson = lesson_for(student)
+    assert losses_that_fit(FAMILY, student.tokenizer, lesson, hidden, 32) == hidden
+    letters = [token for token, at in student.tokenizer.get_vocab().items() if len(token.removeprefix("##")) == 1]
+    gone = set(student.tokenizer.get_vocab().values()) - {student.tokenizer.get_vocab()[token] for token in letters}
+    other = prune_tokenizer(student.tokenizer, kept_without(student.tokenizer, gone))
+    assert losses_that_fit(FAMILY, other, lesson, hidden, 32) == hidden.of_logits
+    with pytest.raises(ModelError, match="cut 100% of the texts differently"):
+        read_lesson(FAMILY, other, lesson, hidden, 32)
 
 
 def test_without_folds_every_batch_is_read_as_it_stands(student: Bundle) -> None:

@@ -15,13 +15,14 @@ def test_wilson_interval_of_a_known_case() -> None:
 
 
 def test_bootstrap_agrees_with_resampled_rows() -> None:
-    """The multinomial shortcut against the plain bootstrap over rows."""
+    """The multinomial shortcut against the plain bootstrap over rows, one more on either side."""
     rng = np.random.default_rng(0)
     truth = np.zeros(300, dtype=np.int64)
     model, teacher = (rng.random((2, 300)) > np.array([[0.85], [0.9]])).astype(np.int64)
     quick = metrics.paired_difference(truth, model, teacher, 20_000, seed=1)
     gain = (model == truth).astype(int) - (teacher == truth).astype(int)
-    slow = [gain[rng.integers(0, 300, 300)].mean() for _ in range(20_000)]
+    more = np.append(gain, [1, -1])
+    slow = [more[rng.integers(0, 302, 302)].mean() for _ in range(20_000)]
     assert quick.value == pytest.approx(gain.mean())
     assert [quick.low, quick.high] == pytest.approx(np.percentile(slow, [2.5, 97.5]), abs=0.004)
 
@@ -29,7 +30,15 @@ def test_bootstrap_agrees_with_resampled_rows() -> None:
 def test_the_difference_is_paired() -> None:
     truth = np.zeros(1000, dtype=np.int64)
     same = np.array([0] * 800 + [1] * 200)
-    assert metrics.paired_difference(truth, same, same, 1000, seed=0) == metrics.Interval(0.0, 0.0, 0.0)
+    found = metrics.paired_difference(truth, same, same, 10_000, seed=0)
+    assert found.value == 0.0 and -0.004 < found.low < 0 < found.high < 0.004
+
+
+def test_few_rows_on_which_both_agree_leave_room_for_a_difference() -> None:
+    """None of 100 rows: with 95 % confidence a side may still lose about 3 in 100 (Hanley & Lippman-Hand 1983)."""
+    truth = np.zeros(100, dtype=np.int64)
+    found = metrics.paired_difference(truth, truth, truth, 10_000, seed=0)
+    assert 0.02 < found.high < 0.04 and -0.04 < found.low < -0.02
 
 
 def test_calibration_error_by_hand() -> None:

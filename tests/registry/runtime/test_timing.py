@@ -32,14 +32,20 @@ def test_models_take_turns_of_25_texts_and_no_more_than_a_stretch(rounds: int, t
 
 def test_batches_are_full_and_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, list[str]]] = []
-    clock = iter(np.cumsum([0.0, 0.1, 0.0, 0.2, 0.0, 0.1, 0.0, 0.2, 0.0, 9.0, 0.0, 0.2]))
+    clock = iter(np.cumsum([0.0, 0.1, 0.0, 0.2] * 10 + [0.0, 9.0, 0.0, 0.2]))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
-    rates = timing.throughputs(recorded("ab", calls), [str(at) for at in range(40)], 70)
-    assert [name for name, _ in calls] == list("ab" + "ab" * 3)
+    rates = timing.throughputs(recorded("ab", calls), [str(at) for at in range(40)], 11 * 32 - 5)
+    assert [name for name, _ in calls] == list("ab" + "ab" * 11)
     assert {len(given) for _, given in calls} == {32}
     assert {text for _, given in calls for text in given} == {str(at) for at in range(40)}
     # The slow moment of the last round is no matter.
     assert rates == pytest.approx([320, 160])
+
+
+def test_a_rate_is_of_ten_batches_at_least() -> None:
+    calls: list[tuple[str, list[str]]] = []
+    timing.throughputs(recorded("a", calls), ["one", "two"], 20)
+    assert len(calls) == 1 + 10
 
 
 def test_of_what_writes_a_piece_is_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
