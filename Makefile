@@ -20,10 +20,18 @@ ROUNDS ?= 5
 S3 ?=
 WORK ?= build/bench-registry
 
-.PHONY: demo test install lint types unit soak bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-text-to-text bench-stories reproduce docs clean help
+PORT ?= 4200
+
+.PHONY: demo up down test install lint types unit soak bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-text-to-text bench-stories reproduce docs clean help
 
 demo: install  ## build MODEL by flow (BUDGET="12MB 2ms 6pt": the cheapest that holds it), publish it to the folder registry STORE, print the table
 	$(BIN)/python -m flows build $(MODEL) $(if $(BUDGET),--budget "$(BUDGET)") --publish $(STORE) --alias candidate
+
+up: install  ## server, work pool, deployments and a worker on this machine, until `make down`; PORT=4200
+	$(BIN)/python -m flows.service up --port $(PORT)
+
+down: install  ## end what `make up` started
+	$(BIN)/python -m flows.service down --port $(PORT)
 
 test: lint types unit  ## lint, types, tests
 

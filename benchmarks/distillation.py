@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks.pages import load, machine, write_section
 from benchmarks.rounds import alternate
 from pipelines.environment import disable_telemetry, quiet_libraries
+from pipelines.techniques.course import Unkept
 
 TRL = "1.16.0"
 VOCABULARY, LENGTH, BATCH, TOP = 8192, 256, 8, 32
@@ -162,7 +163,16 @@ def ours(given: Setting, folder: Path, true_classes: float) -> float:
     labelled = read_labels(folder, given.examples)
     lesson = TokenLesson(labelled.examples, labelled.signals)
     learn_tokens(
-        given.family, student, lesson, given.examples[:1], losses, training(), seed=17, phase="bench", epochs=1
+        given.family,
+        student,
+        lesson,
+        given.examples[:1],
+        losses,
+        training(),
+        seed=17,
+        phase="bench",
+        epochs=1,
+        keeper=Unkept(),
     )
     return time.perf_counter() - start
 

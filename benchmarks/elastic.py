@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.chain import SHARED, begin_beside, identity, recipe_for, run
 from benchmarks.pages import load, machine, write_section
 from pipelines.environment import disable_telemetry, quiet_libraries
+from pipelines.techniques.course import Unkept
 from pipelines.techniques.shapes import Slice
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def rows_elastic(name: str, source: Path, work: Path, seed: int, shapes: Sequenc
     task, wanted = recipe.task, recipe.prune
     assert isinstance(wanted, ChosenPruning)
     nobody = np.zeros(0, dtype=bool)  # no part is compared with the teacher here
-    recovering = open_recovering(made / "student", made / "data", made / "signals", nobody, task, wanted)
+    recovering = open_recovering(made / "student", made / "data", made / "signals", nobody, task, wanted, Unkept())
     for shape in shapes:
         yield Row(str(shape), seed, CUT, accuracy_of(recovering.parts.plain(shape), recipe, recovering.parts.data))
         with fixed(task, task.threads):

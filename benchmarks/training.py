@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.pages import load, machine, write_section
 from benchmarks.rounds import alternate
 from pipelines.environment import ROOT, disable_telemetry, quiet_libraries
+from pipelines.techniques.course import Unkept
 
 BATCH, LEARNING_RATE, WARM_UP, MAX_LENGTH = 32, 5e-4, 0.1, 64
 LAYERS = [1, 3, 5]
@@ -112,6 +113,7 @@ def ours(given: Setting, precision: Any) -> float:
         seed=17,
         phase="bench",
         epochs=1,
+        keeper=Unkept(),
     )
     return time.perf_counter() - start
 

@@ -1,4 +1,4 @@
-"""`python -m flows build|new|reproduce NAME`: the factory from the command line."""
+"""`python -m flows build|explore|verify|monitor|reproduce|new NAME`: the factory from the command line."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipelines.environment import disable_telemetry
 from pipelines.errors import FactoryError
 
 if TYPE_CHECKING:
+    from prefect.states import State
+
     from flows.build import BuildResult
 
 
@@ -38,6 +41,15 @@ def parser() -> argparse.ArgumentParser:
         "--alias", default="candidate", help="alias that points at the published version (default: candidate)"
     )
     build.add_argument(
+        "--commit",
+        metavar="BRANCH",
+        help="commit dvc.lock to a branch before publishing; HEAD: the one that is checked out (default: no commit)",
+    )
+    build.add_argument("--push", metavar="REMOTE", help="git remote that this branch is pushed to (default: none)")
+    build.add_argument(
+        "--update", action="store_true", help="first look for what changed at the origins of imported data"
+    )
+    build.add_argument(
         "--budget", metavar="BOUNDS", help="what the model may cost, as in '12MB 2ms 6pt'; written into its recipe"
     )
     _add_workers(build)
@@ -53,6 +65,23 @@ def parser() -> argparse.ArgumentParser:
         "reproduce", help="build twice, compare the bytes", description="Build the commit twice from scratch."
     )
     again.add_argument("name", help="name of a recipe in params.yaml")
+    check = commands.add_parser(
+        "verify",
+        help="build a published version again",
+        description="Build a published version again from its commit, and compare the bytes.",
+    )
+    check.add_argument("name", help="name of the published model")
+    check.add_argument("--registry", metavar="URL", required=True, help="a folder or s3://BUCKET/PREFIX")
+    check.add_argument("--alias", default="candidate", help="alias or version (default: candidate)")
+    watch = commands.add_parser(
+        "monitor",
+        help="has what a served model reads or answers drifted?",
+        description="Hold the newest predictions of a served classifier against its evaluation.",
+    )
+    watch.add_argument("name", help="name of the published model")
+    watch.add_argument("--registry", metavar="URL", required=True, help="a folder or s3://BUCKET/PREFIX")
+    watch.add_argument("--log", metavar="FILE", required=True, help="what `slm-registry serve --log FILE` writes")
+    watch.add_argument("--alias", default="production", help="alias or version that is served (default: production)")
     new = commands.add_parser(
         "new", help="write a recipe for a data set", description="Look at a file and append a recipe to params.yaml."
     )
@@ -90,32 +119,33 @@ def _add_workers(command: argparse.ArgumentParser) -> None:
     )
 
 
-def build_command(
-    name: str, publish: str | None, alias: str, plan_only: bool, budget: str | None, workers: str | None
-) -> int:
+def build_command(given: argparse.Namespace) -> int:
     """Build one model, or only show its plan; the exit code."""
     from flows.graph import find_root, make_plan
     from pipelines.config import load_recipe
 
     root = find_root(Path.cwd())
+    name: str = given.name
     load_recipe(root / "params.yaml", name)
-    if budget is not None:
+    if given.budget is not None:
         from flows.budget import write_budget
 
-        write_budget(root / "params.yaml", name, budget)
-    if plan_only:
+        write_budget(root / "params.yaml", name, given.budget)
+    if given.plan:
         from rich.console import Console
 
         from flows.console import show_plan
 
         show_plan(make_plan(root, name), Console())
         return 0
-    _report(root, _run_flow(root, name, publish, alias, None, workers))
+    asked = {key: getattr(given, key) for key in ("publish", "alias", "workers", "commit", "push", "update")}
+    _report(root, _build(root, model=name, **asked))
     return 0
 
 
-def explore_command(name: str, workers: str | None) -> int:
+def explore_command(given: argparse.Namespace) -> int:
     """Run what is stale up to the front of one model, and show it; the exit code."""
+    name: str = given.name
     from rich.console import Console
 
     from flows.budget import LOSSES, yardstick_at
@@ -133,28 +163,72 @@ def explore_command(name: str, workers: str | None) -> int:
             f"models.{name}.explore.technique is none, there is nothing to explore; write a recipe that a budget shapes with "
             f"`python -m flows new NAME --data FILE --task {recipe.task.type} --budget '{LOSSES[yardstick.key][1]}'`"
         )
-    _run_flow(root, name, None, "", "explore", workers)
+    _build(root, model=name, until="explore", workers=given.workers)
     folder = make_plan(root, name).out("front")
     show_front(read_front(root / folder).points, yardstick, Console())
     print(f"page       {os.path.relpath(root / folder / PAGE)}")
     return 0
 
 
-def reproduce_command(name: str) -> int:
+def reproduce_command(given: argparse.Namespace) -> int:
     """Build one model twice from scratch; the exit code."""
     from flows.graph import find_root
     from flows.reproduce import reproduce
     from pipelines.config import load_recipe
 
     root = find_root(Path.cwd())
-    load_recipe(root / "params.yaml", name)
-    return reproduce(root, name)
+    load_recipe(root / "params.yaml", given.name)
+    return reproduce(root, given.name)
 
 
-def _run_flow(
-    root: Path, name: str, publish: str | None, alias: str, until: str | None, workers: str | None
-) -> BuildResult:
-    """The flow against a server of its own; what it leaves. Raises what the flow failed with."""
+def new_command(given: argparse.Namespace) -> int:
+    """Write a recipe for a data set; the exit code."""
+    from flows.new import Columns, new_recipe
+
+    others = {key: getattr(given, key) for key in ("label_column", "tags_column", "target_column")}
+    columns = Columns(given.text_column, others)
+    return new_recipe(Path("params.yaml"), given.name, given.data, given.task, columns, given.teacher, given.budget)
+
+
+def verify_command(given: argparse.Namespace) -> int:
+    """Build a published version again and show both digests of every file; the exit code."""
+    from flows.graph import find_root
+    from flows.verify import Verified
+
+    found, state = _run_flow(
+        find_root(Path.cwd()), "verify", model=given.name, registry=given.registry, alias=given.alias
+    )
+    assert isinstance(found, Verified)
+    for path, (one, two) in sorted(found.files.items()):
+        print(f"same   {path} {one}" if one == two else f"DIFFER {path} {one or 'absent'} / {two or 'absent'}")
+    print(state.message)
+    return 1 if found.different else 0
+
+
+def monitor_command(given: argparse.Namespace) -> int:
+    """Show what moved since the evaluation; the exit code is 1 where something drifted."""
+    from flows.graph import find_root
+    from flows.monitor import Watched
+
+    asked = {key: getattr(given, key) for key in ("registry", "log", "alias")}
+    found, state = _run_flow(find_root(Path.cwd()), "monitor", model=given.name, **asked)
+    assert isinstance(found, Watched)
+    print(state.message)
+    return 1 if found.drifted else 0
+
+
+def _build(root: Path, **asked: Any) -> BuildResult:
+    """The build's flow; what it leaves. Exits where it ended otherwise than well or with an error: cancelled from the page."""
+    result, state = _run_flow(root, "build", **asked)
+    from flows.build import BuildResult
+
+    if not isinstance(result, BuildResult):
+        raise SystemExit(f"the build ended as {state.name}: {state.message}")
+    return result
+
+
+def _run_flow(root: Path, name: str, **asked: Any) -> tuple[Any, State[Any]]:
+    """A flow against a server of its own; what it leaves, and its state. Raises what the flow failed with."""
     from flows.console import LOG_FORMATS
     from flows.server import prefect_api
 
@@ -162,23 +236,20 @@ def _run_flow(
         os.environ.setdefault(key, value)
     os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
     signal.signal(signal.SIGTERM, _terminate)
-    with prefect_api(meanwhile=_import_the_rest):
-        from flows.build import BuildResult, build
-
-        state = build(model=name, publish=publish, alias=alias, until=until, workers=workers, return_state=True)
+    module = f"flows.{name}"
+    with prefect_api(meanwhile=lambda: _import_the_rest(module)):
+        state = getattr(import_module(module), name)(**asked, return_state=True)
     result = state.result(raise_on_failure=False)
     if isinstance(result, BaseException):
         raise result
-    if not isinstance(result, BuildResult):
-        raise SystemExit(f"the build ended as {state.name}: {state.message}")
-    return result
+    return result, state
 
 
-def _import_the_rest() -> None:
+def _import_the_rest(module: str) -> None:
     """Import what the flow needs while the server starts."""
     import dvc.repo  # noqa: F401
 
-    import flows.build  # noqa: F401
+    import_module(module)
 
 
 def _report(root: Path, result: BuildResult) -> None:
@@ -197,6 +268,8 @@ def _report(root: Path, result: BuildResult) -> None:
     if publication:
         word = "published" if publication.created else "unchanged"
         lines.append(f"{word}  {publication.model} {publication.version} as {publication.alias} in {publication.url}")
+        if publication.points_at != publication.version:
+            lines[-1] += f"; {publication.alias} is {publication.points_at}, where somebody moved it"
     url, alias = (publication.url, publication.alias) if publication else (None, "")
     task = load_recipe(root / "params.yaml", result.model).task.type
     commands = next_commands(result.model, task, url, alias, Path(PREFECT_HOME.value()))
@@ -205,6 +278,16 @@ def _report(root: Path, result: BuildResult) -> None:
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
+
+
+COMMANDS = {
+    "build": build_command,
+    "explore": explore_command,
+    "verify": verify_command,
+    "monitor": monitor_command,
+    "reproduce": reproduce_command,
+    "new": new_command,
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -218,18 +301,7 @@ def main(argv: Sequence[str]) -> int:
     from flows.errors import FlowError
 
     try:
-        if given.command == "new":
-            from flows.new import Columns, new_recipe
-
-            others = {key: getattr(given, key) for key in ("label_column", "tags_column", "target_column")}
-            columns = Columns(given.text_column, others)
-            params = Path("params.yaml")
-            return new_recipe(params, given.name, given.data, given.task, columns, given.teacher, given.budget)
-        if given.command == "reproduce":
-            return reproduce_command(given.name)
-        if given.command == "explore":
-            return explore_command(given.name, given.workers)
-        return build_command(given.name, given.publish, given.alias, given.plan, given.budget, given.workers)
+        return COMMANDS[given.command](given)
     except (FlowError, FactoryError, RegistryError) as error:
         kind = getattr(error, "kind", type(error).__name__)
         print(f"{kind}: {getattr(error, 'message', error)}", file=sys.stderr)

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.futures import PrefectFuture, wait
-from prefect.states import Failed, State
+from prefect.states import Cancelled, Completed, Failed, State
 from slm_registry.errors import RegistryError
 
-from flows import artifacts, record
+from flows import artifacts, child, record
 from flows.clusters import cluster_of
 from flows.console import without_tracebacks
-from flows.errors import FlowError, GraphError
+from flows.errors import Busy, FlowError, GraphError
 from flows.graph import Plan, find_root, make_plan
-from flows.publish import Publication, check_destination, publish_bundle
-from flows.stage import stage_task
+from flows.history import check_history, holds_record
+from flows.publish import Publication, as_it_stands, check_destination, commit_build, publish_bundle, push_outputs
+from flows.receipt import FOLDER, read_receipt, record_of, write_receipt
+from flows.remote import default_remote
+from flows.stage import UP_TO_DATE, stage_task
+from flows.updating import imports_of, update_imports
+from pipelines.alone import alone
 from pipelines.config import load_recipe
-from pipelines.errors import FactoryError
+from pipelines.errors import FactoryError, TransientError
 
-#: Seconds between two looks at whether the worker that started this process still lives.
-PARENT_TICK = 1.0
+#: The state of a build that another one of the same model kept from beginning.
+SKIPPED = "Skipped"
+
+
+@dataclass(frozen=True)
+class Handing:
+    """Where a finished build goes: the registry and its alias, the branch that its record is committed to, the git remote of that."""
+
+    publish: str | None
+    alias: str
+    commit: str | None
+    push: str | None
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,9 @@ def build(
     plan_only: bool = False,
     until: str | None = None,
     workers: str | None = None,
+    commit: str | None = None,
+    push: str | None = None,
+    update: bool = False,
 ) -> BuildResult | State[Any]:
     """Build one model: run what DVC finds stale, then publish the finished bundle and move the alias to it.
 
@@ -58,12 +74,18 @@ def build(
         alias: Alias that points at the published version afterwards.
         plan_only: Only show which stages are stale, and why.
         until: Last stage to run, such as `explore`; nothing is published then. Empty: all.
+        commit: Branch that the build's record (dvc.lock) is committed to: HEAD for the one that is checked out. Empty: no commit.
+        push: Git remote that this branch is pushed to, such as `origin`. Empty: none.
+        update: First look for what changed at the origins of imported data (`dvc import-url`, `dvc import`).
         workers: Who measures and recovers the parts of a model by budget: processes:N, dask:ADDRESS or ray:ADDRESS. Empty: the stage itself.
     """
     root = find_root(Path.cwd())
     try:
-        with _ends_with_its_worker(), without_tracebacks(FlowError, RegistryError):
-            return _build(root, model, publish, alias, plan_only, until, workers)
+        load_recipe(root / "params.yaml", model)  # an impossible recipe, or name, fails before any work
+        with child.ends_with_its_worker(), without_tracebacks(FlowError, RegistryError), _alone(root, model, plan_only):
+            return _build(root, model, Handing(publish, alias, commit, push), plan_only, until, workers, update)
+    except Busy as busy:
+        return Cancelled(name=SKIPPED, message=str(busy), data=busy)
     except (FlowError, FactoryError, RegistryError) as error:
         # A returned state carries the message as it stands; a raised exception would put a traceback on the page.
         return Failed(message=f"{type(error).__name__}: {error}", data=error)
@@ -72,23 +94,28 @@ def build(
 def _build(
     root: Path,
     model: str,
-    publish: str | None,
-    alias: str,
+    to: Handing,
     plan_only: bool,
     until: str | None,
     workers: str | None,
-) -> BuildResult:
-    load_recipe(root / "params.yaml", model)  # an impossible recipe fails before any work
+    update: bool,
+) -> BuildResult | State[Any]:
     if workers:
-        cluster_of(workers)  # and so do workers that there are not
-    if publish:
-        check_destination(publish, model, alias)
+        cluster_of(workers)  # workers that there are not fail before any work
+    if to.publish:
+        check_destination(to.publish, model, to.alias)
+    head = check_history(root, to.commit, to.push) if to.commit or to.push else None
     plan = make_plan(root, model)
+    if update and not plan_only and (imports := imports_of(plan)):
+        update_imports(model, root, imports)
+        plan = make_plan(root, model)
     if until:
         plan = plan.up_to(until, model)
     _announce(plan, model)
     if plan_only:
         return BuildResult(model, {}, None, None, None)
+    if not plan.stale and not until and (done := _done_before(root, model, to, plan)):
+        return done
     outcomes = run_stages(plan, root, workers)
     if until:
         return BuildResult(model, outcomes, None, None, None)
@@ -97,12 +124,47 @@ def _build(
         artifacts.show_metrics(record.read_json(root / metrics), model)
     if report:
         artifacts.show_report(root / report, model)
-    publication = None
-    if publish:
-        if metrics is None:
-            raise GraphError("dvc.yaml: no stage of this model writes metrics; nothing is published unmeasured")
-        publication = publish_bundle(model, publish, alias, root, plan.out("bundle"), metrics)
+    publication = hand_over(root, model, to, plan, head)
     return BuildResult(model, outcomes, metrics, report, publication)
+
+
+def _done_before(root: Path, model: str, to: Handing, plan: Plan) -> State[Any] | None:
+    """The end of a build that has nothing to do: nothing is stale, and the last one handed over what stands there."""
+    receipt = read_receipt(root, model, _asked(root, to), plan)
+    found = as_it_stands(receipt.publication) if receipt else None
+    if found is None or (to.commit and not holds_record(root, to.commit)):
+        return None
+    outcomes = {step.node.name: UP_TO_DATE for step in plan.steps}
+    result = BuildResult(model, outcomes, plan.metrics_file(), plan.find("report.html"), found)
+    return Completed(name=UP_TO_DATE, message=f"{model} {found.version} stands in {found.url}", data=result)
+
+
+def _asked(root: Path, to: Handing) -> dict[str, str | None]:
+    """All that a hand-over goes to: what was asked for, and DVC's remote."""
+    return asdict(to) | {"remote": default_remote(root)}
+
+
+def hand_over(root: Path, model: str, to: Handing, plan: Plan, head: str | None) -> Publication | None:
+    """What comes after the gate, in the order that can be cut off anywhere and be done again; what was published.
+
+    `head` is the commit that the build began from, where its record is to be committed.
+
+    Raises GraphError where no stage writes metrics, and what the steps of `flows.publish` raise.
+    """
+    if not to.publish and not to.commit:
+        return None
+    metrics, bundle = plan.metrics_file(), plan.out("bundle")
+    if metrics is None:
+        raise GraphError("dvc.yaml: no stage of this model writes metrics; nothing is published unmeasured")
+    built = record_of(root, plan)  # now: whoever runs DVC beside this build changes dvc.lock
+    if default_remote(root):
+        push_outputs(model, root, [step.node.name for step in plan.steps])
+    commit = commit_build(model, root, to.commit, bundle, metrics, to.push, head) if to.commit else None
+    if not to.publish:
+        return None
+    publication: Publication = publish_bundle(model, to.publish, to.alias, root, bundle, metrics, commit)
+    write_receipt(root, model, _asked(root, to), built, publication)
+    return publication
 
 
 def _announce(plan: Plan, model: str) -> None:
@@ -137,19 +199,12 @@ def run_stages(plan: Plan, root: Path, workers: str | None = None) -> dict[str, 
 
 
 @contextmanager
-def _ends_with_its_worker() -> Iterator[None]:
-    """Under a worker, end this process when the worker is gone: a SIGKILL of the worker reaches nobody else."""
-    finished = threading.Event()
-
-    def watch(worker: int) -> None:
-        while not finished.wait(PARENT_TICK):
-            if os.getppid() != worker:
-                os.kill(os.getpid(), signal.SIGTERM)  # Prefect's handler unwinds the flow from here
-                return
-
-    if "PREFECT__FLOW_RUN_ID" in os.environ:  # set by workers alone
-        threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
-    try:
+def _alone(root: Path, model: str, plan_only: bool) -> Iterator[None]:
+    """One build of a model at a time in a project; who only looks disturbs nobody. Raises Busy where another goes on."""
+    with ExitStack() as held:
+        try:
+            if not plan_only:
+                held.enter_context(alone(root / FOLDER / f"{model}.build"))
+        except TransientError as error:
+            raise Busy(f"another build of {model} goes on here, so this one is skipped: {error}") from error
         yield
-    finally:
-        finished.set()

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +20,8 @@ from flows import supervise
 #: Longer than the supervisor's own grace, so that it is the supervisor that ends the group.
 END_SECONDS = supervise.GRACE_SECONDS + 3.0
 _TICK = 0.2
+#: Seconds between two looks at whether the worker that started this process still lives.
+PARENT_TICK = 1.0
 
 
 class Stopped(Exception):
@@ -115,3 +118,22 @@ def run(
         return process.wait()
     finally:
         end(process)
+
+
+@contextmanager
+def ends_with_its_worker() -> Iterator[None]:
+    """Under a worker, end this process when the worker is gone: a SIGKILL of the worker reaches nobody else."""
+    finished = threading.Event()
+
+    def watch(worker: int) -> None:
+        while not finished.wait(PARENT_TICK):
+            if os.getppid() != worker:
+                os.kill(os.getpid(), signal.SIGTERM)  # Prefect's handler unwinds the flow from here
+                return
+
+    if "PREFECT__FLOW_RUN_ID" in os.environ:  # set by workers alone
+        threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+    try:
+        yield
+    finally:
+        finished.set()

@@ -3,6 +3,8 @@
 FlowError
 ├── GraphError         exit 2   dvc.yaml cannot be read, or holds no such model
 ├── PublishError       exit 1   the bundle lacks what the registry's record needs
+├── Busy               exit 7   another build of the model goes on here
+├── HistoryError       exit 2   git cannot keep what was built
 └── StageError                  a stage failed; `kind` is the class that the stage named, `exit_code` is that class's
     ├── GateFailed     exit 5   the finished model misses a bound
     ├── BadInput       exit 2-4 recipe, data set or model folder is at fault: a second try gives the same
@@ -33,6 +35,18 @@ class GraphError(FlowError):
 
 class PublishError(FlowError):
     """The bundle cannot be published as it stands."""
+
+
+class Busy(FlowError):
+    """Another build of the same model goes on in this project."""
+
+    exit_code = 7
+
+
+class HistoryError(FlowError):
+    """Git cannot keep the build's record, or lacks what it was made from."""
+
+    exit_code = 2
 
 
 class StageError(FlowError):

@@ -32,6 +32,8 @@ class Node:
     upstream: tuple[str, ...]
     outs: tuple[Path, ...]
     metrics: tuple[Path, ...]
+    #: Whether it is data that DVC imported from elsewhere, and can look for anew.
+    imported: bool
 
     @property
     def stage(self) -> str:
@@ -154,6 +156,15 @@ def make_plan(root: Path, model: str | None = None) -> Plan:
 
 
 @contextmanager
+def repository_lock(root: Path) -> Iterator[None]:
+    """Hold DVC's lock of a project, or wait for it: dvc.lock is not written atomically."""
+    from dvc.repo import Repo, lock_repo
+
+    with Repo(os.fspath(root), _wait_for_lock=True) as repo, lock_repo(repo):
+        yield
+
+
+@contextmanager
 def _index(root: Path) -> Iterator[tuple[list[Any], Any]]:
     """DVC's stages and graph, read while its repository lock is held: dvc.lock is not written atomically."""
     from dvc.exceptions import DvcException
@@ -214,7 +225,7 @@ def _node(stage: Any, upstream: Sequence[str], root: Path) -> Node:
         return tuple(Path(_place(out, root)) for out in outs if out.is_in_repo)
 
     metrics = [out for out in stage.outs if out.metric]
-    return Node(_name(stage), stage.desc or "", tuple(upstream), local(stage.outs), local(metrics))
+    return Node(_name(stage), stage.desc or "", tuple(upstream), local(stage.outs), local(metrics), stage.is_import)
 
 
 def _place(thing: Any, root: Path) -> str:

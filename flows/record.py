@@ -15,14 +15,14 @@ from flows.errors import PublishError
 BUNDLE_RECORD = "lineage.json"
 
 
-def lineage(root: Path, model: str, bundle: Path, metrics: Path) -> dict[str, Any]:
-    """The record of one built model.
+def lineage(root: Path, model: str, bundle: Path, metrics: Path, commit: str | None = None) -> dict[str, Any]:
+    """The record of one built model; `commit` is the one that holds dvc.lock, where a build has made it.
 
     Raises PublishError where the bundle does not say which data, teacher and environment it came from.
     """
-    made = _made_from(bundle)
+    made = made_from(bundle)
     return {
-        "git": git_state(root),
+        "git": {"commit": commit, "dirty": False} if commit else git_state(root),
         "dvc_lock_sha256": _sha256(root / "dvc.lock"),
         "recipe": recipe_block(root, model),
         "data_sha256": made["data_sha256"],
@@ -61,7 +61,8 @@ def git_state(root: Path) -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain", "--", ".", ":(exclude)dvc.lock"))}
 
 
-def _made_from(bundle: Path) -> dict[str, Any]:
+def made_from(bundle: Path) -> dict[str, Any]:
+    """What a bundle says of its origin; PublishError where that is incomplete."""
     path = bundle / BUNDLE_RECORD
     made = read_json(path)
     missing = [

@@ -21,6 +21,8 @@ from flows.fanout import environment_of
 from flows.graph import Node, Step
 from flows.transcript import Outcome, Transcript
 
+#: The state of what had nothing to do.
+UP_TO_DATE = "Up to date"
 #: Seconds before the second and the third try of a stage that may pass.
 RETRY_DELAYS = [3, 9]
 
@@ -40,16 +42,16 @@ def reproduce(
         if transcript.read(line):
             show(line)
 
-    code = child.run(command, cwd=root, env=_environment(workers), stop=stop, each=each)
+    code = child.run(command, cwd=root, env=child_environment(workers), stop=stop, each=each)
     if code:
         raise transcript.error(code)
     return transcript.outcome
 
 
-def _environment(workers: str | None) -> dict[str, str]:
-    """The stage's environment: this Python first (dvc.yaml says `python`), lines that come as they are printed, its workers.
+def child_environment(workers: str | None = None) -> dict[str, str]:
+    """A child's environment: this Python first (dvc.yaml says `python`), lines that come as they are printed, its workers.
 
-    What Prefect told this process about its own run is not for a flow of the stage's.
+    What Prefect told this process about its own run is not for a flow of the child's.
     """
     here = str(Path(sys.executable).parent)
     path = os.environ.get("PATH", os.defpath)
@@ -77,7 +79,7 @@ def run_stage(step: Step, root: Path, stop: threading.Event, workers: str | None
     if stop.is_set():
         return Cancelled(message="the build was stopped before this stage")
     if not step.stale:
-        return Completed(name="Up to date", message="nothing changed since it was built")
+        return Completed(name=UP_TO_DATE, message="nothing changed since it was built")
     try:
         outcome = reproduce(step.node, root, stop, logger.info, workers)
     except child.Stopped:

@@ -15,17 +15,20 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from pipelines.alone import alone
 from pipelines.config import SECTIONS, load_recipe
 from pipelines.environment import disable_telemetry, quiet_libraries
 from pipelines.errors import DivergedError, FactoryError, ResourceError
 from pipelines.stages import STAGES, Output, Resumable
 from pipelines.trusting import permitted_code
 
+#: The parameter of a stage that trains: where its trainings are kept.
+KEEPER = "keeper"
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -38,7 +41,7 @@ def stage_function(stage: str) -> Callable[..., None]:
 def options_of(function: Callable[..., None]) -> dict[str, Any]:
     """Command-line options of a stage function: name -> annotation (Path, Output or str)."""
     hints = get_type_hints(function, include_extras=True)
-    return {name: hints[name] for name in inspect.signature(function).parameters if name not in SECTIONS}
+    return {name: hints[name] for name in inspect.signature(function).parameters if name not in (*SECTIONS, KEEPER)}
 
 
 def sections_of(function: Callable[..., None]) -> list[str]:
@@ -98,14 +101,39 @@ def run(stage: str, argv: Sequence[str]) -> None:
     kept = [name for name in outputs if options[name] == Resumable]
     first = arguments[outputs[0]]
     try:
-        with permitted_code(recipe), _finished_whole(arguments, outputs, kept) as arguments:
-            function(**arguments, **sections)
+        with (
+            alone(first),
+            _keeper_for(stage, first, arguments, outputs, sections) as keeper,
+            permitted_code(recipe),
+            _finished_whole(arguments, outputs, kept) as arguments,
+        ):
+            function(**arguments, **sections, **keeper)
     except FactoryError as error:
         if isinstance(error, DivergedError):
             _keep_last_good(error, first)
         raise
     except Exception as error:
         raise _disk_trouble(error, first.parent) or _memory_trouble(error, stage) or error from error
+
+
+@contextmanager
+def _keeper_for(
+    stage: str, first: Path, arguments: Mapping[str, Any], outputs: Collection[str], sections: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The place of a stage's trainings, under the name of its parameter; empty for a stage without any. Gone when it has succeeded."""
+    if KEEPER not in inspect.signature(stage_function(stage)).parameters:
+        yield {}
+        return
+    from pipelines.checkpoints import checkpoints_of
+
+    inputs = {name: value for name, value in arguments.items() if name not in outputs}
+    checkpoints = checkpoints_of(stage, first, inputs, sections)
+    checkpoints.open()
+    try:
+        yield {KEEPER: checkpoints}
+    finally:
+        checkpoints.close()
+    checkpoints.remove()
 
 
 def _keep_last_good(error: DivergedError, output: Path) -> None:

@@ -13,6 +13,8 @@ from pipelines.errors import ModelError
 LINEAGE = "lineage.json"
 #: What a teacher behind an API answered, and the record of asking it; both stay beside the learner that stands in for it.
 ANSWERS, REMOTE = "answers.json", "remote.json"
+#: What a classifier saw and answered when it was measured: whoever serves it holds today against that.
+REFERENCE = "reference.json"
 
 #: Folder inside a student's: the same student that learnt from the data alone.
 CONTROL = "control"
@@ -20,7 +22,7 @@ CONTROL = "control"
 WITHOUT_LAYERS = "without-layers"
 
 #: Files that describe a bundle; every other one is a part of the model itself.
-DOCUMENTS = frozenset({"README.md", "metrics.json", LINEAGE, ANSWERS, REMOTE})
+DOCUMENTS = frozenset({"README.md", "metrics.json", LINEAGE, ANSWERS, REMOTE, REFERENCE})
 
 Lineage = dict[str, Any]
 

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.techniques.training import EpochRecord
+from pipelines.techniques.course import EpochRecord
 
 COLUMNS = ("phase", "epoch", "train_loss", "validation_loss", "validation_accuracy")
 

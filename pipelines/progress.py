@@ -15,13 +15,13 @@ LINE_INTERVAL = 10.0
 
 
 class Progress:
-    """Counts steps of one named piece of work. Use as a context manager."""
+    """Counts steps of one named piece of work, of which some may have been done before. Use as a context manager."""
 
-    def __init__(self, name: str, total: int) -> None:
-        self._name, self._total, self._done = name, total, 0
+    def __init__(self, name: str, total: int, done: int = 0) -> None:
+        self._name, self._total, self._done, self._before = name, total, done, done
         self._started = self._printed = time.monotonic()
         self._bar = _bar() if Console(stderr=True).is_interactive else None
-        self._task = self._bar.add_task(name, total=total) if self._bar else None
+        self._task = self._bar.add_task(name, total=total, completed=done) if self._bar else None
 
     def __enter__(self) -> Progress:
         if self._bar:
@@ -41,7 +41,8 @@ class Progress:
             self._bar.advance(self._task, steps)
         elif time.monotonic() - self._printed >= LINE_INTERVAL:
             self._printed = time.monotonic()
-            left = (self._printed - self._started) / self._done * (self._total - self._done)
+            each = (self._printed - self._started) / (self._done - self._before)
+            left = each * (self._total - self._done)
             self.note(f"{self._done}/{self._total}, about {left:.0f} s left")
 
     def note(self, text: str) -> None:

@@ -37,11 +37,18 @@ class LlamaCpp:
         return found
 
 
-def torch_tokens(model: Any, ids: list[int], new_tokens: int) -> list[int]:
-    """The same of plain transformers."""
+def ends(tokenizer: Any) -> list[int]:
+    """Where llama.cpp ends a text: at the tokenizer's end token, and at a token whose text it knows for an end."""
+    known = tokenizer.get_vocab().get("<|endoftext|>", tokenizer.eos_token_id)
+    return sorted({tokenizer.eos_token_id, known})
+
+
+def torch_tokens(model: Any, ids: list[int], new_tokens: int, ends: list[int] | None = None) -> list[int]:
+    """The same of plain transformers, up to the model's own end token or to one of these."""
     import torch
 
+    asked = {} if ends is None else {"eos_token_id": ends}
     with torch.inference_mode():
-        found = model.generate(torch.tensor([ids]), max_new_tokens=new_tokens, do_sample=False)[0, len(ids) :]
+        found = model.generate(torch.tensor([ids]), max_new_tokens=new_tokens, do_sample=False, **asked)[0, len(ids) :]
     written: list[int] = found.tolist()
     return written

@@ -29,7 +29,7 @@ from pipelines.techniques.weightmatrices import expected_products
 from pipelines.token_signals import SampledRows, TopKRows
 from tests.families_cells import CUTS
 from tests.genai import Genai
-from tests.llama_cpp import LlamaCpp, torch_tokens
+from tests.llama_cpp import LlamaCpp, ends, torch_tokens
 from tests.registry.generators import torch_greedy
 from tests.sequence_chain import ONE_EPOCH, QUANTIZED, TARGETS, Chain, losses_of
 
@@ -275,7 +275,7 @@ def _gguf(chain: Chain, column: str) -> None:
         ids = made.tokenizer(text)["input_ids"]
         assert model.tokens(text) == ids
         new = min(12, found["context_length"] - 8)
-        assert model.greedy(ids[:8], new) == torch_tokens(made.model, ids[:8], new)
+        assert model.greedy(ids[:8], new) == torch_tokens(made.model, ids[:8], new, ends(made.tokenizer))
 
 
 def _genai(chain: Chain, column: str) -> None:

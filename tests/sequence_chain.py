@@ -21,6 +21,7 @@ from pipelines.stages.prune import prune
 from pipelines.stages.quantize import quantize
 from pipelines.stages.teach import teach
 from pipelines.stages.validate import validate
+from pipelines.techniques.course import Unkept
 from pipelines.techniques.exporting import open_session
 from tests.families_cells import CUTS
 from tests.sequence_recipes import SEQUENCE_TRAINING, sequence_recipe, write_rows
@@ -86,7 +87,7 @@ class Chain:
     @cached_property
     def teacher(self) -> Path:
         block = self.recipe()
-        teach(self.clean, self.folder / "teacher", self.folder / "teach.csv", block.task, block.teach)
+        teach(self.clean, self.folder / "teacher", self.folder / "teach.csv", block.task, block.teach, Unkept())
         return self.folder / "teacher"
 
     @cached_property
@@ -122,7 +123,7 @@ class Chain:
 
     def distilled(self, name: str, signals: Path, **changes: Any) -> Path:
         block, curve = self.recipe(**changes), self.folder / f"{name}.csv"
-        distill(self.clean, signals, self.teacher, self.folder / name, curve, block.task, block.distill)
+        distill(self.clean, signals, self.teacher, self.folder / name, curve, block.task, block.distill, Unkept())
         return self.folder / name
 
     def cut(self, name: str, changes: dict[str, Any]) -> Path:
@@ -137,6 +138,7 @@ class Chain:
             block.task,
             None,
             block.prune,
+            Unkept(),
         )
         return self.folder / name
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 from slm_registry import Registry
+from slm_registry.runtime.text_classification import TextClassifier
 
 from pipelines.bundle import sha256_of
+from pipelines.data.clean import load_clean
+from pipelines.drift import read_reference
 from tests.project import make_project, run
 from tests.recipes import recipe_dict
 
@@ -31,7 +35,7 @@ def bundle(project: Path) -> Path:
 
 def test_the_bundle_is_complete_and_predicts(built: Path, tmp_path: Path) -> None:
     names = {path.name for path in bundle(built).iterdir()}
-    assert names == {*SAME, "tokenizer_config.json", "README.md", "metrics.json", "lineage.json"}
+    assert names == {*SAME, "tokenizer_config.json", "README.md", "metrics.json", "lineage.json", "reference.json"}
     registry = Registry(str(tmp_path / "store"), cache=tmp_path / "cache")
     registry.publish(
         bundle(built), "tiny", lineage=json.loads((bundle(built) / "lineage.json").read_text()), alias="candidate"
@@ -39,6 +43,22 @@ def test_the_bundle_is_complete_and_predicts(built: Path, tmp_path: Path) -> Non
     answers = registry.load("tiny@candidate").predict(["where is my parcel please", "reset the password thanks"])
     assert [answer.label for answer in answers] == ["parcel", "login"]
     assert all(0 < answer.probability <= 1 for answer in answers)
+
+
+def test_the_bundle_holds_what_it_was_measured_on(built: Path) -> None:
+    """As a server that runs it would log the test rows: the watch for drift holds one against the other."""
+    texts = load_clean(built / "build" / "tiny" / "data").test.texts
+    model = TextClassifier.from_folder(bundle(built))
+    answers, found = model.predict(texts), read_reference(bundle(built))
+    assert found.labels == Counter(answer.label for answer in answers)
+    ratios = [count / len(text.split()) for count, text in zip(model.pieces(texts), texts, strict=True)]
+    expected = {
+        "length": [len(text) for text in texts],
+        "pieces_per_word": ratios,
+        "probability": [answer.probability for answer in answers],
+    }
+    for key, values in expected.items():
+        assert found.numbers[key].tolist() == pytest.approx(sorted(values), abs=1e-3)
 
 
 def test_two_more_builds_from_scratch_have_the_same_bytes(built: Path, tmp_path: Path) -> None:
@@ -49,6 +69,15 @@ def test_two_more_builds_from_scratch_have_the_same_bytes(built: Path, tmp_path:
     found = {line.split()[1]: line.split()[2] for line in lines if line.startswith("same")}
     assert found == {name: sha256_of(bundle(built) / name) for name in (*SAME, "tokenizer_config.json")}
     assert not (other / "build").exists()
+
+
+def test_a_published_version_is_built_again_from_its_commit(built: Path, tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    run(built, "flows", "build", "tiny", "--publish", store, "--commit", "HEAD")
+    lines = run(built, "flows", "verify", "tiny", "--registry", store).stdout.splitlines()
+    commit = Registry(store).show("tiny@1.0.0").lineage["git"]["commit"]
+    assert lines[-1] == f"tiny 1.0.0 from {commit[:12]}: 4 files, byte for byte"
+    assert {line.split()[1] for line in lines if line.startswith("same ")} == {*SAME, "tokenizer_config.json"}
 
 
 def test_nothing_changed_nothing_runs(built: Path) -> None:

@@ -24,6 +24,7 @@ from pipelines.stages.prune import prune
 from pipelines.stages.quantize import quantize
 from pipelines.stages.teach import teach
 from pipelines.stages.validate import validate
+from pipelines.techniques.course import Unkept
 from tests.families_cells import CLASSIFIER_COLUMNS, CLASSIFIER_REASONS, ENCODERS
 from tests.recipes import LOSSES, TRAINING, recipe
 from tests.tiny import tiny_model, tiny_rows, write_csv
@@ -84,16 +85,34 @@ def taught(request: pytest.FixtureRequest, clean: Path, tmp_path_factory: pytest
     folder = tmp_path_factory.mktemp(request.param)
     body = tiny_model(folder / "body", request.param)
     block = recipe(teach__source=str(body), teach__sha256=sha256_of(body / "model.safetensors"))
-    teach(clean, folder / "teacher", folder / "curve.csv", block.task, block.teach)
+    teach(clean, folder / "teacher", folder / "curve.csv", block.task, block.teach, Unkept())
     label(clean, folder / "teacher", folder / "signals", block.task, block.label)
     return request.param, folder
 
 
 def make(clean: Path, taught: Path, out: Path, changes: dict[str, Any]) -> Path:
     block = recipe(**changes)
-    distill(clean, taught / "signals", taught / "teacher", out / "student", out / "c1.csv", block.task, block.distill)
+    distill(
+        clean,
+        taught / "signals",
+        taught / "teacher",
+        out / "student",
+        out / "c1.csv",
+        block.task,
+        block.distill,
+        Unkept(),
+    )
     prune(
-        clean, taught / "signals", out / "student", out, out / "pruned", out / "c2.csv", block.task, None, block.prune
+        clean,
+        taught / "signals",
+        out / "student",
+        out,
+        out / "pruned",
+        out / "c2.csv",
+        block.task,
+        None,
+        block.prune,
+        Unkept(),
     )
     quantize(clean, out / "pruned", out / "exported", block.task, block.quantize)
     return out / "exported"
@@ -160,7 +179,7 @@ def test_a_wrong_digest_is_refused(clean: Path, tmp_path: Path) -> None:
     body = tiny_model(tmp_path / "body")
     block = recipe(teach__source=str(body))
     with pytest.raises(ModelError, match=r"model\.safetensors: sha256 is [0-9a-f]{64}, the recipe says 0{64}"):
-        teach(clean, tmp_path / "teacher", tmp_path / "curve.csv", block.task, block.teach)
+        teach(clean, tmp_path / "teacher", tmp_path / "curve.csv", block.task, block.teach, Unkept())
 
 
 def test_bf16_trains_too(clean: Path, tmp_path: Path) -> None:
@@ -170,7 +189,7 @@ def test_bf16_trains_too(clean: Path, tmp_path: Path) -> None:
         teach__sha256=sha256_of(body / "model.safetensors"),
         teach__training=TRAINING | {"precision": "bf16"},
     )
-    teach(clean, tmp_path / "teacher", tmp_path / "curve.csv", block.task, block.teach)
+    teach(clean, tmp_path / "teacher", tmp_path / "curve.csv", block.task, block.teach, Unkept())
     rows = (tmp_path / "curve.csv").read_text().splitlines()
     assert len(rows) == 9
     assert float(rows[-1].split(",")[2]) < float(rows[1].split(",")[2])

@@ -15,6 +15,7 @@ from pipelines.families.loading import load_tokenizer
 from pipelines.stages.evaluate import evaluate
 from pipelines.stages.prune import prune
 from pipelines.stages.quantize import quantize
+from pipelines.techniques.course import Unkept
 from tests.sequence_chain import Chain, clean_data, losses_of
 from tests.sequence_recipes import TOKEN_LOSSES, sequence_recipe
 from tests.tiny_generators import tiny_causal, tiny_seq2seq
@@ -75,7 +76,18 @@ def exported(crossing: tuple[Chain, dict[str, Any]]) -> Path:
     chain, changes = crossing
     block, folder = chain.recipe(**changes), chain.folder
     student, signals = folder / "student", folder / "signals"
-    prune(chain.clean, signals, student, folder, folder / "pruned", folder / "prune.csv", block.task, None, block.prune)
+    prune(
+        chain.clean,
+        signals,
+        student,
+        folder,
+        folder / "pruned",
+        folder / "prune.csv",
+        block.task,
+        None,
+        block.prune,
+        Unkept(),
+    )
     quantize(chain.clean, folder / "pruned", folder / "exported", block.task, block.quantize)
     return folder / "exported"
 
@@ -151,6 +163,7 @@ def test_prune_refuses_as_distill_does(crossing: tuple[Chain, dict[str, Any]]) -
             block.task,
             None,
             block.prune,
+            Unkept(),
         )
 
 

@@ -14,6 +14,7 @@ from benchmarks.chain import recipe_for
 from benchmarks.stories import NAME, WIDTHS, perplexity_of, same_start, teachers_story
 from pipelines.config import SequenceRecipe
 from pipelines.environment import ROOT
+from pipelines.techniques.course import Unkept
 
 CHECKPOINT = ROOT.parent / "shared" / "models" / "stories260K"
 pytestmark = pytest.mark.skipif(not CHECKPOINT.is_dir(), reason=f"no checkpoint at {CHECKPOINT}")
@@ -62,9 +63,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     collect(sentences, out / "source")
     block = recipe(out / "source", WIDTHS["float32"])
     validate(str(out / "source"), out / "data", out / "report", block.task, block.data)
-    teach(out / "data", out / "teacher", out / "teach.csv", block.task, block.teach)
+    teach(out / "data", out / "teacher", out / "teach.csv", block.task, block.teach, Unkept())
     label(out / "data", out / "teacher", out / "signals", block.task, block.label)
-    distill(out / "data", out / "signals", out / "teacher", out / "student", out / "d.csv", block.task, block.distill)
+    distill(
+        out / "data",
+        out / "signals",
+        out / "teacher",
+        out / "student",
+        out / "d.csv",
+        block.task,
+        block.distill,
+        Unkept(),
+    )
     prune(
         out / "data",
         out / "signals",
@@ -75,6 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         block.task,
         None,
         block.prune,
+        Unkept(),
     )
     quantize(out / "data", out / "pruned", out / "float32", block.task, block.quantize)
     yield out

@@ -13,8 +13,8 @@ from pipelines.exploring.points import Point
 from pipelines.exploring.recoveries import Recovered, Recovering, Recovery
 from pipelines.exploring.yardsticks import Yardstick, yardstick_of
 from pipelines.fanning import Fan, fanned
+from pipelines.techniques.course import EpochRecord
 from pipelines.techniques.shapes import Slice
-from pipelines.techniques.training import EpochRecord
 
 
 def build_chosen(

@@ -19,13 +19,13 @@ from pipelines.exploring.yardsticks import right_counts
 from pipelines.families import family_of
 from pipelines.families.base import Family, TokenIds
 from pipelines.signals import read_signals
+from pipelines.techniques.course import EpochRecord, Keeper
 from pipelines.techniques.distilling import learn
 from pipelines.techniques.elastic import extract, slices_of, view
 from pipelines.techniques.lessons import Lesson, lesson_from, losses_that_fit
 from pipelines.techniques.levers import levers_left_out
 from pipelines.techniques.scoring import predict_logits
 from pipelines.techniques.shapes import Slice
-from pipelines.techniques.training import EpochRecord
 from pipelines.techniques.vocabulary import prune_vocabulary
 from pipelines.techniques.vocabulary.choices import Cut, cuts_of
 
@@ -92,7 +92,7 @@ class ClassifierParts:
         """The stored signals but for those of levers that did not help the student."""
         return lesson_from(self.data, read_signals(signals)).without(levers_left_out(self.whole.lineage))
 
-    def learner(self, signals: Path, wanted: AnyChosenPruning) -> Learn:
+    def learner(self, signals: Path, wanted: AnyChosenPruning, keeper: Keeper) -> Learn:
         """A part without layers has no lesson but the logits."""
         assert isinstance(wanted, ChosenPruning)
         lesson = self.lesson(signals)
@@ -110,6 +110,7 @@ class ClassifierParts:
                 seed=self.task.seed,
                 phase=phase,
                 epochs=wanted.recovery.epochs,
+                keeper=keeper,
             )
             return bundle, records
 

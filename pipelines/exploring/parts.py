@@ -13,8 +13,8 @@ from pipelines.config import AnyChosenPruning, Task
 from pipelines.data.clean import CleanData, load_clean
 from pipelines.errors import ModelError
 from pipelines.exploring.yardsticks import yardstick_of
+from pipelines.techniques.course import EpochRecord, Keeper
 from pipelines.techniques.shapes import Slice
-from pipelines.techniques.training import EpochRecord
 
 #: Cuts a part out and trains it alone, by the name of its curve: a model of its own, and a record an epoch.
 Learn = Callable[[Slice, str], tuple[Bundle, list[EpochRecord]]]
@@ -47,7 +47,7 @@ class Parts(Protocol):
     def judged_alone(self, bundle: Bundle) -> np.ndarray:
         """Counts, in torch, of what `plain` answers or `Learn` made of it."""
 
-    def learner(self, signals: Path, wanted: AnyChosenPruning) -> Learn:
+    def learner(self, signals: Path, wanted: AnyChosenPruning, keeper: Keeper) -> Learn:
         """What recovers parts on the stored signals."""
 
 

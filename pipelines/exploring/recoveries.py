@@ -15,9 +15,9 @@ from pipelines.config import AnyChosenPruning, Task
 from pipelines.exploring.parts import Learn, Parts, open_parts
 from pipelines.exploring.yardsticks import yardstick_of
 from pipelines.reproducible import fixed
+from pipelines.techniques.course import EpochRecord, Keeper
 from pipelines.techniques.metrics import Interval
 from pipelines.techniques.shapes import Slice
-from pipelines.techniques.training import EpochRecord
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,10 @@ class Recovering:
     wanted: AnyChosenPruning
     parts: Parts
     learn: Learn
+    keeper: Keeper
 
     def __reduce__(self) -> tuple[Callable[..., Recovering], tuple[Any, ...]]:
-        return open_recovering, (*self.folders, self.teacher, self.task, self.wanted)
+        return open_recovering, (*self.folders, self.teacher, self.task, self.wanted, self.keeper)
 
     def __call__(self, recovery: Recovery) -> Recovered:
         task, yardstick = self.task, yardstick_of(self.task)
@@ -81,9 +82,15 @@ class Recovering:
 
 
 def open_recovering(
-    student: Path, clean: Path, signals: Path, teacher: np.ndarray, task: Task, wanted: AnyChosenPruning
+    student: Path,
+    clean: Path,
+    signals: Path,
+    teacher: np.ndarray,
+    task: Task,
+    wanted: AnyChosenPruning,
+    keeper: Keeper,
 ) -> Recovering:
     """Load what every recovery needs. Raises ModelError where the student is not elastic."""
     parts = open_parts(student, clean, task)
     folders = (student.absolute(), clean.absolute(), signals.absolute())
-    return Recovering(folders, teacher, task, wanted, parts, parts.learner(signals, wanted))
+    return Recovering(folders, teacher, task, wanted, parts, parts.learner(signals, wanted, keeper), keeper)

@@ -25,10 +25,10 @@ from pipelines.families.sequences import Batch, Example, Rows, SequenceFamily
 from pipelines.sequences.lessons import lesson_from_labels
 from pipelines.sequences.quality import counts_of
 from pipelines.sequences.sides.predicting import predictions
+from pipelines.techniques.course import EpochRecord, Keeper
 from pipelines.techniques.shapes import Slice
 from pipelines.techniques.token_elastic import Anatomy, View, anatomy_of, token_slices
 from pipelines.techniques.token_learning import learn_tokens
-from pipelines.techniques.training import EpochRecord
 from pipelines.techniques.vocabulary import check_vocabulary, ids_in_use, kept_tokens, prune_vocabulary
 
 
@@ -105,7 +105,7 @@ class TokenParts:
         found = predictions(self.family, bundle, split, self.task.max_length, rows)
         return counts_of(self.task, split, found)
 
-    def learner(self, signals: Path, wanted: AnyChosenPruning) -> Learn:
+    def learner(self, signals: Path, wanted: AnyChosenPruning, keeper: Keeper) -> Learn:
         """The vocabulary goes last: signals are of the teacher's tokens, and a kept token's logit does not change when others go."""
         assert isinstance(wanted, ChosenShape)
         family, task = self.family, self.task
@@ -124,6 +124,7 @@ class TokenParts:
                 seed=task.seed,
                 phase=phase,
                 epochs=wanted.recovery.epochs,
+                keeper=keeper,
             )
             return self._with_its_tokens(bundle.model), records
 

@@ -15,16 +15,22 @@ from pipelines.config import ShapePruning, Task, Vocabulary
 from pipelines.data.clean import CleanData
 from pipelines.families.sequences import Example, SequenceFamily
 from pipelines.sequences.lessons import lesson_from_labels
+from pipelines.techniques.course import EpochRecord, Keeper
 from pipelines.techniques.importance import Importance, kept, layer_importance, magnitude, taylor
 from pipelines.techniques.pruning import CalibrationLosses
 from pipelines.techniques.slicing import CUTTABLE, DEPTHS, Shape, shape_of, sliced, with_heads
 from pipelines.techniques.token_learning import TokenLesson, learn_tokens, lesson_loss
-from pipelines.techniques.training import EpochRecord
 from pipelines.techniques.vocabulary import check_vocabulary, ids_in_use, kept_tokens, prune_vocabulary
 
 
 def prune_sequences(
-    family: SequenceFamily, bundle: Bundle, data: CleanData, signals: Path, task: Task, wanted: ShapePruning
+    family: SequenceFamily,
+    bundle: Bundle,
+    data: CleanData,
+    signals: Path,
+    task: Task,
+    wanted: ShapePruning,
+    keeper: Keeper,
 ) -> tuple[Bundle, list[EpochRecord]]:
     """The pruned bundle and the record of its recoveries.
 
@@ -46,6 +52,7 @@ def prune_sequences(
             seed=task.seed + step,
             phase=f"prune {step}/{wanted.steps}",
             epochs=wanted.recovery.epochs if step == wanted.steps else wanted.step_epochs,
+            keeper=keeper,
         )
     if wanted.vocabulary is not None:
         bundle = _without_tokens(bundle, data, lesson.examples, wanted.vocabulary)

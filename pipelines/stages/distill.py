@@ -38,13 +38,13 @@ from pipelines.signals import read_signals
 from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output
 from pipelines.techniques import token_elastic
+from pipelines.techniques.course import EpochRecord, Keeper
 from pipelines.techniques.distilling import learn
 from pipelines.techniques.elastic import elastic_student, learn_elastic, learn_whole, sort_units
 from pipelines.techniques.lessons import Lesson, lesson_from
 from pipelines.techniques.levers import Gain, copies_of, facts_of, measure_levers
 from pipelines.techniques.slicing import with_layers_alone
 from pipelines.techniques.token_learning import TRUE_CLASSES, TokenLesson, learn_tokens
-from pipelines.techniques.training import EpochRecord
 from pipelines.techniques.vocabulary.choices import cuts_of
 from pipelines.token_signals import TokenSignals
 
@@ -57,6 +57,7 @@ def distill(
     curve: Output,
     task: Task,
     distill: Distill | TokenDistill,
+    keeper: Keeper,
 ) -> None:
     """Write the student's bundle and its loss curve; where the recipe asks for it, the same student taught by data alone, or a part without layers.
 
@@ -66,11 +67,11 @@ def distill(
     data = load_clean(clean)
     gains: list[Gain] = []
     if isinstance(distill, TokenDistill):
-        bundle, beside, records = _distill_sequences(data, signals, teacher, task, distill)
+        bundle, beside, records = _distill_sequences(data, signals, teacher, task, distill, keeper)
         name, stage = CONTROL, "control"
     else:
         lesson = lesson_from(data, read_signals(signals))
-        bundle, beside, records, gains = _distill_classifier(data, lesson, teacher, task, distill)
+        bundle, beside, records, gains = _distill_classifier(data, lesson, teacher, task, distill, keeper)
         name, stage = WITHOUT_LAYERS, "distill"
     facts = {"params": distill.model_dump(), "levers": facts_of(gains)}
     bundle.lineage = extend_lineage(bundle.lineage, "distill", facts)
@@ -82,7 +83,7 @@ def distill(
 
 
 def _distill_classifier(
-    data: CleanData, lesson: Lesson, teacher: Path, task: Task, wanted: Distill
+    data: CleanData, lesson: Lesson, teacher: Path, task: Task, wanted: Distill, keeper: Keeper
 ) -> tuple[Bundle, Bundle | None, list[EpochRecord], list[Gain]]:
     """The student, what an elastic one has beside it, the records and the levers' gains."""
     family = family_of(task)
@@ -94,11 +95,11 @@ def _distill_classifier(
     else:
         bundle = family.student(taught, choice)
     check_context(bundle.model, task, "the student")
-    gains = _try_levers(family, taught, bundle, data, lesson, task, wanted)
+    gains = _try_levers(family, taught, bundle, data, lesson, task, wanted, keeper)
     lesson = lesson.without([gain.lever for gain in gains if not gain.helps])
     if isinstance(choice, StudentElastic):
-        records = _distill_elastic(bundle, data, lesson, task, wanted, choice)
-        alone, more = _distill_without_layers(taught, data, lesson, task, wanted.losses, choice.without_layers)
+        records = _distill_elastic(bundle, data, lesson, task, wanted, choice, keeper)
+        alone, more = _distill_without_layers(taught, data, lesson, task, wanted.losses, choice.without_layers, keeper)
         return bundle, alone, records + more, gains
     records = learn(
         family,
@@ -111,12 +112,19 @@ def _distill_classifier(
         seed=task.seed,
         phase="distill",
         epochs=wanted.training.epochs,
+        keeper=keeper,
     )
     return bundle, None, records, gains
 
 
 def _distill_without_layers(
-    teacher: Bundle, data: CleanData, lesson: Lesson, task: Task, losses: Losses, wanted: PartWithoutLayers | None
+    teacher: Bundle,
+    data: CleanData,
+    lesson: Lesson,
+    task: Task,
+    losses: Losses,
+    wanted: PartWithoutLayers | None,
+    keeper: Keeper,
 ) -> tuple[Bundle | None, list[EpochRecord]]:
     """The part of an elastic student that has no layers, where it is wanted: it has no lesson but the logits."""
     if wanted is None:
@@ -134,12 +142,20 @@ def _distill_without_layers(
         seed=task.seed,
         phase="without layers",
         epochs=settings.epochs,
+        keeper=keeper,
     )
     return bundle, records
 
 
 def _try_levers(
-    family: Family, teacher: Bundle, student: Bundle, data: CleanData, lesson: Lesson, task: Task, wanted: Distill
+    family: Family,
+    teacher: Bundle,
+    student: Bundle,
+    data: CleanData,
+    lesson: Lesson,
+    task: Task,
+    wanted: Distill,
+    keeper: Keeper,
 ) -> list[Gain]:
     """The measured gain of each lever where the recipe asks for it; of an elastic student, on its least depth alone."""
     if wanted.trial is None or not lesson.levers:
@@ -149,11 +165,17 @@ def _try_levers(
         student = family.student(teacher, StudentLayers(kind="layers", layers=choice.layers[-1]))
         losses = losses.of_logits
     fresh = copies_of(student)
-    return measure_levers(family, fresh, lesson, data.validation, losses, wanted.training, wanted.trial, task)
+    return measure_levers(family, fresh, lesson, data.validation, losses, wanted.training, wanted.trial, task, keeper)
 
 
 def _distill_elastic(
-    bundle: Bundle, data: CleanData, lesson: Lesson, task: Task, wanted: Distill, choice: StudentElastic
+    bundle: Bundle,
+    data: CleanData,
+    lesson: Lesson,
+    task: Task,
+    wanted: Distill,
+    choice: StudentElastic,
+    keeper: Keeper,
 ) -> list[EpochRecord]:
     family = family_of(task)
     family.trim_positions(bundle.model, task.max_length)
@@ -171,13 +193,13 @@ def _distill_elastic(
         seed=task.seed,
     )
     sample = np.random.default_rng(task.seed).permutation(len(lesson.texts))[: choice.calibration_rows]
-    records = learn_whole(elastic, wanted.losses, wanted.training, seed=task.seed)
+    records = learn_whole(elastic, wanted.losses, wanted.training, seed=task.seed, keeper=keeper)
     sort_units(elastic, wanted.losses, sample, wanted.training.batch_size)
-    return records + learn_elastic(elastic, wanted.losses, wanted.training, seed=task.seed)
+    return records + learn_elastic(elastic, wanted.losses, wanted.training, seed=task.seed, keeper=keeper)
 
 
 def _distill_sequences(
-    data: CleanData, signals: Path, teacher: Path, task: Task, wanted: TokenDistill
+    data: CleanData, signals: Path, teacher: Path, task: Task, wanted: TokenDistill, keeper: Keeper
 ) -> tuple[Bundle, Bundle | None, list[EpochRecord]]:
     family = sequence_family_of(task)
     taught = family.load(teacher)
@@ -186,7 +208,11 @@ def _distill_sequences(
     lesson = lesson_from_labels(signals, family, bundle, data.train, task, wanted.losses, "distill")
     checked = family.examples(bundle, data.validation, task.max_length)
     if isinstance(wanted.student, ElasticTokens):
-        return bundle, None, _distill_elastic_tokens(family, bundle, lesson, checked, task, wanted, wanted.student)
+        return (
+            bundle,
+            None,
+            _distill_elastic_tokens(family, bundle, lesson, checked, task, wanted, wanted.student, keeper),
+        )
     control = copy.deepcopy(bundle) if wanted.control else None
     settings, epochs = wanted.training, wanted.training.epochs
     own = _own_texts(wanted.on_policy, taught, lesson)
@@ -200,12 +226,22 @@ def _distill_sequences(
         seed=task.seed,
         phase="distill",
         epochs=epochs,
+        keeper=keeper,
         own=own,
     )
     if control is not None:
         alone = TokenLesson(family.examples(bundle, data.train, task.max_length), None)
         records += learn_tokens(
-            family, control, alone, checked, TRUE_CLASSES, settings, seed=task.seed, phase="control", epochs=epochs
+            family,
+            control,
+            alone,
+            checked,
+            TRUE_CLASSES,
+            settings,
+            seed=task.seed,
+            phase="control",
+            epochs=epochs,
+            keeper=keeper,
         )
     return bundle, control, records
 
@@ -218,12 +254,13 @@ def _distill_elastic_tokens(
     task: Task,
     wanted: TokenDistill,
     choice: ElasticTokens,
+    keeper: Keeper,
 ) -> list[EpochRecord]:
     elastic = token_elastic.token_elastic(family, bundle, choice, lesson, checked)
     sample = np.random.default_rng(task.seed).permutation(len(lesson.examples))[: choice.calibration_rows]
-    records = token_elastic.learn_whole(elastic, wanted.losses, wanted.training, seed=task.seed)
+    records = token_elastic.learn_whole(elastic, wanted.losses, wanted.training, seed=task.seed, keeper=keeper)
     token_elastic.sort_units(elastic, wanted.losses, sample, wanted.training.batch_size)
-    return records + token_elastic.learn_elastic(elastic, wanted.losses, wanted.training, seed=task.seed)
+    return records + token_elastic.learn_elastic(elastic, wanted.losses, wanted.training, seed=task.seed, keeper=keeper)
 
 
 def _own_texts(wanted: OnPolicy | None, teacher: Bundle, lesson: TokenLesson) -> tuple[OnPolicy, Bundle] | None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
+from slm_registry.runtime.text_classification import TextClassifier
+
 from pipelines.bundle import Lineage, extend_lineage, read_lineage, write_json
 from pipelines.config import Evaluate, Task, TokenEvaluate
-from pipelines.data.clean import load_clean
+from pipelines.data.clean import CleanData, load_clean
+from pipelines.drift import Sample, sample_of, write_reference
 from pipelines.evaluation import Evaluation, Side, compare, measure, plot_data
 from pipelines.exploring.front import chart_of
 from pipelines.predictors import exported_predictor, teacher_predictor
@@ -58,6 +62,7 @@ def _classifier(
     result: Evaluation = compare(measure(sides, data, settings), data, settings, task.seed)
     lineage = _begin(exported, bundle, evaluation, settings)
     write_documents(bundle, result, data, lineage, task)
+    write_reference(bundle, _seen(exported, data, result.measured["model"].probabilities))
     write_json(evaluation / "metrics.json", result.metrics())
     plot_data(result, data, evaluation)
     render_report(evaluation / "report.html", result, data, lineage, curves, chart_of(front, lineage, task))
@@ -80,6 +85,23 @@ def _sequences(
     write_json(evaluation / "metrics.json", result.metrics())
     plot_sequence_data(result, evaluation)
     render_sequence_report(evaluation / "report.html", result, lineage, curves, chart_of(front, lineage, task))
+
+
+def _seen(exported: Path, data: CleanData, probabilities: np.ndarray) -> Sample:
+    """What the exported model read and answered on the test rows, as the server that runs it would log it."""
+    pieces = TextClassifier.from_folder(exported).pieces(data.test.texts)
+    return sample_of(
+        [
+            {
+                "length": len(text),
+                "words": len(text.split()),
+                "pieces": count,
+                "probability": row.max(),
+                "label": data.labels[row.argmax()],
+            }
+            for text, count, row in zip(data.test.texts, pieces, probabilities, strict=True)
+        ]
+    )
 
 
 def _begin(exported: Path, bundle: Path, evaluation: Path, settings: Evaluate | TokenEvaluate) -> Lineage:

@@ -23,11 +23,11 @@ from pipelines.reproducible import fix_randomness
 from pipelines.sequences.pruning import prune_sequences
 from pipelines.signals import read_signals
 from pipelines.stages import Output
+from pipelines.techniques.course import EpochRecord, Keeper
 from pipelines.techniques.distilling import batch_loss, learn
 from pipelines.techniques.lessons import Lesson, lesson_from, read_lesson
 from pipelines.techniques.levers import levers_left_out
 from pipelines.techniques.pruning import CalibrationLosses, prune_to, shape_of, targets
-from pipelines.techniques.training import EpochRecord
 from pipelines.techniques.vocabulary import check_vocabulary, ids_in_use, kept_tokens, prune_vocabulary
 
 
@@ -41,6 +41,7 @@ def prune(
     task: Task,
     budget: AnyBudget | None,
     prune: NoTechnique | StructuredPruning | ChosenPruning | ShapePruning | ChosenShape,
+    keeper: Keeper,
 ) -> None:
     """Write the pruned bundle and the loss curve of its recoveries.
 
@@ -54,13 +55,14 @@ def prune(
         family, data = family_of(task), load_clean(clean)
         lesson = lesson_from(data, read_signals(signals)).without(levers_left_out(bundle.lineage))
         _prune_tables(family, bundle, data, lesson, task, prune)
-        records = _prune_steps(family, bundle, data, lesson, task, prune)
+        records = _prune_steps(family, bundle, data, lesson, task, prune, keeper)
     if isinstance(prune, ShapePruning):
-        bundle, records = prune_sequences(sequence_family_of(task), bundle, load_clean(clean), signals, task, prune)
+        tokens, data = sequence_family_of(task), load_clean(clean)
+        bundle, records = prune_sequences(tokens, bundle, data, signals, task, prune, keeper)
     facts: dict[str, Any] = {"params": prune.model_dump()}
     if isinstance(prune, ChosenPruning | ChosenShape) and budget is not None:
         explored = read_front(front)
-        recovering = open_recovering(student, clean, signals, explored.teacher, task, prune)
+        recovering = open_recovering(student, clean, signals, explored.teacher, task, prune, keeper)
         bundle, records, point = build_chosen(recovering, explored.points, budget)
         facts |= {"budget": budget.model_dump(), "chosen": asdict(point)}
         facts |= {"quantization": explored.forms[point.quantization]}
@@ -85,7 +87,13 @@ def _prune_tables(
 
 
 def _prune_steps(
-    family: Family, bundle: Bundle, data: CleanData, lesson: Lesson, task: Task, wanted: StructuredPruning
+    family: Family,
+    bundle: Bundle,
+    data: CleanData,
+    lesson: Lesson,
+    task: Task,
+    wanted: StructuredPruning,
+    keeper: Keeper,
 ) -> list[EpochRecord]:
     records: list[EpochRecord] = []
     losses = _calibration(family, bundle, lesson, task, wanted)
@@ -103,6 +111,7 @@ def _prune_steps(
             seed=task.seed + step,
             phase=f"prune {step}/{len(shapes)}",
             epochs=wanted.recovery.epochs if step == len(shapes) else wanted.step_epochs,
+            keeper=keeper,
         )
     return records
 

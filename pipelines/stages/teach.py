@@ -20,9 +20,10 @@ from pipelines.remote_teacher import answers, ask_teacher
 from pipelines.reproducible import fix_randomness
 from pipelines.sources import fetch_pretrained
 from pipelines.stages import Output
+from pipelines.techniques.course import EpochRecord, Keeper, Score
 from pipelines.techniques.scoring import score
 from pipelines.techniques.token_learning import TRUE_CLASSES, TokenLesson, learn_tokens
-from pipelines.techniques.training import EpochRecord, Score, compact_embeddings, train
+from pipelines.techniques.training import compact_embeddings, train
 
 
 def teach(
@@ -31,6 +32,7 @@ def teach(
     curve: Output,
     task: Task,
     teach: Teach | FreshTeacher | TunedTeacher | ReadyTeacher | ApiTeacher,
+    keeper: Keeper,
 ) -> None:
     """Write the teacher's bundle and its loss curve.
 
@@ -39,11 +41,11 @@ def teach(
     fix_randomness(task)
     data = load_clean(clean)
     if isinstance(teach, Teach):
-        bundle, records = _teach_classifier(data, task, teach)
+        bundle, records = _teach_classifier(data, task, teach, keeper)
     elif isinstance(teach, ApiTeacher):
-        bundle, records = _learn_answers(data, teacher, task, teach)
+        bundle, records = _learn_answers(data, teacher, task, teach, keeper)
     else:
-        bundle, records = _teach_sequences(_untrained(data, task, teach), data, task, teach)
+        bundle, records = _teach_sequences(_untrained(data, task, teach), data, task, teach, keeper)
     bundle.tokenizer.model_max_length = task.max_length
     bundle.lineage = {
         "data_sha256": data.digest,
@@ -64,15 +66,17 @@ def _origin(teach: Teach | FreshTeacher | TunedTeacher | ReadyTeacher | ApiTeach
     return {"source": teach.source, "sha256": teach.sha256}
 
 
-def _teach_classifier(data: CleanData, task: Task, teach: Teach) -> tuple[Bundle, list[EpochRecord]]:
+def _teach_classifier(data: CleanData, task: Task, teach: Teach, keeper: Keeper) -> tuple[Bundle, list[EpochRecord]]:
     family, source = family_of(task), fetch_pretrained(teach.source, teach.sha256)
     ready = teach.mode == "ready"
     bundle = (family.load_ready if ready else family.load_pretrained)(source, data.labels)
     check_context(bundle.model, task, f"the model of teach.source {teach.source}")
-    return bundle, [] if ready else fine_tune(family, bundle, data, task, teach)
+    return bundle, [] if ready else fine_tune(family, bundle, data, task, teach, keeper)
 
 
-def _learn_answers(data: CleanData, out: Path, task: Task, teach: ApiTeacher) -> tuple[Bundle, list[EpochRecord]]:
+def _learn_answers(
+    data: CleanData, out: Path, task: Task, teach: ApiTeacher, keeper: Keeper
+) -> tuple[Bundle, list[EpochRecord]]:
     """Ask for the answers that are not stored yet, and train the learner on them.
 
     A fresh tokenizer is trained on rows and answers, since the student reads the rows with it.
@@ -82,7 +86,7 @@ def _learn_answers(data: CleanData, out: Path, task: Task, teach: ApiTeacher) ->
     learned = answers(out, data.train)
     both = Split([*data.train.texts, *learned.texts], targets=[*data.train.targets, *learned.targets])
     learner = _untrained(replace(data, train=both), task, teach.learner)
-    return _teach_sequences(learner, replace(data, train=learned), task, teach.learner)
+    return _teach_sequences(learner, replace(data, train=learned), task, teach.learner, keeper)
 
 
 def _untrained(data: CleanData, task: Task, teach: FreshTeacher | TunedTeacher | ReadyTeacher) -> Bundle:
@@ -100,7 +104,7 @@ def _untrained(data: CleanData, task: Task, teach: FreshTeacher | TunedTeacher |
 
 
 def _teach_sequences(
-    bundle: Bundle, data: CleanData, task: Task, teach: FreshTeacher | TunedTeacher | ReadyTeacher
+    bundle: Bundle, data: CleanData, task: Task, teach: FreshTeacher | TunedTeacher | ReadyTeacher, keeper: Keeper
 ) -> tuple[Bundle, list[EpochRecord]]:
     if isinstance(teach, ReadyTeacher):
         return bundle, []
@@ -115,18 +119,21 @@ def _teach_sequences(
         seed=task.seed,
         phase="teach",
         epochs=teach.training.epochs,
+        keeper=keeper,
     )
     return bundle, records
 
 
-def fine_tune(family: Family, bundle: Bundle, data: CleanData, task: Task, teach: Teach) -> list[EpochRecord]:
+def fine_tune(
+    family: Family, bundle: Bundle, data: CleanData, task: Task, teach: Teach, keeper: Keeper
+) -> list[EpochRecord]:
     """Train the teacher on true labels, in place; one record an epoch."""
     model, tokenizer = bundle.model, bundle.tokenizer
     encoded = family.encode(tokenizer, data.train.texts, task.max_length)
     checked = family.encode(tokenizer, data.validation.texts, task.max_length)
     labels = torch.tensor(data.train.labels)
 
-    def objective(batch: np.ndarray) -> Tensor:
+    def objective(batch: np.ndarray, _: np.random.Generator) -> Tensor:
         outputs = family.forward(model, family.collate(tokenizer, [encoded[index] for index in batch]))
         return torch.nn.functional.cross_entropy(
             outputs.logits.float(), labels[batch], label_smoothing=teach.label_smoothing
@@ -138,5 +145,13 @@ def fine_tune(family: Family, bundle: Bundle, data: CleanData, task: Task, teach
     settings, lengths = teach.training, [len(row) for row in encoded]
     with compact_embeddings(model, [*encoded, *checked]):
         return train(
-            model, lengths, objective, validate, settings, seed=task.seed, phase="teach", epochs=settings.epochs
+            model,
+            lengths,
+            objective,
+            validate,
+            settings,
+            seed=task.seed,
+            phase="teach",
+            epochs=settings.epochs,
+            keeper=keeper,
         )

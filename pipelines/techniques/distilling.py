@@ -17,9 +17,10 @@ from pipelines.errors import ModelError
 from pipelines.families.base import Family, Outputs
 from pipelines.signals import Signals
 from pipelines.techniques import losses as terms
+from pipelines.techniques.course import EpochRecord, Keeper, Score
 from pipelines.techniques.lessons import Lesson, Reader, Reading
 from pipelines.techniques.scoring import score
-from pipelines.techniques.training import EpochRecord, Score, compact_embeddings, train
+from pipelines.techniques.training import compact_embeddings, train
 from pipelines.techniques.vocabulary.choices import uncut
 
 
@@ -35,6 +36,7 @@ def learn(
     seed: int,
     phase: str,
     epochs: int,
+    keeper: Keeper,
 ) -> list[EpochRecord]:
     """Train a student in place on a lesson; one record an epoch. Raises ModelError where losses and tokenizers do not fit."""
     model, tokenizer = student.model, student.tokenizer
@@ -42,14 +44,16 @@ def learn(
     lengths = [len(row) for row in reader.whole.encoded]
     checked = family.encode(tokenizer, validation.texts, max_length)
 
-    def objective(batch: np.ndarray) -> Tensor:
-        return batch_loss(family, student, *reader.read(batch), weights)
+    def objective(batch: np.ndarray, random: np.random.Generator) -> Tensor:
+        return batch_loss(family, student, *reader.read(batch, random), weights)
 
     def validate() -> Score:
         return score(family, model, tokenizer, checked, validation.labels)
 
     with compact_embeddings(model, chain(reader.rows(), checked)):
-        return train(model, lengths, objective, validate, settings, seed=seed, phase=phase, epochs=epochs)
+        return train(
+            model, lengths, objective, validate, settings, seed=seed, phase=phase, epochs=epochs, keeper=keeper
+        )
 
 
 def batch_loss(family: Family, student: Bundle, reading: Reading, batch: np.ndarray, weights: Losses) -> Tensor:

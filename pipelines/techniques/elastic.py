@@ -21,12 +21,13 @@ from pipelines.data.clean import Split
 from pipelines.errors import ModelError
 from pipelines.families.base import Family, TokenIds
 from pipelines.techniques import losses as terms
+from pipelines.techniques.course import EpochRecord, Keeper, Score
 from pipelines.techniques.distilling import answered_loss, batch_loss
 from pipelines.techniques.lessons import Lesson, Reader
 from pipelines.techniques.pruning import keep_units, swap, unit_importance
 from pipelines.techniques.scoring import score
 from pipelines.techniques.shapes import Slice
-from pipelines.techniques.training import EpochRecord, Score, compact_embeddings, train
+from pipelines.techniques.training import compact_embeddings, train
 from pipelines.techniques.vocabulary.choices import Cut
 
 
@@ -197,15 +198,17 @@ def _calibration(elastic: Elastic, weights: Losses, rows: np.ndarray, batch_size
     return losses
 
 
-def learn_whole(elastic: Elastic, weights: Losses, settings: Training, *, seed: int) -> list[EpochRecord]:
+def learn_whole(
+    elastic: Elastic, weights: Losses, settings: Training, *, seed: int, keeper: Keeper
+) -> list[EpochRecord]:
     """Train the whole alone, in place, for `whole_epochs`; one record an epoch.
 
     Units are put in order of what they are worth to a trained whole, and parts begin as parts of it (Cai et al. 2020).
     """
     family, student, reader = elastic.family, elastic.student, elastic.readers[0]
 
-    def objective(batch: np.ndarray) -> Tensor:
-        return batch_loss(family, student, *reader.read(batch), weights)
+    def objective(batch: np.ndarray, random: np.random.Generator) -> Tensor:
+        return batch_loss(family, student, *reader.read(batch, random), weights)
 
     def validate() -> Score:
         return score(family, student.model, student.tokenizer, elastic.checked[0], elastic.labels)
@@ -215,7 +218,15 @@ def learn_whole(elastic: Elastic, weights: Losses, settings: Training, *, seed: 
         return []
     with compact_embeddings(student.model, _rows(elastic)):
         return train(
-            student.model, _lengths(elastic), objective, validate, settings, seed=seed, phase="whole", epochs=epochs
+            student.model,
+            _lengths(elastic),
+            objective,
+            validate,
+            settings,
+            seed=seed,
+            phase="whole",
+            epochs=epochs,
+            keeper=keeper,
         )
 
 
@@ -228,21 +239,30 @@ def _rows(elastic: Elastic) -> Iterator[TokenIds]:
     return chain.from_iterable([*(reader.rows() for reader in elastic.readers), *elastic.checked])
 
 
-def learn_elastic(elastic: Elastic, weights: Losses, settings: Training, *, seed: int) -> list[EpochRecord]:
+def learn_elastic(
+    elastic: Elastic, weights: Losses, settings: Training, *, seed: int, keeper: Keeper
+) -> list[EpochRecord]:
     """Train the elastic student in place; one record an epoch, of the mean over the whole, a middle part and the smallest."""
     model = elastic.student.model
     with compact_embeddings(model, _rows(elastic)):
         views = _Views(elastic)
-        rng = np.random.default_rng(seed)
 
-        def objective(batch: np.ndarray) -> Tensor:
-            return _sandwich(elastic, views, batch, weights, rng)
+        def objective(batch: np.ndarray, random: np.random.Generator) -> Tensor:
+            return _sandwich(elastic, views, batch, weights, random)
 
         def validate() -> Score:
             return _mean_score(elastic, views)
 
         return train(
-            model, _lengths(elastic), objective, validate, settings, seed=seed, phase="distill", epochs=settings.epochs
+            model,
+            _lengths(elastic),
+            objective,
+            validate,
+            settings,
+            seed=seed,
+            phase="distill",
+            epochs=settings.epochs,
+            keeper=keeper,
         )
 
 
@@ -267,10 +287,10 @@ def _sandwich(elastic: Elastic, views: _Views, batch: np.ndarray, weights: Losse
     Hidden states are the whole's lesson alone: one layer cannot answer to the teacher's from two depths (docs/decisions.md, 56).
     """
     family, parts = elastic.family, elastic.parts
-    total, leader = answered_loss(family, elastic.student, *elastic.readers[0].read(batch), weights)
+    total, leader = answered_loss(family, elastic.student, *elastic.readers[0].read(batch, rng), weights)
     drawn = [parts[index] for index in rng.integers(0, len(parts), elastic.wanted.random_slices)]
     for part in (parts[-1], *drawn):
-        reading, places = elastic.readers[part.vocabulary].read(batch)
+        reading, places = elastic.readers[part.vocabulary].read(batch, rng)
         loss, logits = answered_loss(family, views.of(part, training=True), reading, places, weights.of_logits)
         if elastic.wanted.in_place > 0:
             loss = loss + elastic.wanted.in_place * terms.kl(

@@ -110,11 +110,10 @@ class Reader:
         self.whole = Reading(lesson, cut.of_the_whole(reading.encoded), reading.alike)
         self._family, self._cut, self._max_length = family, cut, max_length
         self._folds = folds_of(cut.tokenizer, folds, seed) if folds is not None else []
-        self._rng = np.random.default_rng(seed)
 
-    def read(self, batch: np.ndarray) -> tuple[Reading, np.ndarray]:
+    def read(self, batch: np.ndarray, random: np.random.Generator) -> tuple[Reading, np.ndarray]:
         """A reading that has a batch of text indices [B], and the places of the batch's texts in it, [B] too."""
-        drawn = int(self._rng.integers(0, len(self._folds) + 1))
+        drawn = int(random.integers(0, len(self._folds) + 1))
         if drawn == len(self._folds):
             return self.whole, batch
         lesson = self.whole.lesson.of(batch.tolist())

@@ -15,6 +15,7 @@ from pipelines.bundle import Bundle, Lineage
 from pipelines.config import Losses, StudentTraining, Task, Trial
 from pipelines.data.clean import Split
 from pipelines.families.base import Family
+from pipelines.techniques.course import Keeper
 from pipelines.techniques.distilling import learn
 from pipelines.techniques.lessons import Lesson
 from pipelines.techniques.metrics import Interval, difference_of_right
@@ -60,6 +61,7 @@ def measure_levers(
     settings: StudentTraining,
     trial: Trial,
     task: Task,
+    keeper: Keeper,
 ) -> list[Gain]:
     """The gain of each lever of a lesson, alone: students of one beginning, as many steps each, on twice as many texts as are given.
 
@@ -81,6 +83,7 @@ def measure_levers(
             seed=task.seed,
             phase=f"trial {name}",
             epochs=trial.epochs,
+            keeper=keeper,
         )
         return _answers(family, student, validation, task.max_length)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pipelines.families.base import Family, TokenIds
+from pipelines.techniques.course import Score
 from pipelines.techniques.losses import cross_entropy
-from pipelines.techniques.training import Score
 
 #: Texts a forward pass while scoring.
 SCORE_BATCH = 128

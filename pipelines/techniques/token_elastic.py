@@ -21,6 +21,7 @@ from pipelines.families.widths import widths_of
 from pipelines.techniques import divergences
 from pipelines.techniques.axes import EVERYWHERE, GROUPS, HEADS, Parts, layers_with, stacks_of
 from pipelines.techniques.chunking import Where, chunked
+from pipelines.techniques.course import EpochRecord, Keeper
 from pipelines.techniques.cutting import Kept, cut, narrowed, sources_of, taken
 from pipelines.techniques.importance import magnitude, taylor
 from pipelines.techniques.probing import probed
@@ -34,7 +35,7 @@ from pipelines.techniques.token_learning import (
     score_tokens,
     teacher_rows,
 )
-from pipelines.techniques.training import EpochRecord, train
+from pipelines.techniques.training import train
 
 DEPTH, COLUMNS = "num_hidden_layers", "intermediate_size"
 Answer = TypeVar("Answer")
@@ -148,7 +149,9 @@ def token_elastic(
     return TokenElastic(family, student, wanted, lesson, checked, parts, anatomy)
 
 
-def learn_whole(elastic: TokenElastic, weights: TokenLosses, settings: Training, *, seed: int) -> list[EpochRecord]:
+def learn_whole(
+    elastic: TokenElastic, weights: TokenLosses, settings: Training, *, seed: int, keeper: Keeper
+) -> list[EpochRecord]:
     """Train the whole alone, in place, for `whole_epochs`; one record an epoch."""
     family, student = elastic.family, elastic.student
     if elastic.wanted.whole_epochs == 0:
@@ -156,12 +159,13 @@ def learn_whole(elastic: TokenElastic, weights: TokenLosses, settings: Training,
     return train(
         student.model,
         _lengths(elastic),
-        lambda batch: lesson_loss(family, student, elastic.lesson, batch, weights),
+        lambda batch, _: lesson_loss(family, student, elastic.lesson, batch, weights),
         lambda: score_tokens(family, student, elastic.checked),
         settings,
         seed=seed,
         phase="whole",
         epochs=elastic.wanted.whole_epochs,
+        keeper=keeper,
     )
 
 
@@ -234,18 +238,21 @@ def _descending(values: Tensor) -> list[int]:
     return order
 
 
-def learn_elastic(elastic: TokenElastic, weights: TokenLosses, settings: Training, *, seed: int) -> list[EpochRecord]:
+def learn_elastic(
+    elastic: TokenElastic, weights: TokenLosses, settings: Training, *, seed: int, keeper: Keeper
+) -> list[EpochRecord]:
     """Train the elastic student in place; one record an epoch, of the mean over the whole, a middle part and the smallest."""
-    views, rng = _Views(elastic), np.random.default_rng(seed)
+    views = _Views(elastic)
     return train(
         elastic.student.model,
         _lengths(elastic),
-        lambda batch: _sandwich(elastic, views, batch, weights, rng),
+        lambda batch, random: _sandwich(elastic, views, batch, weights, random),
         lambda: _mean_score(elastic, views),
         settings,
         seed=seed,
         phase="distill",
         epochs=settings.epochs,
+        keeper=keeper,
     )
 
 

@@ -19,8 +19,9 @@ from pipelines.families.sequences import Batch, Example, Rows, SequenceFamily
 from pipelines.techniques import divergences
 from pipelines.techniques.across_tokenizers import AlignedSignals, uld_by_row
 from pipelines.techniques.chunking import Where, chunked
+from pipelines.techniques.course import EpochRecord, Keeper, Score
 from pipelines.techniques.losses import NO_LABEL
-from pipelines.techniques.training import EpochRecord, Score, train
+from pipelines.techniques.training import train
 from pipelines.token_signals import Rows as SignalRows
 from pipelines.token_signals import TokenSignals, TopKRows
 
@@ -73,6 +74,7 @@ def learn_tokens(
     seed: int,
     phase: str,
     epochs: int,
+    keeper: Keeper,
     own: tuple[OnPolicy, Bundle] | None = None,
 ) -> list[EpochRecord]:
     """Train a student in place; one record an epoch. `own`: learning from its own texts, with the teacher that scores them.
@@ -80,12 +82,11 @@ def learn_tokens(
     Raises ModelError where the examples are not those that the teacher saw, or the loss stops being a number.
     """
     check_tokens(lesson)
-    turns = np.random.default_rng([seed, 1])
 
-    def objective(batch: np.ndarray) -> Tensor:
-        if own is not None and turns.random() < own[0].share:
+    def objective(batch: np.ndarray, random: np.random.Generator) -> Tensor:
+        if own is not None and random.random() < own[0].share:
             examples = [lesson.examples[index] for index in batch]
-            written = family.write(student, examples, own[0], int(turns.integers(2**31)))
+            written = family.write(student, examples, own[0], int(random.integers(2**31)))
             if written:
                 return _scored_by(family, student, own[1], written, weights)
         return lesson_loss(family, student, lesson, batch, weights)
@@ -99,6 +100,7 @@ def learn_tokens(
         seed=seed,
         phase=phase,
         epochs=epochs,
+        keeper=keeper,
     )
 
 

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,39 +17,13 @@ from torch import Tensor, nn
 from pipelines.config import Training
 from pipelines.errors import DivergedError
 from pipelines.progress import Progress
+from pipelines.techniques.course import Course, EpochRecord, Keeper, Score, batch_order, chance, digest_of_start
 
 #: Batches that are sorted by length together: more saves padding, fewer mixes better.
 BUCKET_BATCHES = 32
 
-#: Loss of one batch, given the indices of its texts.
-Objective = Callable[[np.ndarray], Tensor]
-
-
-@dataclass(frozen=True)
-class Score:
-    """What validation says after an epoch; ordered by accuracy, then by loss."""
-
-    accuracy: float
-    loss: float
-
-    def better_than(self, other: Score | None) -> bool:
-        """Whether this score should replace the other."""
-        return other is None or (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One row of a loss curve."""
-
-    phase: str
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    validation_accuracy: float
-
-    def row(self) -> dict[str, Any]:
-        """As a dictionary, for CSV."""
-        return asdict(self)
+#: Loss of one batch, given the indices of its texts and the random numbers of its step.
+Objective = Callable[[np.ndarray, np.random.Generator], Tensor]
 
 
 def bucketed_batches(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -76,60 +50,81 @@ def train(
     seed: int,
     phase: str,
     epochs: int,
+    keeper: Keeper,
 ) -> list[EpochRecord]:
     """Train in place and leave the best epoch's weights in the model, which ends in evaluation mode.
 
     `lengths` are the texts' token counts; `objective` answers the loss of a batch of their indices. Returns one record an epoch.
-    Where memory does not suffice, batches go through in halves from then on. Raises DivergedError where the loss stops being a
-    number, with the last good epoch's weights in the model.
+    Where memory does not suffice, batches go through in halves from then on. A training that `keeper` has goes on where it stood,
+    and ends at the same bytes as one that nothing disturbed. Raises DivergedError where the loss stops being a number, with the
+    last good epoch's weights in the model.
     """
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    optimizer = _adamw(model, settings)
-    steps = epochs * math.ceil(len(lengths) / settings.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _warm_cosine(step, steps, settings.warmup_ratio)
+    course = Course(model, _adamw(model, settings), digest_of_start(model, list(lengths), settings, seed, epochs))
+    found = keeper.load(phase)
+    goes_on = found is not None and course.unpack(found)
+    finished = course.ended
+    an_epoch = math.ceil(len(lengths) / settings.batch_size)
+    with Progress(phase, epochs * an_epoch, done=course.step) as progress:
+        if found is not None:
+            progress.note(_of_what_was_kept(course, goes_on))
+        walk = _Walk(course, objective, settings, seed, epochs * an_epoch, progress)
+        while not course.ended:
+            batches = bucketed_batches(lengths, settings.batch_size, batch_order(seed, course.epoch))
+            _learn_epoch(walk, batches[course.step % an_epoch :], phase, keeper)
+            _judge_epoch(course, validate, phase, progress)
+            course.ended = course.epoch > epochs or course.waited >= settings.patience
+        if not finished:
+            model.load_state_dict(course.kept)
+            keeper.keep(phase, course.packed())
+    model.eval()
+    torch.manual_seed(seed)  # what follows may draw too, and must not see how many steps were made by this process
+    return course.records
+
+
+def _of_what_was_kept(course: Course, goes_on: bool) -> str:
+    if not goes_on:
+        return "what is kept began with other weights, texts or settings; this one begins anew"
+    return f"{'ended before' if course.ended else 'goes on'}, {course.step} steps done"
+
+
+def _learn_epoch(walk: _Walk, batches: Sequence[np.ndarray], phase: str, keeper: Keeper) -> None:
+    """The rest of an epoch's batches."""
+    course = walk.course
+    course.model.train()
+    for batch in batches:
+        if keeper.due():
+            keeper.keep(phase, course.packed())
+        try:
+            course.losses.append(walk.step(batch))
+        except _NotANumberError as error:
+            raise _diverged(f"{phase}, epoch {course.epoch}: {error}", course) from error
+        course.step += 1
+        walk.progress.advance()
+
+
+def _judge_epoch(course: Course, validate: Callable[[], Score], phase: str, progress: Progress) -> None:
+    """Validate, and keep the weights of the best epoch."""
+    course.model.eval()
+    score, epoch = validate(), course.epoch
+    if not math.isfinite(score.loss):
+        said = f"the validation loss is {score.loss}; lower training.learning_rate"
+        raise _diverged(f"{phase}, epoch {epoch}: {said}", course)
+    best = course.best_as(score)
+    record = EpochRecord(phase, epoch, float(np.mean(course.losses)), score.loss, score.accuracy)
+    course.records.append(record)
+    course.losses.clear()
+    if score.better_than(best):
+        course.best, course.kept = epoch, copy.deepcopy(course.model.state_dict())
+    progress.note(
+        f"epoch {epoch}: loss {record.train_loss:.4f}, validation {score.loss:.4f}, accuracy {score.accuracy:.4f}"
     )
-    best: Score | None = None
-    kept: dict[str, Tensor] = {}
-    records: list[EpochRecord] = []
-    waited = 0
-    with Progress(phase, steps) as progress:
-        walk = _Walk(model, optimizer, objective, settings, progress)
-        for epoch in range(1, epochs + 1):
-            model.train()
-            losses = []
-            for batch in bucketed_batches(lengths, settings.batch_size, rng):
-                try:
-                    losses.append(walk.step(batch))
-                except _NotANumberError as error:
-                    raise _diverged(f"{phase}, epoch {epoch}: {error}", model, kept) from error
-                schedule.step()
-                progress.advance()
-            model.eval()
-            score = validate()
-            if not math.isfinite(score.loss):
-                said = f"the validation loss is {score.loss}; lower training.learning_rate"
-                raise _diverged(f"{phase}, epoch {epoch}: {said}", model, kept)
-            records.append(EpochRecord(phase, epoch, float(np.mean(losses)), score.loss, score.accuracy))
-            progress.note(
-                f"epoch {epoch}: loss {records[-1].train_loss:.4f}, validation {score.loss:.4f}, accuracy {score.accuracy:.4f}"
-            )
-            waited += 1
-            if score.better_than(best):
-                best, waited = score, 0
-                kept = copy.deepcopy(model.state_dict())
-            if waited >= settings.patience:
-                break
-    model.load_state_dict(kept)
-    return records
 
 
-def _diverged(message: str, model: nn.Module, kept: dict[str, Tensor]) -> DivergedError:
+def _diverged(message: str, course: Course) -> DivergedError:
     """The error, with the best epoch's weights in the model where there is one."""
-    if kept:
-        model.load_state_dict(kept)
-    return DivergedError(message, model if kept else None)
+    if course.kept:
+        course.model.load_state_dict(course.kept)
+    return DivergedError(message, course.model if course.kept else None)
 
 
 class _NotANumberError(Exception):
@@ -138,50 +133,55 @@ class _NotANumberError(Exception):
 
 @dataclass
 class _Walk:
-    """One optimizer's way down. `parts` is how many pieces a batch is cut into; it doubles when memory does not suffice."""
+    """One optimizer's way down. The number of pieces of a batch doubles when memory does not suffice."""
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
+    course: Course
     objective: Objective
     settings: Training
+    seed: int
+    steps: int
     progress: Progress
-    parts: int = 1
 
     def step(self, batch: np.ndarray) -> float:
         """Learn from one batch; its loss."""
+        course = self.course
         while True:
             try:
                 value = self._gradients(batch)
                 break
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or self.parts >= len(batch):
+                if not is_out_of_memory(error) or course.parts >= len(batch):
                     raise
             self._halve(len(batch))
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
-        self.optimizer.step()
+        nn.utils.clip_grad_norm_(course.model.parameters(), self.settings.max_grad_norm)
+        rate = self.settings.learning_rate * _warm_cosine(course.step, self.steps, self.settings.warmup_ratio)
+        for group in course.optimizer.param_groups:
+            group["lr"] = rate
+        course.optimizer.step()
         return value
 
     def _gradients(self, batch: np.ndarray) -> float:
-        self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for piece in np.array_split(batch, min(self.parts, len(batch))):
+        self.course.optimizer.zero_grad(set_to_none=True)
+        random = chance(self.seed, self.course.step)
+        parts, total = self.course.parts, 0.0
+        for piece in np.array_split(batch, min(parts, len(batch))):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bf16(self.settings)):
-                loss = self.objective(piece)
+                loss = self.objective(piece, random)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise _NotANumberError(
                     f"the loss is {value} on the batch of texts {sorted(batch.tolist())[:8]}; lower training.learning_rate"
                 )
             share = len(piece) / len(batch)
-            (loss * share if self.parts > 1 else loss).backward()
+            (loss * share if parts > 1 else loss).backward()
             total += value * share
         return total
 
     def _halve(self, size: int) -> None:
         """Outside of the except block: the failed pass' tensors are free by now."""
-        self.parts *= 2
+        self.course.parts = parts = self.course.parts * 2
         self.progress.note(
-            f"out of memory with {-(-size * 2 // self.parts)} texts at once; going on with {-(-size // self.parts)}"
+            f"out of memory with {-(-size * 2 // parts)} texts at once; going on with {-(-size // parts)}"
         )
 
 

@@ -319,3 +319,13 @@ def test_without_git_history(built: Toy, inside: Inside, history: str) -> None:
     inside(built)
     assert run(publish="store").is_completed()
     assert Registry(built.folder / "store").show("alpha@candidate").lineage["git"] == {"commit": None, "dirty": None}
+
+
+def test_a_name_that_is_no_recipes_touches_nothing(toy: Toy, inside: Callable[[Toy], Toy], tmp_path: Path) -> None:
+    """Locks and receipts bear the model's name: it must be one before they are opened."""
+    inside(toy)
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "x.build.lock").write_text("keep")
+    state = build("../../../../victim/x", return_state=True)
+    assert state.is_failed() and "no model" in str(state.message)
+    assert (tmp_path / "victim" / "x.build.lock").read_text() == "keep"

@@ -16,6 +16,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
+    DeploymentFilter,
+    DeploymentFilterId,
     FlowRunFilter,
     FlowRunFilterId,
     LogFilter,
@@ -107,7 +109,8 @@ def log_lines(client: SyncPrefectClient, run: UUID) -> list[str]:
 
 def test_the_schedule_plans_its_next_run(deployed: Toy, client: SyncPrefectClient) -> None:
     planned = FlowRunFilter(state={"type": {"any_": ["SCHEDULED"]}}, tags={"all_": ["auto-scheduled"]})
-    runs = wait_for(lambda: client.read_flow_runs(flow_run_filter=planned), 90)
+    build = DeploymentFilter(id=DeploymentFilterId(any_=[client.read_deployment_by_name(NAME).id]))
+    runs = wait_for(lambda: client.read_flow_runs(flow_run_filter=planned, deployment_filter=build), 90)
     first = min(run.expected_start_time for run in runs if run.expected_start_time)
     assert (first.month, first.day, first.hour) == (1, 1, 3)
 
@@ -134,7 +137,7 @@ def test_the_deployment_is_as_prefect_yaml_says(deployed: Toy, client: SyncPrefe
     assert found.global_concurrency_limit and found.global_concurrency_limit.limit == 1
     assert found.concurrency_options and found.concurrency_options.collision_strategy == "CANCEL_NEW"
     described = found.parameter_openapi_schema["properties"]
-    assert set(described) == {"model", "publish", "alias", "plan_only", "until", "workers"}
+    assert set(described) == {"model", "publish", "alias", "plan_only", "until", "workers", "commit", "push", "update"}
     assert all(one["description"] for one in described.values())
 
 

@@ -21,6 +21,7 @@ from pipelines.exploring.yardsticks import right_counts
 from pipelines.families import family_of
 from pipelines.fanning import Fan
 from pipelines.stages.label import label
+from pipelines.techniques.course import Unkept
 from pipelines.techniques.shapes import Slice
 from tests.recipes import BY_BUDGET, recipe
 from tests.tiny import tiny_model, tiny_rows
@@ -50,6 +51,7 @@ def untaught(folder: Path) -> tuple[Workshop, Recovering]:
         right_counts(np.ones(len(data.validation.texts), dtype=bool)),
         block.task,
         block.prune,
+        Unkept(),
     )
 
 

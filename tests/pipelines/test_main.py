@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,6 +71,39 @@ def test_the_run_after_an_interruption_starts_clean(project: Path) -> None:
         path.unlink()
     (project / "build" / "teacher").rmdir()
     (project / "build" / "teach.csv").unlink()
+
+
+def test_a_second_trainer_is_told_of_the_first(project: Path) -> None:
+    first = start(project)
+    try:
+        second = run(project, "pipelines", "teach", "tiny", *TEACH, check=False)
+    finally:
+        first.kill()
+        first.communicate(timeout=60)
+    assert second.returncode == 7
+    assert f"TransientError: build/teacher: process {first.pid} is writing it" in second.stderr
+
+
+def test_a_killed_stage_goes_on_and_ends_at_the_same_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch is kept, so that the one that is killed is killed after some of them."""
+    monkeypatch.setenv("SLM_FACTORY_CHECKPOINT_SECONDS", "0")
+    params, build = (project / "params.yaml").read_text(), project / "build"
+    try:
+        (project / "params.yaml").write_text(params.replace("epochs: 1000", "epochs: 8"))
+        first = start(project)
+        first.kill()
+        first.communicate(timeout=60)
+        resumed = run(project, "pipelines", "teach", "tiny", *TEACH)
+        made = [(build / name).read_bytes() for name in ("teacher/model.safetensors", "teach.csv")]
+        run(project, "pipelines", "teach", "tiny", *TEACH)
+        undisturbed = [(build / name).read_bytes() for name in ("teacher/model.safetensors", "teach.csv")]
+    finally:
+        (project / "params.yaml").write_text(params)
+        shutil.rmtree(build / "teacher", ignore_errors=True)
+        (build / "teach.csv").unlink(missing_ok=True)
+    assert re.search(r"teach: goes on, [1-9]\d* steps done", resumed.stderr)
+    assert made == undisturbed
+    assert not (build / "teacher.checkpoints").exists() and not (build / "teacher.lock").exists()
 
 
 def test_a_full_disk_is_one_clear_error(project: Path) -> None:

@@ -54,3 +54,8 @@ class TextClassifier(Encoder):
             batch = order[start : start + batch_size]
             result[batch] = softmax(self._logits(session, [encoded[index] for index in batch]))
         return result
+
+    def pieces(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text becomes, those around it included; at most `max_length`. Raises as `predict_proba` does."""
+        tokenizer, _ = self._opened()
+        return [len(encoding.ids) for encoding in self._encode(tokenizer, checked_texts(texts))]

@@ -16,8 +16,9 @@ from slm_registry.runtime.text_classification import Prediction
 class PredictionLog:
     """Appends to a file that may be moved away at any time: it is opened for each write, and one write is one call.
 
-    A line has `time` (UTC), `model`, `version`, `digest`, `length` (of the text, in characters), `label`,
-    `probability` and, with `texts`, `text`. The file is readable by its owner alone.
+    A line has `time` (UTC), `model`, `version`, `digest`, `length` (of the text, in characters), `words`
+    (between spaces), `pieces` (tokens), `label`, `probability` and, with `texts`, `text`. The file is readable by its
+    owner alone.
     """
 
     def __init__(self, path: Path, *, texts: bool = False) -> None:
@@ -25,17 +26,21 @@ class PredictionLog:
         # Better now than at the first prediction.
         self._append(b"")
 
-    def write(self, resolved: Resolved, texts: Sequence[str], predictions: Sequence[Prediction]) -> None:
+    def write(
+        self, resolved: Resolved, texts: Sequence[str], pieces: Sequence[int], predictions: Sequence[Prediction]
+    ) -> None:
         """One line a text. Raises StoreError where the file cannot be written."""
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         lines = []
-        for text, prediction in zip(texts, predictions, strict=True):
+        for text, count, prediction in zip(texts, pieces, predictions, strict=True):
             line = {
                 "time": at,
                 "model": resolved.model,
                 "version": resolved.version,
                 "digest": resolved.digest,
                 "length": len(text),
+                "words": len(text.split()),
+                "pieces": count,
                 "label": prediction.label,
                 "probability": round(prediction.probability, 6),
             }

@@ -34,6 +34,10 @@ class Runner:
         with self._in_hand(len(texts)):
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._model.predict, texts)
 
+    async def pieces(self, texts: Sequence[str]) -> list[int]:
+        """As a classifier's `pieces`, of texts that were predicted."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._model.pieces, texts)
+
     async def write(self, prompt: str, options: Mapping[str, Any]) -> AsyncGenerator[str | Generation]:
         """As a generator's `stream`: an empty text once the prompt is taken, pieces, and the whole at the end.
 

@@ -130,9 +130,10 @@ class Service:
         """A classifier's predictions, counted and logged, and the version that made them."""
         with self.live.use() as held:
             predictions: list[Prediction] = await held.runner.predict(texts)
+            pieces = await held.runner.pieces(texts) if self.log is not None else []
         self.metrics.predicted(predictions)
         if self.log is not None:
-            self._write(self.log, held.resolved, texts, predictions)
+            self._write(self.log, held.resolved, texts, pieces, predictions)
         found, labelled = held.resolved, [Labelled(one.label, one.probability) for one in predictions]
         return PredictResponse(found.model, found.version, found.digest, labelled)
 
@@ -144,10 +145,17 @@ class Service:
         found, spotted = held.resolved, [[Spotted(*span) for span in row] for row in rows]
         return SpansResponse(found.model, found.version, found.digest, spotted)
 
-    def _write(self, log: PredictionLog, resolved: Resolved, texts: list[str], predictions: list[Prediction]) -> None:
+    def _write(
+        self,
+        log: PredictionLog,
+        resolved: Resolved,
+        texts: list[str],
+        pieces: list[int],
+        predictions: list[Prediction],
+    ) -> None:
         """Predictions are worth more than their record: a full disk shows in /health and /metrics."""
         try:
-            log.write(resolved, texts, predictions)
+            log.write(resolved, texts, pieces, predictions)
             self.log_problem = None
         except StoreError as error:
             self.log_problem = f"the prediction log: {error}"

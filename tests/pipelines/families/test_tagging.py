@@ -12,6 +12,7 @@ from pipelines.errors import ModelError
 from pipelines.families.loading import load_model, save_bundle
 from pipelines.families.tagging import Tagger, tags_of
 from pipelines.stages.teach import teach
+from pipelines.techniques.course import Unkept
 from tests.families_cells import ENCODERS
 from tests.sequence_chain import ONE_EPOCH, clean_data
 from tests.sequence_recipes import sequence_recipe
@@ -48,7 +49,7 @@ def taught(clean: Path, source: Path, out: Path, mode: str) -> Path:
     recipe: SequenceRecipe = sequence_recipe(
         TASK, teach=given | ({"training": ONE_EPOCH} if mode == "finetune" else {})
     )
-    teach(clean, out / "teacher", out / "curve.csv", recipe.task, recipe.teach)
+    teach(clean, out / "teacher", out / "curve.csv", recipe.task, recipe.teach, Unkept())
     return out / "teacher"
 
 

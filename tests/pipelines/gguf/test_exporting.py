@@ -17,7 +17,7 @@ from pipelines.gguf.exporting import export_gguf
 from pipelines.gguf.vocabulary import vocabulary_facts
 from pipelines.gguf.writing import type_of_tensor
 from tests.generators import generator, tokens
-from tests.llama_cpp import LlamaCpp, torch_tokens
+from tests.llama_cpp import LlamaCpp, ends, torch_tokens
 from tests.tiny_generators import CAUSAL, LINES, bpe_tokenizer
 
 STORIES = Path(__file__).parents[4] / "shared" / "models" / "stories260K"
@@ -70,7 +70,7 @@ def test_llama_cpp_writes_what_transformers_writes(name: str, tmp_path: Path) ->
     for seed in range(3):
         ids = tokens(made.model, rows=1, length=6, seed=seed)[0].tolist()
         new = min(28, context - len(ids))
-        assert model.greedy(ids, new) == torch_tokens(made.model, ids, new)
+        assert model.greedy(ids, new) == torch_tokens(made.model, ids, new, ends(made.tokenizer))
     for line in LINES:
         assert model.tokens(line) == made.tokenizer(line)["input_ids"]
 

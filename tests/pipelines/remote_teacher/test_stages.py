@@ -21,6 +21,7 @@ from pipelines.data.clean import load_clean
 from pipelines.environment import ROOT
 from pipelines.errors import FactoryError
 from pipelines.families import load_bundle
+from pipelines.techniques.course import Unkept
 from tests.openai_server import KEY, OpenAIServer, openai_server
 from tests.pipelines.remote_teacher.conftest import PROMPT, settings
 from tests.project import write_params
@@ -174,5 +175,5 @@ def test_a_learner_that_cannot_be_built_costs_nothing(
     section = ApiTeacher.model_validate(settings(url=web.url, learner={"architecture": "t55"}))
     task = TextToTextTask(type="text-to-text", seed=5, max_length=24, threads=1, max_target_length=12)
     with pytest.raises(FactoryError, match="has no architecture 't55'"):
-        teach(built["data"], project / "teacher", project / "curve.csv", task, section)
+        teach(built["data"], project / "teacher", project / "curve.csv", task, section, Unkept())
     assert not web.asked

@@ -29,6 +29,7 @@ from pipelines.stages.prune import prune
 from pipelines.stages.quantize import quantize
 from pipelines.stages.teach import teach
 from pipelines.stages.validate import validate
+from pipelines.techniques.course import Unkept
 from tests.recipes import BY_BUDGET, recipe
 from tests.tiny import tiny_model, tiny_rows, write_csv
 from tests.tiny_generators import tiny_causal
@@ -50,7 +51,7 @@ def explored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **BY_BUDGET,
     )
     validate(str(source), folder / "data", folder / "report", block.task, block.data)
-    teach(folder / "data", folder / "teacher", folder / "t.csv", block.task, block.teach)
+    teach(folder / "data", folder / "teacher", folder / "t.csv", block.task, block.teach, Unkept())
     label(folder / "data", folder / "teacher", folder / "signals", block.task, block.label)
     distill(
         folder / "data",
@@ -60,6 +61,7 @@ def explored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "d.csv",
         block.task,
         block.distill,
+        Unkept(),
     )
     explore(folder / "data", folder / "teacher", folder / "student", folder / "front", block.task, block.explore)
     return folder
@@ -68,7 +70,7 @@ def explored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chosen(folder: Path, out: Path, **bounds: Any) -> Path:
     block = recipe(**BY_BUDGET | {"budget": BY_BUDGET["budget"] | bounds})
     parts = [folder / name for name in ("data", "signals", "student", "front")]
-    prune(*parts, out / "pruned", out / "p.csv", block.task, block.budget, block.prune)
+    prune(*parts, out / "pruned", out / "p.csv", block.task, block.budget, block.prune, Unkept())
     quantize(folder / "data", out / "pruned", out / "exported", block.task, block.quantize)
     return out
 
@@ -187,6 +189,7 @@ def test_a_student_that_is_not_elastic_is_refused(explored: Path, tmp_path: Path
         tmp_path / "d.csv",
         plain.task,
         plain.distill,
+        Unkept(),
     )
     with pytest.raises(ModelError, match=r"the student is not elastic; set distill\.student\.kind"):
         explore(

@@ -25,6 +25,7 @@ from pipelines.stages.prune import prune
 from pipelines.stages.quantize import quantize
 from pipelines.stages.teach import teach
 from pipelines.stages.validate import validate
+from pipelines.techniques.course import Unkept
 from tests.sequence_chain import Chain
 from tests.sequence_recipes import by_budget, write_rows
 from tests.tiny import tiny_model
@@ -49,7 +50,7 @@ class Explored:
         block, folder = self.recipe(budget=wanted), self.folder
         (out / "curves").mkdir()
         parts = [folder / name for name in ("data", "signals", "student", "front")]
-        prune(*parts, out / "pruned", out / "curves" / "prune.csv", block.task, block.budget, block.prune)
+        prune(*parts, out / "pruned", out / "curves" / "prune.csv", block.task, block.budget, block.prune, Unkept())
         quantize(folder / "data", out / "pruned", out / "exported", block.task, block.quantize)
         return out
 
@@ -70,10 +71,10 @@ def explored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     made = Explored(folder, Chain(task, source, folder / "data", folder, frozenset()))
     block = made.recipe()
     validate(str(write_rows(folder / "rows.csv")), folder / "data", folder / "report", block.task, block.data)
-    teach(folder / "data", folder / "teacher", folder / "teach.csv", block.task, block.teach)
+    teach(folder / "data", folder / "teacher", folder / "teach.csv", block.task, block.teach, Unkept())
     label(folder / "data", folder / "teacher", folder / "signals", block.task, block.label)
     inputs = [folder / name for name in ("data", "signals", "teacher")]
-    distill(*inputs, folder / "student", folder / "distill.csv", block.task, block.distill)
+    distill(*inputs, folder / "student", folder / "distill.csv", block.task, block.distill, Unkept())
     inputs = [folder / name for name in ("data", "teacher", "student")]
     explore(*inputs, folder / "front", block.task, block.explore)
     return made

@@ -14,6 +14,7 @@ from pipelines.config import Losses, StudentElastic, StudentLayers, StudentTrain
 from pipelines.data.clean import Split
 from pipelines.errors import ModelError
 from pipelines.families.encoder import EncoderClassifier
+from pipelines.techniques.course import Unkept
 from pipelines.techniques.distilling import answered_loss
 from pipelines.techniques.elastic import (
     Elastic,
@@ -170,7 +171,7 @@ def test_every_part_learns(folds: int | None, tmp_path: Path) -> None:
     rows = bundle.model.get_input_embeddings().weight
     unused = rows[bundle.tokenizer.convert_tokens_to_ids("zebra")].clone()
     sort_units(made, LOSSES, np.arange(32), 16)
-    records = learn_elastic(made, LOSSES, TRAINING, seed=3)
+    records = learn_elastic(made, LOSSES, TRAINING, seed=3, keeper=Unkept())
     assert records[-1].validation_loss < records[0].validation_loss
     for part in (made.parts[0], made.parts[17], made.parts[-1]):
         model = extract(FAMILY, bundle.model, part)
@@ -181,13 +182,13 @@ def test_every_part_learns(folds: int | None, tmp_path: Path) -> None:
 def test_the_whole_learns_alone_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = elastic(student(tmp_path), choice(whole_epochs=3))
     monkeypatch.setattr("pipelines.techniques.elastic.view", lambda *_: pytest.fail("a part was asked"))
-    records = learn_whole(made, LOSSES, TRAINING, seed=3)
+    records = learn_whole(made, LOSSES, TRAINING, seed=3, keeper=Unkept())
     assert [(record.phase, record.epoch) for record in records] == [("whole", 1), ("whole", 2), ("whole", 3)]
     assert records[-1].validation_loss < records[0].validation_loss
     reached = score(FAMILY, made.student.model, made.student.tokenizer, made.checked[0], TRUTH)
     assert reached.accuracy == max(record.validation_accuracy for record in records)
     before = [weight.clone() for weight in made.student.model.parameters()]
-    assert learn_whole(elastic(made.student, choice(whole_epochs=0)), LOSSES, TRAINING, seed=3) == []
+    assert learn_whole(elastic(made.student, choice(whole_epochs=0)), LOSSES, TRAINING, seed=3, keeper=Unkept()) == []
     assert all((one == other).all() for one, other in zip(before, made.student.model.parameters(), strict=True))
 
 
@@ -218,7 +219,7 @@ def test_hidden_states_are_the_lesson_of_the_whole_alone(tmp_path: Path, monkeyp
 
     monkeypatch.setattr("pipelines.techniques.elastic.answered_loss", listen)
     hidden = LOSSES.model_copy(update={"hidden_mse": 1.0, "relation": 1.0})
-    learn_elastic(made, hidden, TRAINING.model_copy(update={"epochs": 1}), seed=1)
+    learn_elastic(made, hidden, TRAINING.model_copy(update={"epochs": 1}), seed=1, keeper=Unkept())
     assert set(asked) == {(True, True), (False, False)}
     assert len(asked) == 5 * len([one for one in asked if one[0]])
 
@@ -235,7 +236,7 @@ def test_every_batch_goes_through_the_whole_the_smallest_and_some_drawn(
         return answered_loss(family, bundle, *rest)
 
     monkeypatch.setattr("pipelines.techniques.elastic.answered_loss", listen)
-    learn_elastic(made, LOSSES, TRAINING.model_copy(update={"epochs": 1}), seed=1)
+    learn_elastic(made, LOSSES, TRAINING.model_copy(update={"epochs": 1}), seed=1, keeper=Unkept())
     batches = [asked[first : first + 4] for first in range(0, len(asked), 4)]
     assert len(batches) > 2
     assert all(batch[:2] == [(3, 64), (1, 16)] for batch in batches)
@@ -247,7 +248,7 @@ def test_parts_learn_from_the_whole_too(tmp_path: Path) -> None:
     for in_place in (0.0, 1.0):
         torch.manual_seed(0)
         made = elastic(student(tmp_path / str(in_place)), choice(in_place=in_place, random_slices=0))
-        learn_elastic(made, LOSSES, TRAINING.model_copy(update={"epochs": 1}), seed=1)
+        learn_elastic(made, LOSSES, TRAINING.model_copy(update={"epochs": 1}), seed=1, keeper=Unkept())
         weights[in_place] = made.student.model.classifier.weight
     assert (weights[0.0] - weights[1.0]).abs().max() > 1e-5
 

@@ -14,6 +14,7 @@ from pipelines.data.clean import Split
 from pipelines.errors import ModelError
 from pipelines.families.encoder import EncoderClassifier
 from pipelines.signals import Signals, cut_key
+from pipelines.techniques.course import Unkept
 from pipelines.techniques.distilling import learn
 from pipelines.techniques.lessons import Lesson, Reader, losses_that_fit, read_lesson
 from pipelines.techniques.scoring import predict_logits
@@ -70,8 +71,9 @@ def test_losses_a_token_need_texts_that_both_cut_alike(student: Bundle) -> None:
 def test_without_folds_every_batch_is_read_as_it_stands(student: Bundle) -> None:
     reader = reader_of(student, uncut(student.tokenizer), None)
     assert reader.whole.encoded == FAMILY.encode(student.tokenizer, TEXTS, 32)
+    random = np.random.default_rng(3)
     for _ in range(5):
-        reading, places = reader.read(BATCH)
+        reading, places = reader.read(BATCH, random)
         assert reading is reader.whole and places is BATCH
     assert list(reader.rows()) == reader.whole.encoded
 
@@ -83,9 +85,9 @@ def test_with_folds_the_same_texts_come_in_other_pieces(student: Bundle) -> None
     reader = reader_of(student, cut, 4)
     every = set(map(tuple, reader.rows()))
     seen: dict[str, set[tuple[int, ...]]] = {TEXTS[at]: set() for at in BATCH}
-    wholes = 0
+    wholes, random = 0, np.random.default_rng(3)
     for _ in range(60):
-        reading, places = reader.read(BATCH)
+        reading, places = reader.read(BATCH, random)
         wholes += reading is reader.whole
         for text, place in zip(seen, places, strict=True):
             assert reading.lesson.texts[place] == text
@@ -123,6 +125,7 @@ def test_a_student_taught_with_folds_reads_a_word_that_its_vocabulary_has_lost(s
             seed=1,
             phase="test",
             epochs=settings.epochs,
+            keeper=Unkept(),
         )
         rows = letters.encode(FAMILY, [TEXTS[at] for at in chosen], 32)
         logits = predict_logits(FAMILY, bundle.model, bundle.tokenizer, rows)

@@ -7,6 +7,7 @@ from pipelines.config import Losses, StudentLayers, StudentTraining, Task, Trial
 from pipelines.data.clean import CleanData, Split
 from pipelines.families.encoder import EncoderClassifier
 from pipelines.signals import Signals, text_key
+from pipelines.techniques.course import Unkept
 from pipelines.techniques.lessons import Lesson, lesson_from
 from pipelines.techniques.levers import Gain, copies_of, facts_of, levers_left_out, measure_levers
 from pipelines.techniques.losses import NO_LABEL
@@ -72,7 +73,9 @@ def gains(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Gain]:
     validation = Split([text for text, _ in UNKNOWN[1::2]], [label for _, label in UNKNOWN[1::2]])
     settings = StudentTraining.model_validate(STUDENT_TRAINING)
     before = [weight.clone() for weight in fresh().model.parameters()]
-    found = measure_levers(FAMILY, fresh, lesson, validation, Losses.model_validate(LOSSES), settings, TRIAL, TASK)
+    found = measure_levers(
+        FAMILY, fresh, lesson, validation, Losses.model_validate(LOSSES), settings, TRIAL, TASK, Unkept()
+    )
     assert all((one == other).all() for one, other in zip(before, fresh().model.parameters(), strict=True))
     return {gain.lever: gain for gain in found}
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pipelines.config import Training
 from pipelines.errors import DivergedError, ModelError
-from pipelines.techniques.training import Score, bucketed_batches, compact_embeddings, train
+from pipelines.techniques.course import Score, Unkept
+from pipelines.techniques.training import bucketed_batches, compact_embeddings, train
 
 SETTINGS = Training(
     epochs=4,
@@ -65,12 +66,13 @@ def run(model: Toy, scores: list[Score], epochs: int = 4) -> list[float]:
     records = train(
         model,
         [2] * len(IDS),
-        lambda batch: nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]),
+        lambda batch, _: nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]),
         lambda: next(answers),
         SETTINGS,
         seed=3,
         phase="toy",
         epochs=epochs,
+        keeper=Unkept(),
     )
     return [record.train_loss for record in records]
 
@@ -97,12 +99,13 @@ def test_the_best_epoch_is_kept_and_patience_ends() -> None:
     records = train(
         model,
         [2] * len(IDS),
-        lambda batch: nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]),
+        lambda batch, _: nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]),
         validate,
         SETTINGS,
         seed=3,
         phase="toy",
         epochs=10,
+        keeper=Unkept(),
     )
     assert len(records) == 4  # epoch 2 was best; two more without a better one
     assert torch.equal(model.head.weight, seen[1])
@@ -115,12 +118,13 @@ def test_a_loss_that_is_no_number_names_the_batch() -> None:
         train(
             model,
             [2] * 8,
-            lambda batch: model(IDS[batch]).sum() * float("nan"),
+            lambda batch, _: model(IDS[batch]).sum() * float("nan"),
             lambda: Score(0, 0),
             SETTINGS,
             seed=0,
             phase="toy",
             epochs=1,
+            keeper=Unkept(),
         )
 
 
@@ -132,11 +136,11 @@ def test_after_a_loss_that_is_no_number_the_last_good_epoch_is_there() -> None:
         seen.append(model.head.weight.detach().clone())
         return Score(0.5, 1.0)
 
-    def objective(batch: np.ndarray) -> Tensor:
+    def objective(batch: np.ndarray, _: np.random.Generator) -> Tensor:
         return nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]) * (float("nan") if seen else 1.0)
 
     with pytest.raises(ModelError, match=r"toy, epoch 2: the loss is nan"):
-        train(model, [2] * len(IDS), objective, validate, SETTINGS, seed=0, phase="toy", epochs=3)
+        train(model, [2] * len(IDS), objective, validate, SETTINGS, seed=0, phase="toy", epochs=3, keeper=Unkept())
     assert torch.equal(model.head.weight, seen[0])
 
 
@@ -149,11 +153,11 @@ def test_a_validation_loss_that_is_no_number_ends_it_too() -> None:
         seen.append(model.head.weight.detach().clone())
         return next(scores)
 
-    def objective(batch: np.ndarray) -> Tensor:
+    def objective(batch: np.ndarray, _: np.random.Generator) -> Tensor:
         return nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch])
 
     with pytest.raises(DivergedError, match=r"toy, epoch 2: the validation loss is nan; lower") as raised:
-        train(model, [2] * len(IDS), objective, validate, SETTINGS, seed=0, phase="toy", epochs=3)
+        train(model, [2] * len(IDS), objective, validate, SETTINGS, seed=0, phase="toy", epochs=3, keeper=Unkept())
     assert raised.value.model is model and torch.equal(model.head.weight, seen[0])
 
 
@@ -165,7 +169,13 @@ def test_without_memory_a_batch_goes_in_halves(capsys: pytest.CaptureFixture[str
         model = Toy()
         tried: list[int] = []
 
-        def objective(batch: np.ndarray, model: Toy = model, room: int = room, tried: list[int] = tried) -> Tensor:
+        def objective(
+            batch: np.ndarray,
+            _: np.random.Generator,
+            model: Toy = model,
+            room: int = room,
+            tried: list[int] = tried,
+        ) -> Tensor:
             tried.append(len(batch))
             if len(batch) > room:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
@@ -181,6 +191,7 @@ def test_without_memory_a_batch_goes_in_halves(capsys: pytest.CaptureFixture[str
             seed=3,
             phase="toy",
             epochs=2,
+            keeper=Unkept(),
         )
         weights.append(model.head.weight.detach().clone())
         assert set(tried) == ({8} if room == 8 else {8, 4, 2})
@@ -189,11 +200,11 @@ def test_without_memory_a_batch_goes_in_halves(capsys: pytest.CaptureFixture[str
 
 
 def test_an_error_that_is_not_memory_stays_what_it_is() -> None:
-    def objective(_: np.ndarray) -> Tensor:
+    def objective(_: np.ndarray, __: np.random.Generator) -> Tensor:
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        train(Toy(), [2] * 8, objective, lambda: Score(0, 0), SETTINGS, seed=0, phase="toy", epochs=1)
+        train(Toy(), [2] * 8, objective, lambda: Score(0, 0), SETTINGS, seed=0, phase="toy", epochs=1, keeper=Unkept())
 
 
 def test_compact_embeddings_change_nothing_but_speed() -> None:

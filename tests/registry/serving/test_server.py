@@ -21,6 +21,7 @@ import uvicorn
 from openapi_spec_validator import validate
 from slm_registry import Registry, UsageError, __version__
 from slm_registry.cli import main
+from slm_registry.runtime.text_classification import TextClassifier
 from slm_registry.serving.metrics import Metrics
 from slm_registry.serving.server import Options, serve
 
@@ -180,7 +181,10 @@ def test_the_prediction_log(tmp_path: Path, with_text: bool) -> None:
     lines = [json.loads(line) for line in (moved.read_text() + log.read_text()).splitlines()]
     assert log.stat().st_mode & 0o777 == 0o600
     assert [(line["label"], line["length"]) for line in lines] == [("delivery", 10), ("other", 5), ("refund", 5)]
-    fields = {"time", "model", "version", "digest", "length", "label", "probability"} | (
+    assert [line["words"] for line in lines] == [2, 1, 1]
+    pieces = TextClassifier.from_folder(tmp_path / "bundle").pieces(["parcel \u2028 ü", "hello", "money"])
+    assert [line["pieces"] for line in lines] == pieces and pieces[0] > pieces[1]
+    fields = {"time", "model", "version", "digest", "length", "words", "pieces", "label", "probability"} | (
         {"text"} if with_text else set()
     )
     for line in lines:
