@@ -20,6 +20,7 @@ from flows.console import without_tracebacks
 from flows.errors import Busy, FlowError, GraphError
 from flows.graph import Plan, find_root, make_plan
 from flows.history import check_history, holds_record
+from flows.mending import mend
 from flows.publish import Publication, as_it_stands, check_destination, commit_build, publish_bundle, push_outputs
 from flows.receipt import FOLDER, read_receipt, record_of, write_receipt
 from flows.remote import default_remote
@@ -105,6 +106,9 @@ def _build(
     if to.publish:
         check_destination(to.publish, model, to.alias)
     head = check_history(root, to.commit, to.push) if to.commit or to.push else None
+    if not plan_only:
+        for mended in mend(root):
+            get_run_logger().warning(mended)
     plan = make_plan(root, model)
     if update and not plan_only and (imports := imports_of(plan)):
         update_imports(model, root, imports)

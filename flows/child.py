@@ -18,7 +18,7 @@ import psutil
 from flows import supervise
 
 #: Longer than the supervisor's own grace, so that it is the supervisor that ends the group.
-END_SECONDS = supervise.GRACE_SECONDS + 3.0
+END_SECONDS = supervise.GRACE_SECONDS + 2.0
 _TICK = 0.2
 #: Seconds between two looks at whether the worker that started this process still lives.
 PARENT_TICK = 1.0

@@ -47,13 +47,13 @@ def push(root: Path, stages: Sequence[str]) -> tuple[int, int]:
         name = f"DVC's remote {repo.config['core']['remote']}"
         try:
             _push_runs(repo)
-            sent = repo.push(targets=list(stages))
+            sent = _push_outputs(repo, stages)
             outputs = _outputs(repo, stages)
             damaged = _damaged(repo, outputs)
             if damaged:
                 _check_cache(repo, damaged)
                 _forget(repo, outputs, damaged)
-                sent += repo.push(targets=list(stages))
+                sent += _push_outputs(repo, stages)
                 damaged = _damaged(repo, outputs)
         except (PermissionError, ObjectDBPermissionError) as error:
             raise ResourceError(f"{name}: {error}; see to the right to write there") from error
@@ -83,17 +83,38 @@ def _runs(odb: Any) -> set[tuple[str, ...]]:
     return {odb.fs.relparts(path, odb.path) for path in odb.fs.find(folder)} if odb.fs.exists(folder) else set()
 
 
+def _push_outputs(repo: Any, stages: Sequence[str]) -> int:
+    sent: int = repo.push(targets=list(stages))
+    return sent + len(repo.cloud.push(_uncached(repo, stages)).transferred)
+
+
 def _outputs(repo: Any, stages: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Digest of each output -> those of the files in it, where it is a folder; its own is then that of the list of its files."""
     from dvc_data.hashfile.tree import Tree
 
-    found: dict[str, tuple[str, ...]] = {}
-    for odb, infos in repo.used_objs(targets=list(stages), push=True).items():
-        if odb is not None:  # an import, which stands elsewhere
-            continue
-        for info in infos:
-            below = [entry.value for _, _, entry in Tree.load(repo.cache.local, info)] if info.isdir else []
-            found[info.value] = tuple(below)
+    # Outputs that DVC fetches from an object store of their own are imports, which stand elsewhere.
+    cached = [
+        info for odb, infos in repo.used_objs(targets=list(stages), push=True).items() if odb is None for info in infos
+    ]
+    return {
+        info.value: tuple(entry.value for _, _, entry in Tree.load(repo.cache.local, info)) if info.isdir else ()
+        for info in [*cached, *_uncached(repo, stages)]
+    }
+
+
+def _uncached(repo: Any, stages: Sequence[str]) -> list[Any]:
+    """Outputs that dvc.yaml says are not cached (metrics, curves). DVC keeps them for its runs alone: without them another machine would
+    run the stage again."""
+    from dvc.stage.cache import _can_hash
+
+    found = []
+    for stage in (repo.stage.load_one(name=name) for name in stages if not name.endswith(".dvc")):
+        names = {out.def_path for out in stage.outs if not out.use_cache}
+        record = repo.stage_cache._load(stage) if names and _can_hash(stage) else None
+        if record:
+            made = repo.stage_cache._create_stage(record, wdir=stage.wdir)
+            infos = [out.hash_info for out in made.outs if out.def_path in names]
+            found += [info for info in infos if not info.isdir and repo.cache.local.exists(info.value)]
     return found
 
 

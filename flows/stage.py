@@ -30,12 +30,12 @@ RETRY_DELAYS = [3, 9]
 def reproduce(
     node: Node, root: Path, stop: threading.Event, show: Callable[[str], None], workers: str | None = None
 ) -> Outcome:
-    """Run `dvc repro` for one stage alone and say what came of it.
+    """Run `dvc repro` for one stage alone, or bring what another machine made of the same inputs, and say what came of it.
 
     `workers` are those that its work is spread over, where it can be. Raises a StageError where the stage failed, Stopped once
     `stop` is set, FanError where there are no such workers.
     """
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", node.name]
+    command = [sys.executable, "-m", "flows.repro", node.name]
     transcript = Transcript(node.name)
 
     def each(line: str) -> None:
@@ -87,7 +87,7 @@ def run_stage(step: Step, root: Path, stop: threading.Event, workers: str | None
     messages = {
         "built": "ran, and its record stands in dvc.lock",
         "up to date": "looked again: its inputs came out the same",
-        "restored": "these inputs were built before: outputs restored from DVC's run cache",
+        "restored": "these inputs were built before, here or on another machine: outputs restored from DVC's run cache",
     }
     return Completed(name=outcome.capitalize(), message=messages[outcome])
 

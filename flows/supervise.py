@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 6.0
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 

@@ -78,8 +78,7 @@ stages:
       params:
         - models.${key}.gate
       outs:
-        - build/${key}/gate.json:
-            cache: false
+        - build/${key}/gate.json
 """
 
 TOOL = '''\

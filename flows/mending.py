@@ -1,0 +1,104 @@
+"""What a kill or a full disk leaves of DVC's own files. It writes them in place, so each can be cut short, and DVC then refuses every command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from flows.graph import repository_lock
+from flows.receipt import FOLDER
+
+#: Begins the line in which git marks that two versions of a file could not be merged: somebody's work, not damage.
+CONFLICT = b"<<<<<<< "
+
+
+def mend(root: Path) -> list[str]:
+    """Put DVC's files into a state that DVC can go on from; what was done, a sentence each. Whole files are left alone.
+
+    A stage that was built and is not in the record any more is not run again: DVC's run cache has it.
+    """
+    held = _mend_holders(root / ".dvc" / "tmp")
+    with repository_lock(root):
+        record = _mend_record(root)
+    return [said for said in (held, record) if said]
+
+
+def _mend_record(root: Path) -> str | None:
+    record = root / "dvc.lock"
+    if not record.exists() or _whole(damaged := record.read_bytes()) or b"\n" + CONFLICT in b"\n" + damaged:
+        return None
+    kept = root / FOLDER / "dvc.lock.damaged"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(damaged)
+    committed = subprocess.run(
+        ["git", "-C", os.fspath(root), "show", "HEAD:./dvc.lock"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    if committed.returncode or not _whole(committed.stdout):
+        record.unlink()
+        return f"dvc.lock was cut short, and no commit holds one: begun anew ({kept} is what it was)"
+    draft = kept.with_name("dvc.lock.partial")
+    draft.write_bytes(committed.stdout)
+    draft.replace(record)
+    return f"dvc.lock was cut short: that of the last commit stands in its place ({kept} is what it was)"
+
+
+def _whole(content: bytes) -> bool:
+    """Whether DVC could read this as its record."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    try:
+        COMPILED_LOCKFILE_SCHEMA(yaml.load(content, yaml.CSafeLoader))
+    except (yaml.YAMLError, Invalid, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _mend_holders(folder: Path) -> str | None:
+    """DVC's list of who reads and writes what; it removes the dead from it, but not those whose number another program has got since."""
+    from dvc.lock import make_lock
+    from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA
+    from voluptuous import Invalid
+
+    place = folder / RWLOCK_FILE
+    with make_lock(os.fspath(folder / RWLOCK_LOCK), tmp_dir=os.fspath(folder), hardlink_lock=False, wait=True):
+        try:
+            held = SCHEMA(json.loads(place.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, Invalid):
+            place.unlink()
+            return f"{place} was cut short: begun anew"
+        gone = {pid for pid in _holders(held) if not _may_hold(pid)}
+        if not gone:
+            return None
+        write = {path: one for path, one in held["write"].items() if one["pid"] not in gone}
+        read = {path: [one for one in those if one["pid"] not in gone] for path, those in held["read"].items()}
+        place.write_text(json.dumps({"write": write, "read": read}), encoding="utf-8")
+    return f"{place}: {', '.join(map(str, sorted(gone)))} held locks and are no processes of DVC's any more"
+
+
+def _holders(held: Mapping[str, Any]) -> set[int]:
+    readers = {one["pid"] for those in held["read"].values() for one in those}
+    return readers | {one["pid"] for one in held["write"].values()}
+
+
+def _may_hold(pid: int) -> bool:
+    """Whether a process lives that may be DVC, or a Python program that uses it."""
+    try:
+        words = " ".join(psutil.Process(pid).cmdline())
+    except psutil.AccessDenied:
+        return True
+    except psutil.NoSuchProcess:
+        return False
+    return "python" in words or "dvc" in words

@@ -1,0 +1,75 @@
+"""`python -m flows.repro STAGE`: one stage by DVC, as `dvc repro --single-item` does it; what another machine built and pushed is brought first.
+
+`dvc repro --pull` would copy the remote's records of all runs for every stage. Here that of this stage alone is asked for, by its key.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from flows.graph import find_root
+from flows.remote import default_remote
+from pipelines.environment import disable_telemetry
+
+
+def bring(root: Path, name: str) -> int:
+    """Bring the outputs of a stage, where dvc.lock names them for its inputs or DVC's default remote knows a run with these; how many files came.
+
+    Raises DvcException, OSError or BotoCoreError where the remote does not answer.
+    """
+    from dvc.repo import Repo, lock_repo
+    from dvc.stage.cache import _can_hash
+    from dvc.stage.serialize import to_single_stage_lockfile
+
+    with Repo(os.fspath(root), _wait_for_lock=True) as repo, lock_repo(repo):
+        stage = repo.stage.load_one(name=name)
+        if not _can_hash(stage):
+            return 0
+        if stage.changed_stage() or stage.changed_deps() or not all(out.hash_info for out in stage.outs):
+            stage.save_deps()
+            record = _known_run(repo, stage)
+        else:
+            record = to_single_stage_lockfile(stage)
+        if not record:
+            return 0
+        made = repo.stage_cache._create_stage(record, wdir=stage.wdir)  # all of its outputs are cached ones
+        return sum(len(repo.cloud.pull(files).transferred) for files in made.get_used_objs().values())
+
+
+def _known_run(repo: Any, stage: Any) -> Any:
+    """DVC's record of a run with this command, these inputs and values: this machine's, or else the remote's."""
+    from dvc.fs import generic
+    from dvc.stage.cache import _get_stage_hash
+
+    key = _get_stage_hash(stage)
+    here, far = repo.cache.legacy, repo.cloud.get_remote_odb(hash_name="md5-dos2unix")
+    ours, theirs = (odb.fs.join(odb.path, "runs", key[:2], key) for odb in (here, far))
+    if not here.fs.exists(ours) and far.fs.exists(theirs):
+        found = list(far.fs.find(theirs))
+        generic.copy(far.fs, found, here.fs, [here.fs.join(ours, far.fs.name(path)) for path in found])
+    return repo.stage_cache._load(stage)
+
+
+def main(name: str) -> int:
+    """Bring what there is, then let DVC do what is left; its exit code. Without an answer from the remote the stage is built here."""
+    disable_telemetry()
+    from botocore.exceptions import BotoCoreError
+    from dvc.cli import main as dvc
+    from dvc.exceptions import DvcException
+
+    root = find_root(Path.cwd())
+    if default_remote(root) and not name.endswith(".dvc"):
+        try:
+            if came := bring(root, name):
+                print(f"{came} files came from DVC's remote", flush=True)
+        except (DvcException, OSError, BotoCoreError) as error:
+            print(f"nothing comes from DVC's remote, which does not answer: {' '.join(str(error).split())}", flush=True)
+    code: int = dvc(["--wait-for-lock", "repro", "--single-item", name])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
