@@ -15,6 +15,7 @@ OUT ?= build/bench/rows.json
 PEERS ?=
 MINUTES ?= 20
 SEED ?= 1
+KILLS ?= 10
 SIZE ?= 1GB
 ROUNDS ?= 5
 S3 ?=
@@ -22,7 +23,7 @@ WORK ?= build/bench-registry
 
 PORT ?= 4200
 
-.PHONY: demo up down test install lint types unit soak bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-text-to-text bench-stories reproduce docs clean help
+.PHONY: demo up down test install lint types unit soak chaos left-alone bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-text-to-text bench-stories reproduce docs clean help
 
 demo: install  ## build MODEL by flow (BUDGET="12MB 2ms 6pt": the cheapest that holds it), publish it to the folder registry STORE, print the table
 	$(BIN)/python -m flows build $(MODEL) $(if $(BUDGET),--budget "$(BUDGET)") --publish $(STORE) --alias candidate
@@ -43,6 +44,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=26"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	# all cores at once, which pip does not; packages' templates are no Python. Where PYTHONDONTWRITEBYTECODE is set, as in many images,
+	# every process would otherwise compile what it imports: five seconds for torch, as many for Prefect
+	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >$(VENV)/compiled.log 2>&1
 	touch $@
 
 lint: install
@@ -58,6 +62,12 @@ unit: install
 soak: install  ## the registry's long tests: MINUTES=20 SEED=1; the parsers' fuzzer is atheris where it installs
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
 	$(BIN)/python -m tests.registry.soak --minutes $(MINUTES) --seed $(SEED)
+
+chaos: install  ## builds that are killed and disturbed: MINUTES=20 SEED=1 KILLS=10; the disks that are filled are mounts, so as root
+	PYTHONPATH=.:registry $(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) --kills $(KILLS) --page docs/reliability.md
+
+left-alone: install  ## a tiny model on a schedule of one minute, its data changing, its processes killed: MINUTES=60 SEED=1
+	PYTHONPATH=.:registry $(BIN)/python -m tests.chaos.hour --minutes $(MINUTES) --seed $(SEED) --page docs/reliability.md
 
 bench: install  ## the board: DATA="folder ..." OUT=rows.json PEERS="model2vec olive openvino setfit" (none: without them; each gets an environment of its own)
 	$(BIN)/python -m benchmarks --data $(DATA) --out $(OUT) --work build/bench --table benchmarks/RESULTS.md --picture docs/board.svg --budgets --peers $(PEERS)

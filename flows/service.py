@@ -55,14 +55,15 @@ class Service:
             ) from error
         self._check_server()
         if not healthy(self.port):
-            self._start("server", "server", "start", "--host", HOST, "--port", str(self.port))
-            self._wait("server", lambda: healthy(self.port))
+            started = self._start("server", "server", "start", "--host", HOST, "--port", str(self.port))
+            self._wait("server", started, lambda: healthy(self.port))
         if self._prefect("work-pool", "inspect", POOL, check=False):
             self._prefect("work-pool", "create", POOL, "--type", "process")
         self._prefect("--no-prompt", "deploy", "--all")
         if self.process("worker") is None:
-            self._start("worker", "worker", "start", "--pool", POOL)
-            self._wait("worker", lambda: "started!" in self.log("worker").read_text(encoding="utf-8", errors="replace"))
+            started = self._start("worker", "worker", "start", "--pool", POOL)
+            log = self.log("worker")
+            self._wait("worker", started, lambda: "started!" in log.read_text(encoding="utf-8", errors="replace"))
 
     def _check_server(self) -> None:
         """Raise FlowError where the server runs elsewhere, or another one at this port: its deployments are not ours to replace."""
@@ -113,7 +114,7 @@ class Service:
         ours = {"PREFECT_HOME": str(self.home), "PREFECT_API_URL": self.api, "PATH": path, **LEASES}
         return os.environ | ours
 
-    def _start(self, name: str, *arguments: str) -> None:
+    def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         with self.log(name).open("w", encoding="utf-8") as output:
             command = [sys.executable, "-m", "prefect", *arguments]
             process = subprocess.Popen(
@@ -127,11 +128,13 @@ class Service:
             )
         noted = {"pid": process.pid, "command": command, "port": self.port}
         self._note(name).write_text(json.dumps(noted), encoding="utf-8")
+        return process
 
-    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
+    def _wait(self, name: str, process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not ready():
-            if time.monotonic() > deadline or self.process(name) is None:
+            # Not by its command, which a process that has just been started may not bear yet.
+            if time.monotonic() > deadline or process.poll() is not None:
                 last = self.log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
                 raise FlowError(f"Prefect's {name} did not start{': ' + last[0] if last else ''}; see {self.log(name)}")
             time.sleep(_TICK)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slm_registry import Registry
+from slm_registry import NoSpaceError, Registry
 
-from tests.chaos.ground import HANDED, MODEL, Ground, Place, check, gone, wait
+from tests.chaos.ground import HANDED, TINY, TOY, Ground, Kind, check, gone, wait
 from tests.chaos.kills import END_SECONDS
 from tests.chaos.servers import server
 from tests.registry.fault_proxy import Plans, fault_proxy
@@ -19,8 +21,6 @@ from tests.registry.servers import KEY, SECRET, free_ports
 
 AWAY_SECONDS = 60.0
 DAY = 86_400
-#: The library that gives a process another time of day, where its package (libfaketime) is installed.
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 #: Share of calls to the bucket that go wrong, and how often a build may be run again for it.
 RATE, TRIES = 0.2, 8
 #: What goes wrong with them.
@@ -36,8 +36,9 @@ class Unavailable(Exception):
 def server_away(ground: Ground, folder: Path, seed: int) -> str:
     """Killed in the middle of a build, and back at the same address a minute later: that build succeeds."""
     place = ground.copy(folder)
+    (place.project / "behaviour" / "label.alpha").write_text(f"sleep {AWAY_SECONDS / 2}")
     with server(folder / "prefect") as running:
-        build = place.start("build", MODEL, *HANDED, PREFECT_API_URL=running.api)
+        build = place.start("build", place.kind.model, *HANDED, PREFECT_API_URL=running.api)
         time.sleep(ground.seconds * (0.3 + 0.1 * (seed % 4)))
         running.kill()
         time.sleep(AWAY_SECONDS)
@@ -49,15 +50,15 @@ def server_away(ground: Ground, folder: Path, seed: int) -> str:
 
 
 def full_disk(stage: str, when: str) -> Callable[[Ground, Path, int], str]:
-    """The disk full as a stage begins (`training`), or as it has ended and DVC saves what it wrote (`saving`)."""
+    """The disk full as a stage begins (`running`), or as it has ended and DVC saves what it wrote (`saving`)."""
 
     def fault(ground: Ground, folder: Path, seed: int) -> str:
         with _disk(folder) as disk:
             place = ground.copy(disk / "place")
-            build = place.start("build", MODEL, *HANDED)
-            wait(place, lambda: _runs(place, stage), 3 * END_SECONDS, f"no {stage}")
+            build = place.start("build", place.kind.model, *HANDED)
+            wait(place, lambda: place.running("-m", "pipelines", stage), 3 * END_SECONDS, f"no {stage}")
             if when == "saving":
-                wait(place, lambda: not _runs(place, stage), 3 * END_SECONDS, f"{stage} goes on")
+                wait(place, lambda: not place.running("-m", "pipelines", stage), 3 * END_SECONDS, f"{stage} goes on")
             ballast = _fill(disk)
             wait(place, lambda: build.poll() is not None, 3 * END_SECONDS, "the build goes on")
             gone(place)
@@ -74,39 +75,33 @@ def full_disk(stage: str, when: str) -> Callable[[Ground, Path, int], str]:
 def full_store(ground: Ground, folder: Path, seed: int) -> str:
     """The registry's disk full: nothing is published, and nothing is built again once it has space."""
     place = ground.copy(folder)
-    with _disk(folder.with_name(f"{folder.name}-store")) as disk:
-        (place.project / "store").rename(disk / "store")
-        (place.project / "store").symlink_to(disk / "store")
+    store, aside = place.project / "store", folder / "aside"
+    store.rename(aside)
+    with _disk(store) as disk:
+        shutil.copytree(aside, disk, dirs_exist_ok=True)
         ballast = _fill(disk)
         code = place.build()
-        assert code == 6, f"exit code {code}\n{place.said()[-4000:]}"
+        assert code == NoSpaceError.exit_code, f"exit code {code}\n{place.said()[-4000:]}"
         ballast.unlink()
-        ran = place.said().count("> python -m pipelines")
+        ran = place.said().count("> python tool.py")
         assert place.build() == 0, place.said()[-4000:]
-        assert place.said().count("> python -m pipelines") == ran, "a stage was run again"
+        assert place.said().count("> python tool.py") == ran, "a stage was run again"
         check(ground, place)
-    return "exit code 6; with space again the next build published and ran no stage"
+    return f"exit code {code}; with space again the next build published and ran no stage"
 
 
 def clock(step: int) -> Callable[[Ground, Path, int], str]:
     """The time of day set by so many seconds in the middle of a build, for all of its processes."""
 
     def fault(ground: Ground, folder: Path, seed: int) -> str:
-        if not FAKETIME.exists():
-            raise Unavailable("libfaketime is not installed")
         place = ground.copy(folder)
         offset = folder / "offset"
-        offset.write_text("+0\n")
-        faked = {
-            "LD_PRELOAD": str(FAKETIME),
-            "FAKETIME_TIMESTAMP_FILE": str(offset),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
+        offset.write_text("0\n")
+        faked = {"LD_PRELOAD": str(_clock(folder)), "CLOCK_OFFSET": str(offset)}
         with server(folder / "prefect") as running:
-            build = place.start("build", MODEL, *HANDED, PREFECT_API_URL=running.api, **faked)
+            build = place.start("build", place.kind.model, *HANDED, PREFECT_API_URL=running.api, **faked)
             time.sleep(ground.seconds * (0.3 + 0.1 * (seed % 4)))
-            offset.write_text(f"{step:+d}\n")
+            offset.write_text(f"{step}\n")
             assert build.wait() == 0, place.said()[-4000:]
         check(ground, place)
         return "the build succeeded"
@@ -114,10 +109,22 @@ def clock(step: int) -> Callable[[Ground, Path, int], str]:
     return fault
 
 
+def _clock(folder: Path) -> Path:
+    """Compile the library that sets the time of day of a program. Raises Unavailable where there is no compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise Unavailable("no C compiler is installed")
+    made = folder / "clock.so"
+    source = Path(__file__).with_name("clock.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(made), str(source), "-ldl"], check=True)
+    return made
+
+
 def failing_bucket(ground: Ground, folder: Path, seed: int) -> str:
     """DVC's remote and the registry in a bucket of which one call in five goes wrong."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     (port,) = free_ports(1)
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
     moto.start()
@@ -135,17 +142,17 @@ def _on_a_bucket(ground: Ground, folder: Path, seed: int, upstream: str) -> str:
     boto3.client("s3", endpoint_url=upstream).create_bucket(Bucket="chaos")
     place = ground.copy(folder, **secrets)
     direct = Registry(f"s3://chaos/store?endpoint_url={upstream}", cache=folder / "cache")
-    bundle = Registry(place.project / "store").pull(f"{MODEL}@1.0.0")
-    before = place.registry().show(f"{MODEL}@1.0.0")
-    direct.publish(bundle, MODEL, version="1.0.0", lineage=before.lineage, alias="candidate")
+    bundle = Registry(place.project / "store").pull(f"{place.kind.model}@1.0.0")
+    before = place.registry().show(f"{place.kind.model}@1.0.0")
+    direct.publish(bundle, place.kind.model, version="1.0.0", lineage=before.lineage, alias="candidate")
     with fault_proxy(upstream, 1.0) as proxy:
         proxy.plan = plan = Plans(seed, RATE, faults=FAULTS)
         for setting in (("url", "s3://chaos/remote"), ("endpointurl", proxy.url)):
-            _dvc(place, "remote", "modify", "storage", *setting)
+            place.dvc("remote", "modify", "storage", *setting)
         place.git("commit", "-qam", "bucket")
         store = f"s3://chaos/store?endpoint_url={proxy.url}"
-        command = ("build", MODEL, "--publish", store, "--commit", "HEAD")
-        for tries in range(1, TRIES + 1):
+        command = ("build", place.kind.model, "--publish", store, "--commit", "HEAD")
+        for tries in range(1, TRIES + 1):  # noqa: B007
             if (code := place.start(*command).wait()) == 0:
                 break
             assert code == 7, f"exit code {code}\n{place.said()[-4000:]}"
@@ -154,15 +161,6 @@ def _on_a_bucket(ground: Ground, folder: Path, seed: int, upstream: str) -> str:
     return (
         f"{plan.done.total()} calls went wrong; {tries} {'build' if tries == 1 else 'builds'} until all was done, once"
     )
-
-
-def _dvc(place: Place, *arguments: str) -> None:
-    command = ["python", "-m", "dvc", *arguments]
-    subprocess.run(command, cwd=place.project, env=place.variables(), check=True, capture_output=True)
-
-
-def _runs(place: Place, stage: str) -> bool:
-    return any(one.cmdline()[1:4] == ["-m", "pipelines", stage] for one in place.processes())
 
 
 @contextmanager
@@ -190,14 +188,14 @@ def _fill(disk: Path) -> Path:
             return ballast
 
 
-#: What happens -> how.
-FAULTED: dict[str, Callable[[Ground, Path, int], str]] = {
-    "Prefect's server away": server_away,
-    "disk full while a student is trained": full_disk("distill", "training"),
-    "disk full while the teacher labels": full_disk("label", "training"),
-    "disk full while DVC saves": full_disk("distill", "saving"),
-    "disk full while publishing": full_store,
-    "clock set a day forward": clock(DAY),
-    "clock set a day back": clock(-DAY),
-    "bucket that fails one call in five": failing_bucket,
+#: What happens -> how, and in which project.
+FAULTED: dict[str, tuple[Kind, Callable[[Ground, Path, int], str]]] = {
+    "Prefect's server away": (TOY, server_away),
+    "disk full while publishing": (TOY, full_store),
+    "clock set a day forward": (TOY, clock(DAY)),
+    "clock set a day back": (TOY, clock(-DAY)),
+    "bucket that fails one call in five": (TOY, failing_bucket),
+    "disk full while the teacher labels": (TINY, full_disk("label", "running")),
+    "disk full while a student is trained": (TINY, full_disk("distill", "running")),
+    "disk full while DVC saves a student": (TINY, full_disk("distill", "saving")),
 }

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-from tests.chaos.ground import HANDED, MODEL, Ground, Place, check, gone, wait
+from tests.chaos.ground import HANDED, TINY, TOY, Ground, Kind, Place, check, gone, wait
 from tests.chaos.servers import server, worker
 
 #: Seconds in which a build whose stage was killed must have said so and ended.
 END_SECONDS = 60.0
+#: Of an undisturbed build's length, the latest moment: others are faster.
+LATEST = 0.8
 #: A build without its server goes on until the client's patience ends; this is how often it asks here (the default is five times).
 IMPATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "1"}
+
+
+class TooLate(Exception):
+    """There was nobody left to kill."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +36,19 @@ class Killed:
 def moments(ground: Ground, seed: int, victim: str, count: int) -> list[float]:
     """When to kill, in seconds from the build's start, drawn from the length of the undisturbed one."""
     drawn = random.Random(f"{seed} {victim}")
-    return sorted(drawn.uniform(0.0, 0.95 * ground.seconds) for _ in range(count))
+    return sorted(drawn.uniform(0.0, LATEST * ground.seconds) for _ in range(count))
 
 
 def kill(victim: str, ground: Ground, folder: Path, moment: float) -> Killed:
     """One trial. Raises AssertionError where the clean command afterwards leaves anything but the undisturbed build's."""
-    place = ground.copy(folder)
-    until_gone = TRIALS[victim](place, moment)
+    while True:
+        place = ground.copy(folder)
+        try:
+            until_gone = TRIALS[victim][1](place, moment)
+            break
+        except TooLate:  # this build was faster than the undisturbed one
+            shutil.rmtree(folder)
+            moment *= 0.75
     code = place.build()
     assert code == 0, f"{folder}: the clean command ended with {code}\n{place.said()[-4000:]}"
     check(ground, place)
@@ -45,42 +56,41 @@ def kill(victim: str, ground: Ground, folder: Path, moment: float) -> Killed:
 
 
 def _flow(place: Place, moment: float) -> float:
-    build = place.start("build", MODEL, *HANDED)
-    _sleep_until(build, moment)
+    build = place.start("build", place.kind.model, *HANDED)
+    _sleep(build, moment)
     build.kill()
     build.wait()
     return gone(place)
 
 
-def _below(name: str) -> Callable[[Place, float], float]:
-    """The process of a stage (`pipelines`), or DVC (`flows.repro`), of the stage that runs at the moment, or of the next."""
-
-    def trial(place: Place, moment: float) -> float:
-        build = place.start("build", MODEL, *HANDED)
-        _sleep_until(build, moment)
-        while build.poll() is None and not _kill_one(place, name):
-            time.sleep(0.01)
-        wait(place, lambda: build.poll() is not None, END_SECONDS, "the build goes on")
-        return gone(place)
-
-    return trial
+def _stage(place: Place, moment: float) -> float:
+    """The process of the stage that runs at the moment, or of the next."""
+    return _below(place, moment, place.kind.stage)
 
 
-def _kill_one(place: Place, module: str) -> bool:
-    for process in place.processes():
-        try:
-            if process.cmdline()[1:3] == ["-m", module]:
-                process.kill()
-                return True
-        except psutil.NoSuchProcess:
-            continue
-    return False
+def _dvc(place: Place, moment: float) -> float:
+    return _below(place, moment, ("-m", "flows.repro"))
+
+
+def _below(place: Place, moment: float, words: tuple[str, ...]) -> float:
+    build = place.start("build", place.kind.model, *HANDED)
+    _sleep(build, moment)
+    while not (found := place.running(*words)):
+        if build.poll() is not None:
+            raise TooLate
+        time.sleep(0.01)
+    found[0].kill()
+    wait(place, lambda: build.poll() is not None, END_SECONDS, "the build goes on")
+    return gone(place)
 
 
 def _worker(place: Place, moment: float) -> float:
     with worker(place) as (process, launch):
-        launch("build", {"model": MODEL, "publish": "store", "commit": "HEAD"})
+        launch("build", {"model": place.kind.model, "publish": "store", "commit": "HEAD"})
+        wait(place, lambda: len(place.processes()) > 1, END_SECONDS, "the worker starts nothing")
         time.sleep(moment)
+        if len(place.processes()) == 1:
+            raise TooLate
         process.kill()
         process.wait()
         return gone(place)
@@ -88,24 +98,27 @@ def _worker(place: Place, moment: float) -> float:
 
 def _server(place: Place, moment: float) -> float:
     with server(place.folder / "prefect") as running:
-        build = place.start("build", MODEL, *HANDED, PREFECT_API_URL=running.api, **IMPATIENT)
-        _sleep_until(build, moment)
+        build = place.start("build", place.kind.model, *HANDED, PREFECT_API_URL=running.api, **IMPATIENT)
+        _sleep(build, moment)
         running.kill()
         wait(place, lambda: build.poll() is not None, 3 * END_SECONDS, "the build goes on")
         return gone(place)
 
 
-def _sleep_until(build: subprocess.Popen[str], moment: float) -> None:
-    end = time.monotonic() + moment
-    while time.monotonic() < end and build.poll() is None:
+def _sleep(build: subprocess.Popen[str], seconds: float) -> None:
+    """Let a build go on for so long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if build.poll() is not None:
+            raise TooLate
         time.sleep(0.01)
 
 
-#: Who is killed -> how.
-TRIALS: dict[str, Callable[[Place, float], float]] = {
-    "flow": _flow,
-    "worker": _worker,
-    "trainer": _below("pipelines"),
-    "dvc": _below("flows.repro"),
-    "server": _server,
+#: Who is killed -> how, and in which project.
+TRIALS: dict[str, tuple[Kind, Callable[[Place, float], float]]] = {
+    "flow": (TOY, _flow),
+    "worker": (TOY, _worker),
+    "dvc": (TOY, _dvc),
+    "server": (TOY, _server),
+    "trainer": (TINY, _stage),
 }

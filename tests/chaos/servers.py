@@ -13,7 +13,7 @@ from typing import Any
 
 from flows.server import HOST, START_SECONDS, free_port, healthy
 from tests.chaos.ground import Place
-from tests.flows.toy import wait_for
+from tests.flows.toy import REPOSITORY, wait_for
 
 POOL = "chaos"
 
@@ -77,8 +77,8 @@ def worker(place: Place) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[st
             deployment = api.create_deployment(
                 api.create_flow_from_name(name),
                 pool,
-                entrypoint=f"flows/{name}.py:{name}",
-                path=str(place.project),
+                entrypoint=f"{REPOSITORY}/flows/{name}.py:{name}",
+                pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(place.project)}}],
                 work_pool_name=pool,
                 enforce_parameter_schema=False,
             )
