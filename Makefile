@@ -23,7 +23,7 @@ WORK ?= build/bench-registry
 
 PORT ?= 4200
 
-.PHONY: demo up down test install lint types unit soak chaos left-alone bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-text-to-text bench-stories reproduce docs clean help
+.PHONY: demo up down test install lint types unit soak chaos unattended bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-text-to-text bench-stories reproduce docs clean help
 
 demo: install  ## build MODEL by flow (BUDGET="12MB 2ms 6pt": the cheapest that holds it), publish it to the folder registry STORE, print the table
 	$(BIN)/python -m flows build $(MODEL) $(if $(BUDGET),--budget "$(BUDGET)") --publish $(STORE) --alias candidate
@@ -66,7 +66,7 @@ soak: install  ## the registry's long tests: MINUTES=20 SEED=1; the parsers' fuz
 chaos: install  ## builds that are killed and disturbed: MINUTES=20 SEED=1 KILLS=10; the disks that are filled are mounts, so as root
 	PYTHONPATH=.:registry $(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) --kills $(KILLS) --page docs/reliability.md
 
-left-alone: install  ## a tiny model on a schedule of one minute, its data changing, its processes killed: MINUTES=60 SEED=1
+unattended: install  ## a tiny model on a schedule of one minute, its data changing, its processes killed: MINUTES=60 SEED=1
 	PYTHONPATH=.:registry $(BIN)/python -m tests.chaos.hour --minutes $(MINUTES) --seed $(SEED) --page docs/reliability.md
 
 bench: install  ## the board: DATA="folder ..." OUT=rows.json PEERS="model2vec olive openvino setfit" (none: without them; each gets an environment of its own)

@@ -17,7 +17,7 @@ from slm_registry.errors import RegistryError
 from flows import artifacts, child, record
 from flows.clusters import cluster_of
 from flows.console import without_tracebacks
-from flows.errors import Busy, FlowError, GraphError
+from flows.errors import Busy, FlowError, GateFailed, GraphError
 from flows.graph import Plan, find_root, make_plan
 from flows.history import check_history, holds_record
 from flows.mending import mend
@@ -32,6 +32,8 @@ from pipelines.errors import FactoryError, TransientError
 
 #: The state of a build that another one of the same model kept from beginning.
 SKIPPED = "Skipped"
+#: Those of a build that published a new version, and of one whose model misses a bound. Alerts (flows/alerts.py) go by such names.
+PUBLISHED, GATE_FAILED = "Published", "Gate failed"
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def build(
         return Cancelled(name=SKIPPED, message=str(busy), data=busy)
     except (FlowError, FactoryError, RegistryError) as error:
         # A returned state carries the message as it stands; a raised exception would put a traceback on the page.
-        return Failed(message=f"{type(error).__name__}: {error}", data=error)
+        name = GATE_FAILED if isinstance(error, GateFailed) else None
+        return Failed(name=name, message=f"{type(error).__name__}: {error}", data=error)
 
 
 def _build(
@@ -129,7 +132,11 @@ def _build(
     if report:
         artifacts.show_report(root / report, model)
     publication = hand_over(root, model, to, plan, head)
-    return BuildResult(model, outcomes, metrics, report, publication)
+    result = BuildResult(model, outcomes, metrics, report, publication)
+    if publication and publication.created:
+        message = f"{model} {publication.version} in {publication.url} as {publication.alias}"
+        return Completed(name=PUBLISHED, message=message, data=result)
+    return result
 
 
 def _done_before(root: Path, model: str, to: Handing, plan: Plan) -> State[Any] | None:

@@ -34,6 +34,8 @@ class Node:
     metrics: tuple[Path, ...]
     #: Whether it is data that DVC imported from elsewhere, and can look for anew.
     imported: bool
+    #: Whether it trains, as `meta` in dvc.yaml says.
+    trains: bool
 
     @property
     def stage(self) -> str:
@@ -225,7 +227,10 @@ def _node(stage: Any, upstream: Sequence[str], root: Path) -> Node:
         return tuple(Path(_place(out, root)) for out in outs if out.is_in_repo)
 
     metrics = [out for out in stage.outs if out.metric]
-    return Node(_name(stage), stage.desc or "", tuple(upstream), local(stage.outs), local(metrics), stage.is_import)
+    trains = bool((stage.meta or {}).get("trains"))
+    return Node(
+        _name(stage), stage.desc or "", tuple(upstream), local(stage.outs), local(metrics), stage.is_import, trains
+    )
 
 
 def _place(thing: Any, root: Path) -> str:

@@ -21,6 +21,7 @@ import psutil
 from flows.errors import FlowError
 from flows.graph import find_root
 from flows.server import HOST, START_SECONDS, healthy
+from flows.trainers import LIMIT
 from pipelines.environment import disable_telemetry
 
 POOL = "factory"
@@ -59,6 +60,8 @@ class Service:
             self._wait("server", started, lambda: healthy(self.port))
         if self._prefect("work-pool", "inspect", POOL, check=False):
             self._prefect("work-pool", "create", POOL, "--type", "process")
+        if self._prefect("gcl", "inspect", LIMIT, check=False):
+            self._prefect("gcl", "create", LIMIT, "--limit", "1")
         self._prefect("--no-prompt", "deploy", "--all")
         if self.process("worker") is None:
             started = self._start("worker", "worker", "start", "--pool", POOL)

@@ -19,6 +19,7 @@ from flows import child
 from flows.errors import Transient
 from flows.fanout import environment_of
 from flows.graph import Node, Step
+from flows.trainers import place_to_train
 from flows.transcript import Outcome, Transcript
 
 #: The state of what had nothing to do.
@@ -81,7 +82,8 @@ def run_stage(step: Step, root: Path, stop: threading.Event, workers: str | None
     if not step.stale:
         return Completed(name=UP_TO_DATE, message="nothing changed since it was built")
     try:
-        outcome = reproduce(step.node, root, stop, logger.info, workers)
+        with place_to_train(step.node, stop):
+            outcome = reproduce(step.node, root, stop, logger.info, workers)
     except child.Stopped:
         return Cancelled(message="stopped; no process of the stage is left")
     messages = {

@@ -1,4 +1,4 @@
-"""`make left-alone`: an hour on a schedule of one minute. Data change at random, processes are killed; each change is published once, in order.
+"""`make unattended`: an hour on a schedule of one minute. Data change at random, processes are killed; each change is published once, in order.
 
 What a service manager would do is done here: server and worker are started again where they are gone (`python -m flows.service up`).
 """
@@ -206,8 +206,8 @@ def main(argv: Sequence[str]) -> int:
     )
     print(said)
     if given.page:
-        command = f"`make left-alone MINUTES={given.minutes:g} SEED={given.seed}`"
-        write_section(given.page, "left alone", f"{said} Written by {command}. {machine()}.")
+        command = f"`make unattended MINUTES={given.minutes:g} SEED={given.seed}`"
+        write_section(given.page, "unattended", f"{said} Written by {command}. {machine()}.")
     shutil.rmtree(folder, ignore_errors=True)
     return 0
 

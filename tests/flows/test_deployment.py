@@ -118,7 +118,7 @@ def test_the_schedule_plans_its_next_run(deployed: Toy, client: SyncPrefectClien
 def test_a_run_completes_with_logs_and_artifacts(deployed: Toy, client: SyncPrefectClient) -> None:
     deployed.change("alpha", "gate", "max_bytes", 5)
     run = launch(client)
-    until(client, run, deployed, "Completed")
+    until(client, run, deployed, "Published")
     assert deployed.ran() == ["gate"]
     artifacts = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run])))
     assert {one.key for one in artifacts} == {"plan-alpha", "metrics-alpha", "report-alpha"}

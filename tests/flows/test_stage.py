@@ -80,6 +80,6 @@ def test_a_stopped_stage_leaves_dvc_usable(built: Toy) -> None:
 
 
 def test_a_task_is_named_as_its_stage() -> None:
-    task = stage_task(Node("distill@support-intents", "Train", (), (), (), False))
+    task = stage_task(Node("distill@support-intents", "Train", (), (), (), False, False))
     assert (task.name, task.task_run_name, task.description) == ("distill", "distill · support-intents", "Train")
-    assert stage_task(Node("data/x.csv.dvc", "", (), (), (), False)).task_run_name == "data/x.csv.dvc"
+    assert stage_task(Node("data/x.csv.dvc", "", (), (), (), False, False)).task_run_name == "data/x.csv.dvc"

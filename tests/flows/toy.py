@@ -37,6 +37,7 @@ stages:
   teach:
     foreach: ${models}
     do:
+      meta: {trains: true}
       cmd: python tool.py teach ${key} build/${key}/teacher
       deps:
         - build/${key}/data
