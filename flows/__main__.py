@@ -1,4 +1,4 @@
-"""`python -m flows build|explore|verify|monitor|reproduce|new NAME`: the factory from the command line."""
+"""`python -m flows build|explore|verify|monitor|reproduce|costs|new NAME`: the factory from the command line."""
 
 from __future__ import annotations
 
@@ -82,6 +82,17 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument("--registry", metavar="URL", required=True, help="a folder or s3://BUCKET/PREFIX")
     watch.add_argument("--log", metavar="FILE", required=True, help="what `slm-registry serve --log FILE` writes")
     watch.add_argument("--alias", default="production", help="alias or version that is served (default: production)")
+    costs = commands.add_parser(
+        "costs",
+        help="what the builds of a model took on this machine",
+        description="Time, processor time, memory, energy and cost of each build on this machine, as a table and drawn.",
+    )
+    costs.add_argument("name", help="name of a recipe in params.yaml")
+    costs.add_argument(
+        "--watts", type=float, help="of a busy core: reckons energy where the processor does not show it"
+    )
+    costs.add_argument("--price", type=float, help="of a core for an hour, in whatever currency")
+    costs.add_argument("--picture", metavar="FILE", type=Path, help="SVG or PNG to draw them to")
     new = commands.add_parser(
         "new", help="write a recipe for a data set", description="Look at a file and append a recipe to params.yaml."
     )
@@ -190,6 +201,30 @@ def new_command(given: argparse.Namespace) -> int:
     return new_recipe(Path("params.yaml"), given.name, given.data, given.task, columns, given.teacher, given.budget)
 
 
+def costs_command(given: argparse.Namespace) -> int:
+    """Show what builds took; the exit code."""
+    from rich.console import Console
+
+    from flows.console import show_costs
+    from flows.costs import draw, rows_of
+    from flows.errors import FlowError
+    from flows.graph import find_root
+    from flows.ledger import entries
+    from pipelines.config import load_recipe
+
+    root = find_root(Path.cwd())
+    load_recipe(root / "params.yaml", given.name)
+    found = entries(root, given.name)
+    if not found:
+        raise FlowError(
+            f"{given.name}: no build on this machine has run a stage yet; `python -m flows build {given.name}`"
+        )
+    show_costs(rows_of(found, given.watts, given.price), Console())
+    if given.picture:
+        draw(found, given.picture)
+    return 0
+
+
 def verify_command(given: argparse.Namespace) -> int:
     """Build a published version again and show both digests of every file; the exit code."""
     from flows.graph import find_root
@@ -283,6 +318,7 @@ def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
 COMMANDS = {
     "build": build_command,
     "explore": explore_command,
+    "costs": costs_command,
     "verify": verify_command,
     "monitor": monitor_command,
     "reproduce": reproduce_command,

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.graph import Plan
+from flows.results import result_rows
+
+if TYPE_CHECKING:
+    from flows.build import BuildResult
 
 SIDES = ("teacher", "model")
 
@@ -33,6 +37,28 @@ def summary(plan: Plan) -> str:
     if not plan.stale:
         return f"all {len(plan.steps)} stages are up to date"
     return f"{len(plan.stale)} of {len(plan.steps)} stages would run"
+
+
+def show_summary(result: BuildResult, metrics: Any) -> None:
+    """One page of a finished build: what it published, what the model costs and reaches, what each stage did and took."""
+    done = result.publication
+    where = (
+        f"version {done.version} in {done.url}, alias {done.alias} -> {done.points_at}" if done else "nothing published"
+    )
+    figures = [
+        "| | teacher | model | |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in result_rows(metrics)),
+    ]
+    stages = ["| stage | | seconds | processor seconds | MB at most |", "|---|---|---|---|---|"]
+    for name, outcome in result.outcomes.items():
+        used = result.used.get(name)
+        took = f"{used.seconds:.1f} | {used.cpu_seconds:.1f} | {used.megabytes:.0f}" if used else " | | "
+        stages.append(f"| `{name}` | {outcome} | {took} |")
+    text = "\n".join([f"**{result.model}**: {where}.", "", *figures, "", *stages])
+    create_markdown_artifact(
+        text, key=key_for("build", result.model), description=f"{result.model}: the build on one page"
+    )
 
 
 def show_metrics(metrics: Any, model: str) -> None:

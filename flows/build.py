@@ -20,11 +20,13 @@ from flows.console import without_tracebacks
 from flows.errors import Busy, FlowError, GateFailed, GraphError
 from flows.graph import Plan, find_root, make_plan
 from flows.history import check_history, holds_record
+from flows.ledger import Entry, noted
 from flows.mending import mend
 from flows.publish import Publication, as_it_stands, check_destination, commit_build, publish_bundle, push_outputs
 from flows.receipt import FOLDER, read_receipt, record_of, write_receipt
 from flows.remote import default_remote
 from flows.stage import UP_TO_DATE, stage_task
+from flows.transcript import Used
 from flows.updating import imports_of, update_imports
 from pipelines.alone import alone
 from pipelines.config import load_recipe
@@ -33,7 +35,7 @@ from pipelines.errors import FactoryError, TransientError
 #: The state of a build that another one of the same model kept from beginning.
 SKIPPED = "Skipped"
 #: Those of a build that published a new version, and of one whose model misses a bound. Alerts (flows/alerts.py) go by such names.
-PUBLISHED, GATE_FAILED = "Published", "Gate failed"
+PUBLISHED, GATE_FAILED, COMPLETED = "Published", "Gate failed", "Completed"
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,23 @@ class Handing:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """How much of a build: only its plan, up to which stage, with which workers, from imports as they are today."""
+
+    plan_only: bool
+    until: str | None
+    workers: str | None
+    update: bool
+
+
+@dataclass(frozen=True)
 class BuildResult:
     """What a finished build leaves: each stage's outcome, and where its metrics and its report lie."""
 
     model: str
     outcomes: dict[str, str]
+    #: What the stages took that ran.
+    used: dict[str, Used]
     metrics: Path | None
     report: Path | None
     publication: Publication | None
@@ -86,7 +100,11 @@ def build(
     try:
         load_recipe(root / "params.yaml", model)  # an impossible recipe, or name, fails before any work
         with child.ends_with_its_worker(), without_tracebacks(FlowError, RegistryError), _alone(root, model, plan_only):
-            return _build(root, model, Handing(publish, alias, commit, push), plan_only, until, workers, update)
+            wanted = Wanted(plan_only, until, workers, update)
+            with noted(root, model, kept=not plan_only) as entry:
+                found = _build(root, entry, Handing(publish, alias, commit, push), wanted)
+                entry.state = found.name or COMPLETED if isinstance(found, State) else COMPLETED
+            return found
     except Busy as busy:
         return Cancelled(name=SKIPPED, message=str(busy), data=busy)
     except (FlowError, FactoryError, RegistryError) as error:
@@ -95,48 +113,53 @@ def build(
         return Failed(name=name, message=f"{type(error).__name__}: {error}", data=error)
 
 
-def _build(
-    root: Path,
-    model: str,
-    to: Handing,
-    plan_only: bool,
-    until: str | None,
-    workers: str | None,
-    update: bool,
-) -> BuildResult | State[Any]:
-    if workers:
-        cluster_of(workers)  # workers that there are not fail before any work
+def _build(root: Path, entry: Entry, to: Handing, wanted: Wanted) -> BuildResult | State[Any]:
+    model = entry.model
+    if wanted.workers:
+        cluster_of(wanted.workers)  # workers that there are not fail before any work
     if to.publish:
         check_destination(to.publish, model, to.alias)
     head = check_history(root, to.commit, to.push) if to.commit or to.push else None
-    if not plan_only:
-        for mended in mend(root):
-            get_run_logger().warning(mended)
-    plan = make_plan(root, model)
-    if update and not plan_only and (imports := imports_of(plan)):
-        update_imports(model, root, imports)
-        plan = make_plan(root, model)
-    if until:
-        plan = plan.up_to(until, model)
+    plan = _look(root, model, wanted)
     _announce(plan, model)
-    if plan_only:
-        return BuildResult(model, {}, None, None, None)
-    if not plan.stale and not until and (done := _done_before(root, model, to, plan)):
+    if wanted.plan_only:
+        return BuildResult(model, {}, {}, None, None, None)
+    if not plan.stale and not wanted.until and (done := _done_before(root, model, to, plan)):
         return done
-    outcomes = run_stages(plan, root, workers)
-    if until:
-        return BuildResult(model, outcomes, None, None, None)
+    outcomes = run_stages(plan, root, entry.stages, wanted.workers)
+    if wanted.until:
+        return BuildResult(model, outcomes, entry.stages, None, None, None)
     metrics, report = plan.metrics_file(), plan.find("report.html")
     if metrics:
         artifacts.show_metrics(record.read_json(root / metrics), model)
     if report:
         artifacts.show_report(root / report, model)
     publication = hand_over(root, model, to, plan, head)
-    result = BuildResult(model, outcomes, metrics, report, publication)
-    if publication and publication.created:
-        message = f"{model} {publication.version} in {publication.url} as {publication.alias}"
-        return Completed(name=PUBLISHED, message=message, data=result)
-    return result
+    return _finished(root, entry, BuildResult(model, outcomes, entry.stages, metrics, report, publication))
+
+
+def _look(root: Path, model: str, wanted: Wanted) -> Plan:
+    """What there is to do, once DVC's own files are whole and imported data as it was wanted."""
+    if not wanted.plan_only:
+        for mended in mend(root):
+            get_run_logger().warning(mended)
+    plan = make_plan(root, model)
+    if wanted.update and not wanted.plan_only and (imports := imports_of(plan)):
+        update_imports(model, root, imports)
+        plan = make_plan(root, model)
+    return plan.up_to(wanted.until, model) if wanted.until else plan
+
+
+def _finished(root: Path, entry: Entry, result: BuildResult) -> BuildResult | State[Any]:
+    """The end of a build that went through: its page, and where a version is new its own state."""
+    done = result.publication
+    artifacts.show_summary(result, record.read_json(root / result.metrics) if result.metrics else {})
+    if done is None or not done.created:
+        return result
+    entry.version = done.version
+    return Completed(
+        name=PUBLISHED, message=f"{result.model} {done.version} in {done.url} as {done.alias}", data=result
+    )
 
 
 def _done_before(root: Path, model: str, to: Handing, plan: Plan) -> State[Any] | None:
@@ -146,7 +169,7 @@ def _done_before(root: Path, model: str, to: Handing, plan: Plan) -> State[Any] 
     if found is None or (to.commit and not holds_record(root, to.commit)):
         return None
     outcomes = {step.node.name: UP_TO_DATE for step in plan.steps}
-    result = BuildResult(model, outcomes, plan.metrics_file(), plan.find("report.html"), found)
+    result = BuildResult(model, outcomes, {}, plan.metrics_file(), plan.find("report.html"), found)
     return Completed(name=UP_TO_DATE, message=f"{model} {found.version} stands in {found.url}", data=result)
 
 
@@ -186,8 +209,8 @@ def _announce(plan: Plan, model: str) -> None:
     artifacts.show_plan(plan, model)
 
 
-def run_stages(plan: Plan, root: Path, workers: str | None = None) -> dict[str, str]:
-    """Run one task a stage, as parallel as the graph allows; what became of each.
+def run_stages(plan: Plan, root: Path, used: dict[str, Used], workers: str | None = None) -> dict[str, str]:
+    """Run one task a stage, as parallel as the graph allows; what became of each. `used` gets what those took that ran.
 
     Raises the StageError of the first stage, in the graph's order, that failed.
     """
@@ -202,8 +225,10 @@ def run_stages(plan: Plan, root: Path, workers: str | None = None) -> dict[str, 
         stop.set()
         wait(list(futures.values()))
     states = {name: future.state for name, future in futures.items()}
-    for state in states.values():
-        error = state.result(raise_on_failure=False) if state.is_failed() else None
+    ended = {name: state for name, state in states.items() if state.is_completed() or state.is_failed()}
+    left = {name: state.result(raise_on_failure=False) for name, state in ended.items()}
+    used.update({name: took for name, took in left.items() if isinstance(took, Used)})
+    for error in left.values():
         if isinstance(error, Exception):
             raise error
     return {name: str(state.name) for name, state in states.items()}

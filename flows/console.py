@@ -95,6 +95,18 @@ def show_result(metrics: Any, published: bool, console: Console) -> None:
     console.print(table)
 
 
+def show_costs(rows: Sequence[Sequence[str]], console: Console) -> None:
+    """A header and a row a build; as tab-separated values where nobody looks."""
+    if not console.is_terminal:
+        for row in rows:
+            print("\t".join(row), file=console.file)
+        return
+    table = Table(*rows[0])
+    for row in rows[1:]:
+        table.add_row(*row)
+    console.print(table)
+
+
 def show_front(points: Sequence[Point], yardstick: Yardstick, console: Console) -> None:
     """The front as a table, the quickest first; a star marks what no other point beats."""
     ordered = sorted(points, key=lambda point: point.p50_ms)

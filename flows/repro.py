@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from flows.graph import find_root
 from flows.remote import default_remote
+from flows.transcript import Used
 from pipelines.environment import disable_telemetry
 
 
@@ -55,6 +58,7 @@ def _known_run(repo: Any, stage: Any) -> Any:
 
 def main(name: str) -> int:
     """Bring what there is, then let DVC do what is left; its exit code. Without an answer from the remote the stage is built here."""
+    began = time.monotonic()
     disable_telemetry()
     from botocore.exceptions import BotoCoreError
     from dvc.cli import main as dvc
@@ -68,7 +72,16 @@ def main(name: str) -> int:
         except (DvcException, OSError, BotoCoreError) as error:
             print(f"nothing comes from DVC's remote, which does not answer: {' '.join(str(error).split())}", flush=True)
     code: int = dvc(["--wait-for-lock", "repro", "--single-item", name])
+    print(_used(time.monotonic() - began), flush=True)
     return code
+
+
+def _used(seconds: float) -> Used:
+    """What this process and all that it started and waited for took."""
+    ours, theirs = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of the number that stands for memory
+    cpu = sum(one.ru_utime + one.ru_stime for one in (ours, theirs))
+    return Used(seconds, cpu, max(ours.ru_maxrss, theirs.ru_maxrss) * unit / 1e6)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from flows.errors import Transient
 from flows.fanout import environment_of
 from flows.graph import Node, Step
 from flows.trainers import place_to_train
-from flows.transcript import Outcome, Transcript
+from flows.transcript import Outcome, Transcript, Used
 
 #: The state of what had nothing to do.
 UP_TO_DATE = "Up to date"
@@ -30,8 +30,8 @@ RETRY_DELAYS = [3, 9]
 
 def reproduce(
     node: Node, root: Path, stop: threading.Event, show: Callable[[str], None], workers: str | None = None
-) -> Outcome:
-    """Run `dvc repro` for one stage alone, or bring what another machine made of the same inputs, and say what came of it.
+) -> tuple[Outcome, Used | None]:
+    """Run `dvc repro` for one stage alone, or bring what another machine made of the same inputs, and say what came of it and what it took.
 
     `workers` are those that its work is spread over, where it can be. Raises a StageError where the stage failed, Stopped once
     `stop` is set, FanError where there are no such workers.
@@ -46,7 +46,7 @@ def reproduce(
     code = child.run(command, cwd=root, env=child_environment(workers), stop=stop, each=each)
     if code:
         raise transcript.error(code)
-    return transcript.outcome
+    return transcript.outcome, transcript.used
 
 
 def child_environment(workers: str | None = None) -> dict[str, str]:
@@ -71,7 +71,7 @@ def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     retry_delay_seconds=list(RETRY_DELAYS),
     retry_condition_fn=may_pass,
 )
-def run_stage(step: Step, root: Path, stop: threading.Event, workers: str | None = None) -> State[None]:
+def run_stage(step: Step, root: Path, stop: threading.Event, workers: str | None = None) -> State[Used | None]:
     """Bring one stage up to date. Its state's name says what happened: Built, Restored, Up to date.
 
     Raises a StageError where the stage failed.
@@ -83,7 +83,7 @@ def run_stage(step: Step, root: Path, stop: threading.Event, workers: str | None
         return Completed(name=UP_TO_DATE, message="nothing changed since it was built")
     try:
         with place_to_train(step.node, stop):
-            outcome = reproduce(step.node, root, stop, logger.info, workers)
+            outcome, used = reproduce(step.node, root, stop, logger.info, workers)
     except child.Stopped:
         return Cancelled(message="stopped; no process of the stage is left")
     messages = {
@@ -91,10 +91,10 @@ def run_stage(step: Step, root: Path, stop: threading.Event, workers: str | None
         "up to date": "looked again: its inputs came out the same",
         "restored": "these inputs were built before, here or on another machine: outputs restored from DVC's run cache",
     }
-    return Completed(name=outcome.capitalize(), message=messages[outcome])
+    return Completed(name=outcome.capitalize(), message=messages[outcome], data=used if outcome == "built" else None)
 
 
-def stage_task(node: Node) -> Task[..., State[None]]:
+def stage_task(node: Node) -> Task[..., State[Used | None]]:
     """The task of one stage, named as the stage, its run named `distill · support-intents`."""
     run_name = f"{node.stage} · {node.model}" if node.model else node.stage
     return run_stage.with_options(name=node.stage, task_run_name=run_name, description=node.description or None)

@@ -16,6 +16,9 @@ _RESTORED = re.compile(r"is cached - skipping run, checking out outputs$")
 _LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
 _DVC_ERROR = re.compile(r"^ERROR: (?:failed to reproduce '[^']*': )?(?P<message>.*)$")
 _EXIT = re.compile(r"exited with (?P<code>-?\d+)$")
+_USED = re.compile(
+    r"^used (?P<seconds>[0-9.]+) s, (?P<cpu>[0-9.]+) s of processor time, (?P<memory>[0-9.]+) MB of memory at most$"
+)
 #: DVC's advice to a person at a terminal; in a log of a stage it only hides the stage.
 _ADVICE = (
     "To track the changes with git, run:",
@@ -28,12 +31,25 @@ _ADVICE = (
 )
 
 
+@dataclass(frozen=True)
+class Used:
+    """What a stage took: seconds, processor seconds of all its processes, the most memory of one of them in MB (10^6 bytes)."""
+
+    seconds: float
+    cpu_seconds: float
+    megabytes: float
+
+    def __str__(self) -> str:
+        return f"used {self.seconds:.1f} s, {self.cpu_seconds:.1f} s of processor time, {self.megabytes:.0f} MB of memory at most"
+
+
 @dataclass
 class Transcript:
     """Reads a stage's lines as they come; afterwards it knows the outcome or the error."""
 
     stage: str
     outcome: Outcome = "built"
+    used: Used | None = None
     _locked: str = ""
     _kind: str = ""
     _message: list[str] = field(default_factory=list)
@@ -51,6 +67,8 @@ class Transcript:
             self.outcome = "restored"
         elif _LOCKED.search(line):
             self._locked = line
+        elif found := _USED.match(line):
+            self.used = Used(*(float(value) for value in found.groups()))
         self._read_error(line)
         return True
 

@@ -132,7 +132,7 @@ def _page_shows_everything(state: State[Any]) -> None:
         name: "Completed" if "publish" in name else "Built" for name in names
     }
     artifacts = artifacts_of(state)
-    assert set(artifacts) == {"plan-alpha", "metrics-alpha", "report-alpha"}
+    assert set(artifacts) == {"plan-alpha", "metrics-alpha", "report-alpha", "build-alpha"}
     assert "| `teach@alpha` | never run |" in artifacts["plan-alpha"]
     rows = {row["measure"]: row for row in json.loads(artifacts["metrics-alpha"])}
     assert rows["accuracy"] == {"measure": "accuracy", "teacher": 0.9, "model": 0.9}

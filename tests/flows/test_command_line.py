@@ -170,7 +170,7 @@ def test_sigkill_leaves_neither_stage_nor_server(built: Toy) -> None:
     wait_for(lambda: napping(built), 60)
     family = psutil.Process(process.pid).children(recursive=True)
     assert any("uvicorn" in one.cmdline() for one in family)
-    assert any("dvc" in one.cmdline() for one in family)
+    assert any("flows.repro" in one.cmdline() for one in family)
     process.kill()
     process.communicate()
     wait_for(lambda: not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE], 12)

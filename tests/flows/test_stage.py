@@ -47,7 +47,7 @@ def test_a_held_repository_is_waited_for(built: Toy) -> None:
     built.change("alpha", "gate", "max_bytes", 5)
     node = gate_of(built)
     with held(built, REPO_LOCK, 5):  # longer than DVC waits by itself
-        assert reproduce(node, built.folder, threading.Event(), print) == "built"
+        assert reproduce(node, built.folder, threading.Event(), print)[0] == "built"
 
 
 def test_a_stage_that_another_process_writes_is_locked(built: Toy) -> None:
@@ -76,7 +76,7 @@ def test_a_stopped_stage_leaves_dvc_usable(built: Toy) -> None:
         "output missing"
     )
     built.behave("gate", "")
-    assert reproduce(node, built.folder, threading.Event(), print) == "built"
+    assert reproduce(node, built.folder, threading.Event(), print)[0] == "built"
 
 
 def test_a_task_is_named_as_its_stage() -> None:
