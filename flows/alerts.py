@@ -9,11 +9,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 
 from flows.build import GATE_FAILED, PUBLISHED
 from flows.errors import FlowError
@@ -37,6 +39,8 @@ BODY = "{{ flow_run.state.message }}\n\n{{ flow_run|ui_url }}"
 def set_up(client: SyncPrefectClient, block: str) -> list[str]:
     """Make or replace one automation for each alert; their names. Raises FlowError where there is no such block."""
     kind, _, name = block.partition("/")
+    if not kind or not name:
+        raise FlowError(f"{block}: not TYPE/NAME, such as slack-webhook/team")
     try:
         found = client.read_block_document_by_name(name, kind)
     except ObjectNotFound as error:
@@ -47,9 +51,10 @@ def set_up(client: SyncPrefectClient, block: str) -> list[str]:
     names = []
     for alert, states in ALERTS.items():
         made = AutomationCore(name=f"slm-factory: {alert}", trigger=_trigger(states), actions=[send])
-        for old in client.read_automations_by_name(made.name):
-            client.delete_automation(old.id)
+        before = client.read_automations_by_name(made.name)
         client.create_automation(made)
+        for old in before:
+            client.delete_automation(old.id)
         names.append(made.name)
     return names
 
@@ -76,12 +81,20 @@ def main(argv: Sequence[str]) -> int:
         "block", metavar="TYPE/NAME", help="a notification block of the server, such as slack-webhook/team"
     )
     given = parser.parse_args(argv)
+    if not PREFECT_API_URL.value():
+        print(
+            "no server is named: `export PREFECT_API_URL=http://127.0.0.1:4200/api`, or where yours is", file=sys.stderr
+        )
+        return 2
     try:
         with get_client(sync_client=True) as client:
             names = set_up(client, given.block)
     except FlowError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
+    except httpx.HTTPError as error:
+        print(f"Prefect's server at {PREFECT_API_URL.value()} does not do it: {error}", file=sys.stderr)
+        return 7
     print("\n".join(names))
     return 0
 

@@ -224,10 +224,10 @@ def run_stages(plan: Plan, root: Path, used: dict[str, Used], workers: str | Non
     finally:  # Ctrl-C, cancellation, any error: the children end before the flow does
         stop.set()
         wait(list(futures.values()))
-    states = {name: future.state for name, future in futures.items()}
-    ended = {name: state for name, state in states.items() if state.is_completed() or state.is_failed()}
-    left = {name: state.result(raise_on_failure=False) for name, state in ended.items()}
-    used.update({name: took for name, took in left.items() if isinstance(took, Used)})
+        states = {name: future.state for name, future in futures.items()}
+        ended = {name: state for name, state in states.items() if state.is_completed() or state.is_failed()}
+        left = {name: state.result(raise_on_failure=False) for name, state in ended.items()}
+        used.update({name: took for name, took in left.items() if isinstance(took, Used)})
     for error in left.values():
         if isinstance(error, Exception):
             raise error

@@ -158,12 +158,19 @@ def make_plan(root: Path, model: str | None = None) -> Plan:
 
 
 @contextmanager
-def repository_lock(root: Path) -> Iterator[None]:
-    """Hold DVC's lock of a project, or wait for it: dvc.lock is not written atomically."""
+def repository_lock(root: Path) -> Iterator[Any]:
+    """Hold DVC's lock of a project, or wait for it: dvc.lock is not written atomically. Yields DVC's `Repo`.
+
+    Raises GraphError where DVC cannot read the project.
+    """
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo, lock_repo
 
-    with Repo(os.fspath(root), _wait_for_lock=True) as repo, lock_repo(repo):
-        yield
+    try:
+        with Repo(os.fspath(root), _wait_for_lock=True) as repo, lock_repo(repo):
+            yield repo
+    except DvcException as error:
+        raise GraphError(_one_line(error)) from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ ran meanwhile is in it.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from flows.receipt import FOLDER
 from flows.transcript import Used
 
 RAPL = Path("/sys/class/powercap")
+#: More than any processor package draws; counters begin anew at some 262 kJ.
+MOST_WATTS = 400.0
 
 
 @dataclass
@@ -41,7 +44,7 @@ class Entry:
 
 @contextmanager
 def noted(root: Path, model: str, *, kept: bool) -> Iterator[Entry]:
-    """An entry to fill in while a build goes on; it is written at the end, however that comes, where a stage ran.
+    """An entry to fill in while a build goes on; it is written at the end, however that comes, where a stage was built.
 
     The file for Prometheus is written either way; without `kept` neither. A build that raises ended in the state that its error names.
     """
@@ -53,16 +56,21 @@ def noted(root: Path, model: str, *, kept: bool) -> Iterator[Entry]:
         raise
     finally:
         if kept:
-            _keep(root, entry, time.monotonic() - began, counted)
+            try:
+                _keep(root, entry, time.monotonic() - began, counted)
+            except OSError as failed:  # no build fails, or changes its error, for want of this
+                logging.getLogger(__name__).warning("what this build took could not be noted: %s", failed)
 
 
-def _keep(root: Path, entry: Entry, seconds: float, counted: Mapping[str, float]) -> None:
-    entry.seconds, entry.joules = round(seconds, 2), _used_since(counted)
+def _keep(root: Path, entry: Entry, seconds: float, counted: Mapping[str, tuple[float, float]]) -> None:
+    entry.seconds, entry.joules = round(seconds, 2), _used_since(counted, seconds)
     folder = root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     if entry.stages:
-        with (folder / f"{entry.model}.builds.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(entry)) + "\n")
+        with (folder / f"{entry.model}.builds.jsonl").open("a+b") as file:
+            file.seek(0)
+            whole = file.read()[-1:] in (b"", b"\n")
+            file.write((b"" if whole else b"\n") + json.dumps(asdict(entry)).encode() + b"\n")
     _for_prometheus(folder / f"{entry.model}.prom", entry)
 
 
@@ -100,19 +108,21 @@ def _for_prometheus(place: Path, entry: Entry) -> None:
     write_to_textfile(str(place), registry)
 
 
-def _joules() -> dict[str, float]:
-    """Energy that each processor package has counted, by its place; empty where the machine does not show it."""
+def _joules() -> dict[str, tuple[float, float]]:
+    """Energy that each processor package has counted, and where its counter begins anew, by its place; empty where the machine does not show it."""
     found = {}
     for place in RAPL.glob("intel-rapl:[0-9]"):
         try:
-            found[str(place)] = int((place / "energy_uj").read_text()) / 1e6
+            now, end = (int((place / name).read_text()) / 1e6 for name in ("energy_uj", "max_energy_range_uj"))
         except OSError:  # for root alone on many machines
             return {}
+        found[str(place)] = now, end
     return found
 
 
-def _used_since(before: Mapping[str, float]) -> float | None:
+def _used_since(before: Mapping[str, tuple[float, float]], seconds: float) -> float | None:
+    """None where it is not shown, or the counter may have begun anew more than once meanwhile."""
     now = _joules()
-    if not before or now.keys() != before.keys() or any(now[place] < value for place, value in before.items()):
-        return None  # not shown, or a counter began anew
-    return round(sum(now[place] - value for place, value in before.items()), 1)
+    if not before or now.keys() != before.keys() or any(seconds * MOST_WATTS > end for _, end in now.values()):
+        return None
+    return round(sum((now[place][0] - value) % end for place, (value, end) in before.items()), 1)

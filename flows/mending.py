@@ -14,6 +14,8 @@ import yaml
 
 from flows.graph import repository_lock
 from flows.receipt import FOLDER
+from flows.remote import is_record
+from pipelines.errors import ResourceError
 
 #: Begins the line in which git marks that two versions of a file could not be merged: somebody's work, not damage.
 CONFLICT = b"<<<<<<< "
@@ -22,12 +24,32 @@ CONFLICT = b"<<<<<<< "
 def mend(root: Path) -> list[str]:
     """Put DVC's files into a state that DVC can go on from; what was done, a sentence each. Whole files are left alone.
 
-    A stage that was built and is not in the record any more is not run again: DVC's run cache has it.
+    A stage that was built and is not in the record any more is not run again: DVC's run cache has it. Raises ResourceError where the disk is
+    still full, or refuses.
     """
-    held = _mend_holders(root / ".dvc" / "tmp")
-    with repository_lock(root):
-        record = _mend_record(root)
-    return [said for said in (held, record) if said]
+    try:
+        held = _mend_holders(root / ".dvc" / "tmp")
+        with repository_lock(root) as repo:
+            said = [held, _mend_record(root), _mend_runs(Path(repo.cache.legacy.path) / "runs")]
+    except OSError as error:
+        raise ResourceError(
+            f"DVC's own files cannot be mended: {error}; free some space, or see to the right to write there"
+        ) from error
+    return [one for one in said if one]
+
+
+def _mend_runs(folder: Path) -> str | None:
+    """DVC's records of runs: what is left of one that was being written, and a folder without any, which stops DVC at that stage."""
+    left = 0
+    for key in folder.glob("*/*/"):
+        for path in key.iterdir():
+            if not is_record(path.name):
+                path.unlink()
+                left += 1
+        if not any(key.iterdir()):
+            key.rmdir()
+            left += 1
+    return f"{folder}: {left} remains of records that were being written, removed" if left else None
 
 
 def _mend_record(root: Path) -> str | None:

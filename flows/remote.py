@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -80,7 +81,13 @@ def _push_runs(repo: Any) -> None:
 
 def _runs(odb: Any) -> set[tuple[str, ...]]:
     folder = odb.fs.join(odb.path, "runs")
-    return {odb.fs.relparts(path, odb.path) for path in odb.fs.find(folder)} if odb.fs.exists(folder) else set()
+    found = odb.fs.find(folder) if odb.fs.exists(folder) else ()
+    return {odb.fs.relparts(path, odb.path) for path in found if is_record(odb.fs.name(path))}
+
+
+def is_record(name: str) -> bool:
+    """Whether a file among DVC's records of runs is one: it bears a digest, and what a kill left of one does not."""
+    return re.fullmatch("[0-9a-f]{64}", name) is not None
 
 
 def _push_outputs(repo: Any, stages: Sequence[str]) -> int:
@@ -105,17 +112,9 @@ def _outputs(repo: Any, stages: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def _uncached(repo: Any, stages: Sequence[str]) -> list[Any]:
     """Outputs that dvc.yaml says are not cached (metrics, curves). DVC keeps them for its runs alone: without them another machine would
     run the stage again."""
-    from dvc.stage.cache import _can_hash
-
-    found = []
-    for stage in (repo.stage.load_one(name=name) for name in stages if not name.endswith(".dvc")):
-        names = {out.def_path for out in stage.outs if not out.use_cache}
-        record = repo.stage_cache._load(stage) if names and _can_hash(stage) else None
-        if record:
-            made = repo.stage_cache._create_stage(record, wdir=stage.wdir)
-            infos = [out.hash_info for out in made.outs if out.def_path in names]
-            found += [info for info in infos if not info.isdir and repo.cache.local.exists(info.value)]
-    return found
+    loaded = (repo.stage.load_one(name=name) for name in stages if not name.endswith(".dvc"))
+    infos = [out.hash_info for stage in loaded for out in stage.outs if not out.use_cache and out.hash_info]
+    return [info for info in infos if not info.isdir and repo.cache.local.exists(info.value)]
 
 
 def _digests(outputs: Mapping[str, Sequence[str]]) -> set[str]:

@@ -23,6 +23,9 @@ from flows.errors import FlowError
 
 START_SECONDS = 90.0
 HOST = "127.0.0.1"
+#: Where the server keeps who holds a place of a concurrency limit. In its memory, as is its way, a place would be lost with the server for
+#: good, and a deployment of which one run was cut off by a power failure would never run again.
+LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 _READY_TICK = 0.1
 
 
@@ -54,6 +57,7 @@ def _temporary_server(home: Path, meanwhile: Callable[[], None]) -> str:
             "PREFECT_HOME": str(home),
             "PREFECT_UI_ENABLED": "0",
             "PREFECT__SERVER_EPHEMERAL": "1",
+            **LEASES,
         }
         process = child.start(_command(port), cwd=home, env=environment, stdout=output)
         # At exit and not earlier: Prefect's own exit handlers, which run first, still send logs and events.

@@ -20,17 +20,14 @@ import psutil
 
 from flows.errors import FlowError
 from flows.graph import find_root
-from flows.server import HOST, START_SECONDS, healthy
-from flows.trainers import LIMIT
+from flows.server import HOST, LEASES, START_SECONDS, healthy
+from flows.trainers import limit_here
 from pipelines.environment import disable_telemetry
 
 POOL = "factory"
 #: Seconds in which a process must have ended after SIGTERM; the runs of a worker take up to ten themselves.
 END_SECONDS = 30.0
 _TICK = 0.2
-#: Where the server keeps who holds a place of a concurrency limit. In its memory, as is its way, a place would be lost with the server for
-#: good, and a deployment of which one run was cut off by a power failure would never run again.
-LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,8 @@ class Service:
             self._wait("server", started, lambda: healthy(self.port))
         if self._prefect("work-pool", "inspect", POOL, check=False):
             self._prefect("work-pool", "create", POOL, "--type", "process")
-        if self._prefect("gcl", "inspect", LIMIT, check=False):
-            self._prefect("gcl", "create", LIMIT, "--limit", "1")
+        if self._prefect("gcl", "inspect", limit_here(), check=False):
+            self._prefect("gcl", "create", limit_here(), "--limit", "1")
         self._prefect("--no-prompt", "deploy", "--all")
         if self.process("worker") is None:
             started = self._start("worker", "worker", "start", "--pool", POOL)
@@ -138,6 +135,7 @@ class Service:
         while not ready():
             # Not by its command, which a process that has just been started may not bear yet.
             if time.monotonic() > deadline or process.poll() is not None:
+                process.terminate()  # or the next `up` would start a second one beside it
                 last = self.log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
                 raise FlowError(f"Prefect's {name} did not start{': ' + last[0] if last else ''}; see {self.log(name)}")
             time.sleep(_TICK)

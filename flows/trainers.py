@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import httpx
 from prefect import get_run_logger
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
 from flows.graph import Node
 
 #: The limit's name, and the variable of a worker's environment that names another one: each machine, or GPU, has its own.
 LIMIT, VARIABLE = "trainers", "SLM_FACTORY_TRAINERS"
-#: Seconds of one attempt, after which a build that is ending may end; and after which the place of one that was killed is free again.
-_TRY, _LEASE = 2.0, 60.0
+#: Seconds between two attempts; and after which the place of a build that was killed is free again.
+_PAUSE, _LEASE = 2.0, 60.0
+#: What Prefect's server answers where a limit is full.
+_LOCKED = 423
+
+
+def limit_here() -> str:
+    """The limit that counts on this machine."""
+    return os.environ.get(VARIABLE, LIMIT)
 
 
 @contextmanager
@@ -25,20 +33,39 @@ def place_to_train(node: Node, stop: threading.Event) -> Iterator[None]:
 
     Without an answer from Prefect the stage goes on: it can do without its server, and of two trainers of one output the second gives way.
     """
-    with ExitStack() as stack:
-        while node.trains and not stop.is_set():
-            try:
-                stack.enter_context(_place())
-            except TimeoutError:
-                continue
-            except httpx.HTTPError as error:
-                get_run_logger().warning("no answer to how many may train at once (%r): going on", error)
-            break
+    place = _take(stop) if node.trains else None
+    try:
         yield
+    finally:
+        if place:
+            _leave(place)
 
 
-@contextmanager
-def _place() -> Iterator[None]:
-    name = os.environ.get(VARIABLE, LIMIT)
-    with concurrency(name, timeout_seconds=_TRY, lease_duration=_LEASE, raise_on_lease_renewal_failure=False):
-        yield
+def _take(stop: threading.Event) -> AbstractContextManager[None] | None:
+    while not stop.is_set():
+        place: AbstractContextManager[None] = concurrency(
+            limit_here(), max_retries=0, lease_duration=_LEASE, raise_on_lease_renewal_failure=False
+        )
+        try:
+            place.__enter__()
+        except (ConcurrencySlotAcquisitionError, httpx.HTTPError) as error:
+            if not _full(error):
+                get_run_logger().warning("no answer to how many may train at once (%s): going on", error)
+                return None
+            stop.wait(_PAUSE)
+        else:
+            return place
+    return None
+
+
+def _full(error: Exception) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == _LOCKED
+
+
+def _leave(place: AbstractContextManager[None]) -> None:
+    """Give it back. What the stage came to does not depend on whether the server hears of it."""
+    try:
+        place.__exit__(None, None, None)
+    except httpx.HTTPError as error:
+        get_run_logger().warning("the place to train could not be given back, and is free in %.0f s: %r", _LEASE, error)

@@ -69,6 +69,7 @@ class Transcript:
             self._locked = line
         elif found := _USED.match(line):
             self.used = Used(*(float(value) for value in found.groups()))
+            return True  # it stands after an error and says nothing of it
         self._read_error(line)
         return True
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +15,7 @@ from prefect.client.orchestration import get_client
 
 from flows.alerts import ALERTS, set_up
 from flows.errors import FlowError
-from tests.flows.toy import Toy, wait_for
+from tests.flows.toy import REPOSITORY, Toy, environment, wait_for
 
 pytestmark = pytest.mark.usefixtures("api")
 
@@ -66,3 +68,19 @@ def test_published_failed_and_gate_failed_are_told_and_nothing_else(built: Toy, 
 def test_a_block_that_there_is_not_is_named() -> None:
     with get_client(sync_client=True) as client, pytest.raises(FlowError, match="slack-webhook/nobody: no such block"):
         set_up(client, "slack-webhook/nobody")
+
+
+@pytest.mark.parametrize(
+    ("url", "block", "code", "said"),
+    [
+        ("", "slack-webhook/team", 2, "no server is named"),
+        ("http://127.0.0.1:1/api", "slack-webhook/team", 7, "does not do it"),
+        (None, "slack-webhook", 1, "not TYPE/NAME"),
+    ],
+)
+def test_without_a_server_or_a_name_one_line_says_so(url: str | None, block: str, code: int, said: str) -> None:
+    env = environment() | ({"PREFECT_API_URL": url} if url is not None else {}) | {"PREFECT_CLIENT_MAX_RETRIES": "0"}
+    command = [sys.executable, "-m", "flows.alerts", block]
+    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+    assert said in done.stderr

@@ -54,6 +54,13 @@ def test_a_stage_says_what_it_took() -> None:
     assert transcript.used == USED
 
 
+def test_what_a_stage_took_hides_no_error() -> None:
+    transcript = Transcript("gate")
+    transcript.read("ERROR: unexpected error - [Errno 28] No space left on device")
+    transcript.read(str(USED))
+    assert "No space left on device" in transcript.error(255).message
+
+
 def test_a_build_that_raises_ends_in_its_errors_name(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), noted(tmp_path, "m", kept=True) as entry:
         entry.stages["teach@m"] = USED
@@ -78,6 +85,9 @@ def test_a_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
     place = tmp_path / FOLDER / "m.builds.jsonl"
     place.write_text(place.read_text()[:-30])
     assert len(entries(tmp_path, "m")) == 1
+    with noted(tmp_path, "m", kept=True) as entry:
+        entry.stages["teach@m"] = USED
+    assert len(entries(tmp_path, "m")) == 2, "the next one is on a line of its own"
 
 
 def test_energy_is_the_processors_own_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,16 +95,31 @@ def test_energy_is_the_processors_own_count(tmp_path: Path, monkeypatch: pytest.
     package.mkdir(parents=True)
     monkeypatch.setattr(ledger, "RAPL", tmp_path / "powercap")
     (package / "energy_uj").write_text("1000000\n")
+    (package / "max_energy_range_uj").write_text("8000000000\n")
     with noted(tmp_path, "m", kept=True) as entry:
         entry.stages["teach@m"] = USED
         (package / "energy_uj").write_text("7201000000\n")
     with noted(tmp_path, "m", kept=True) as entry:
         entry.stages["teach@m"] = USED
-        (package / "energy_uj").write_text("5\n")  # the counter began anew
+        (package / "energy_uj").write_text("0\n")  # the counter began anew
     first, second = entries(tmp_path, "m")
-    assert (first.joules, second.joules) == (7200.0, None)
-    head, one, two = rows_of([first, second], 10.0, None)
-    assert (head[-1], one[-1], two[-1]) == ("Wh", "2.00", "0.25 (reckoned)")
+    assert (first.joules, second.joules) == (7200.0, 799.0)
+    monkeypatch.setattr(ledger, "MOST_WATTS", 1e15)
+    with noted(tmp_path, "m", kept=True) as entry:
+        entry.stages["teach@m"] = USED
+    third = entries(tmp_path, "m")[2]
+    assert third.joules is None, "it may have begun anew any number of times"
+    head, one, _, three = rows_of([first, second, third], 10.0, None)
+    assert (head[-1], one[-1], three[-1]) == ("Wh", "2.00", "0.25 (reckoned)")
+
+
+def test_where_it_cannot_be_noted_the_build_ends_as_it_did(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / ".dvc").touch()
+    with pytest.raises(KeyError), noted(tmp_path, "m", kept=True):
+        raise KeyError
+    with noted(tmp_path, "m", kept=True):
+        pass
+    assert caplog.text.count("could not be noted") == 2
 
 
 def test_cost_and_energy_where_nothing_was_measured(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from flows.mending import mend
 from flows.receipt import FOLDER
+from pipelines.errors import ResourceError
 from tests.flows.toy import Toy, run
 
 KEPT = FOLDER / "dvc.lock.damaged"
@@ -90,3 +93,30 @@ def test_a_number_that_another_program_has_got_holds_nothing(built: Toy, holders
     finally:
         other.kill()
         other.wait()
+
+
+def test_remains_of_a_record_of_a_run_stop_no_stage(built: Toy) -> None:
+    """Where nothing but a piece of a file, or nothing, stands under a stage's key, DVC itself fails at it for ever."""
+    for number, key in enumerate(sorted((built.folder / ".dvc" / "cache" / "runs").glob("*/*/"))):
+        for record in key.iterdir():
+            record.unlink()
+        if number % 2:
+            (key / ".piece.tmp").write_text("cmd: py")
+    (built.folder / "dvc.lock").unlink()
+    shutil.rmtree(built.folder / "build")
+    with pytest.raises(AssertionError, match="ERROR"):
+        built.dvc("repro", "--single-item", "validate@alpha")
+    (said,) = mend(built.folder)
+    assert "remains of records that were being written" in said
+    built.dvc("repro", "gate@alpha")
+    assert mend(built.folder) == []
+
+
+def test_a_disk_that_refuses_is_named(built: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (built.folder / "dvc.lock").write_text("x: [")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ResourceError, match=r"cannot be mended: .*No space left"):
+        mend(built.folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
@@ -25,6 +26,14 @@ def limit(api: str) -> Iterator[str]:
         client.delete_global_concurrency_limit_by_name(LIMIT)
 
 
+def naps(process: psutil.Process) -> bool:
+    try:
+        words = process.cmdline()
+    except psutil.NoSuchProcess:  # ended meanwhile
+        return False
+    return "nap of" in " ".join(words) and "tool.py" not in words
+
+
 def naps_at_once(toy: Toy) -> int:
     """The most stages that slept at one moment, of two models built at once."""
     toy.behave("teach", "sleep 4", "alpha")
@@ -32,9 +41,7 @@ def naps_at_once(toy: Toy) -> int:
     builds = [toy.start("build", model) for model in ("alpha", "beta")]
     most = 0
     while any(build.poll() is None for build in builds):
-        most = max(
-            most, sum("nap of" in " ".join(one.cmdline()) and "tool.py" not in one.cmdline() for one in toy.processes())
-        )
+        most = max(most, sum(map(naps, toy.processes())))
         time.sleep(0.05)
     assert [build.returncode for build in builds] == [0, 0], [build.communicate()[0] for build in builds]
     return most
