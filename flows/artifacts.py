@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.graph import Plan
@@ -21,6 +22,14 @@ SIDES = ("teacher", "model")
 def key_for(kind: str, model: str) -> str:
     """An artifact key; Prefect allows lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{model}".lower()).strip("-")
+
+
+def leave(kind: str, model: str, text: str, description: str) -> None:
+    """Leave a page of Markdown on the task's page. What keeps it from being left is logged: the work is done all the same."""
+    try:
+        create_markdown_artifact(text, key=key_for(kind, model), description=description)
+    except Exception as error:  # Prefect's client raises whatever its transport does
+        get_run_logger().warning("the page of %s %s was not left: %r", kind, model, error)
 
 
 def show_plan(plan: Plan, model: str) -> None:

@@ -202,7 +202,7 @@ def hand_over(root: Path, model: str, to: Handing, plan: Plan, head: str | None)
 
 
 def _announce(plan: Plan, model: str) -> None:
-    logger = get_run_logger()
+    logger = get_run_logger(model=model)
     logger.info("%s: %s", model, artifacts.summary(plan))
     for step in plan.stale:
         logger.info("  %s: %s", step.node.name, "; ".join(map(str, step.reasons)))

@@ -22,7 +22,7 @@ from prefect.tasks import Task
 from slm_registry import Registry
 from slm_registry.errors import NotFoundError, UnreachableError
 
-from flows import child, history, record
+from flows import artifacts, child, history, record
 from flows.errors import Transient
 from flows.graph import repository_lock
 from flows.results import result_rows
@@ -88,6 +88,8 @@ def push_outputs(model: str, root: Path, stages: Sequence[str]) -> None:
     command = [sys.executable, "-m", "flows.remote", *stages]
     if code := child.run(command, cwd=root, env=child_environment(), stop=threading.Event(), each=each):
         raise transcript.error(code)
+    names = "\n".join(f"* `{name}`" for name in stages)
+    artifacts.leave("push", model, f"On DVC's remote, every file of:\n\n{names}", f"{model}: outputs on DVC's remote")
 
 
 @task(name="commit", task_run_name="commit · {model}", retry_condition_fn=may_pass, **AGAIN)  # type: ignore[untyped-decorator]
@@ -104,9 +106,9 @@ def commit_build(
     if push_to:
         history.push_branch(root, push_to, done.branch)
     word = "committed" if done.created else "already committed"
-    get_run_logger().info(
-        "dvc.lock: %s as %s on %s%s", word, done.commit[:12], done.branch, f", pushed to {push_to}" if push_to else ""
-    )
+    text = f"dvc.lock: {word} as {done.commit[:12]} on {done.branch}{f', pushed to {push_to}' if push_to else ''}"
+    get_run_logger().info("%s", text)
+    artifacts.leave("commit", model, f"{text}\n\n```\n{message}\n```", f"{model}: the build's record in git")
     return done.commit
 
 
@@ -145,7 +147,9 @@ def publish_bundle(
         pointed = registry.resolve(f"{model}@{alias}").version
     word = "published" if done.created else "already there, nothing published twice"
     at = alias if pointed == done.version else f"{alias} (which somebody moved to {pointed})"
-    get_run_logger().info("%s %s (%s) in %s as %s: %s", model, done.version, done.digest, url, at, word)
+    text = f"{model} {done.version} ({done.digest}) in {url} as {at}: {word}"
+    get_run_logger().info("%s", text)
+    artifacts.leave("publish", model, text, f"{model}: what stands in the registry")
     return Publication(url, model, done.version, done.digest, done.created, alias, pointed)
 
 

@@ -19,6 +19,7 @@ from flows import child
 from flows.errors import Transient
 from flows.fanout import environment_of
 from flows.graph import Node, Step
+from flows.stage_page import Gauge, show_stage
 from flows.trainers import place_to_train
 from flows.transcript import Outcome, Transcript, Used
 
@@ -76,22 +77,33 @@ def run_stage(step: Step, root: Path, stop: threading.Event, workers: str | None
 
     Raises a StageError where the stage failed.
     """
-    logger = get_run_logger()
+    logger = get_run_logger(**speaker(step.node))
     if stop.is_set():
         return Cancelled(message="the build was stopped before this stage")
     if not step.stale:
         return Completed(name=UP_TO_DATE, message="nothing changed since it was built")
     try:
-        with place_to_train(step.node, stop):
-            outcome, used = reproduce(step.node, root, stop, logger.info, workers)
+        with place_to_train(step.node, stop), Gauge(step.node) as gauge:
+
+            def show(line: str) -> None:
+                logger.info(line)
+                gauge.read(line)
+
+            outcome, used = reproduce(step.node, root, stop, show, workers)
     except child.Stopped:
         return Cancelled(message="stopped; no process of the stage is left")
+    show_stage(step.node, root, outcome, used)
     messages = {
         "built": "ran, and its record stands in dvc.lock",
         "up to date": "looked again: its inputs came out the same",
         "restored": "these inputs were built before, here or on another machine: outputs restored from DVC's run cache",
     }
     return Completed(name=outcome.capitalize(), message=messages[outcome], data=used if outcome == "built" else None)
+
+
+def speaker(node: Node) -> dict[str, str]:
+    """Who speaks in a log record, beside the run and the task that Prefect names: fields of it, for logs that are read by machines."""
+    return {"model": node.model, "stage": node.stage}
 
 
 def stage_task(node: Node) -> Task[..., State[Used | None]]:

@@ -15,8 +15,9 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -24,6 +25,7 @@ from pipelines.alone import alone
 from pipelines.config import SECTIONS, load_recipe
 from pipelines.environment import disable_telemetry, quiet_libraries
 from pipelines.errors import DivergedError, FactoryError, ResourceError
+from pipelines.ranks import ranks, together
 from pipelines.stages import STAGES, Output, Resumable
 from pipelines.trusting import permitted_code
 
@@ -82,6 +84,13 @@ def _finished_whole(
                 _remove(path)
 
 
+@contextmanager
+def _for_nobody(arguments: dict[str, Any], outputs: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Outputs of a process that only trains along: what the first one writes is what counts."""
+    with tempfile.TemporaryDirectory(prefix="slm-rank-") as folder:
+        yield arguments | {name: Path(folder, name) for name in outputs}
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -90,8 +99,21 @@ def _remove(path: Path) -> None:
 
 
 def run(stage: str, argv: Sequence[str]) -> None:
-    """Parse the options of one stage and run it. Raises FactoryError with a message for the user."""
+    """Parse the options of one stage and run it, one that trains in as many processes as the environment asks for.
+
+    Raises FactoryError with a message for the user.
+    """
     function = stage_function(stage)
+    with together("pipelines.__main__", [stage, *argv]) if trains(function) else nullcontext():
+        _run(stage, function, argv)
+
+
+def trains(function: Callable[..., None]) -> bool:
+    """Whether a stage's function trains, and so keeps its trainings."""
+    return KEEPER in inspect.signature(function).parameters
+
+
+def _run(stage: str, function: Callable[..., None], argv: Sequence[str]) -> None:
     given = vars(_parser(stage).parse_args(argv))
     recipe = load_recipe(given["params"], given["model"])
     sections = {name: getattr(recipe, name) for name in sections_of(function)}
@@ -99,17 +121,18 @@ def run(stage: str, argv: Sequence[str]) -> None:
     arguments = {name: given[name] for name in options}
     outputs = [name for name, annotation in options.items() if annotation in (Output, Resumable)]
     kept = [name for name in outputs if options[name] == Resumable]
-    first = arguments[outputs[0]]
+    first, is_first = arguments[outputs[0]], not trains(function) or ranks().index == 0
+    finished = _finished_whole(arguments, outputs, kept) if is_first else _for_nobody(arguments, outputs)
     try:
         with (
-            alone(first),
-            _keeper_for(stage, first, arguments, outputs, sections) as keeper,
+            alone(first) if is_first else nullcontext(),
+            _keeper_for(stage, first, arguments, outputs, sections, is_first) as keeper,
             permitted_code(recipe),
-            _finished_whole(arguments, outputs, kept) as arguments,
+            finished as arguments,
         ):
             function(**arguments, **sections, **keeper)
     except FactoryError as error:
-        if isinstance(error, DivergedError):
+        if isinstance(error, DivergedError) and is_first:
             _keep_last_good(error, first)
         raise
     except Exception as error:
@@ -118,16 +141,27 @@ def run(stage: str, argv: Sequence[str]) -> None:
 
 @contextmanager
 def _keeper_for(
-    stage: str, first: Path, arguments: Mapping[str, Any], outputs: Collection[str], sections: Mapping[str, Any]
+    stage: str,
+    first: Path,
+    arguments: Mapping[str, Any],
+    outputs: Collection[str],
+    sections: Mapping[str, Any],
+    is_first: bool,
 ) -> Iterator[dict[str, Any]]:
-    """The place of a stage's trainings, under the name of its parameter; empty for a stage without any. Gone when it has succeeded."""
-    if KEEPER not in inspect.signature(stage_function(stage)).parameters:
+    """The place of a stage's trainings, under the name of its parameter; empty for a stage without any. Gone when it has succeeded.
+
+    A process that only trains along reads what is kept there, and writes nothing.
+    """
+    if not trains(stage_function(stage)):
         yield {}
         return
-    from pipelines.checkpoints import checkpoints_of
+    from pipelines.checkpoints import Reading, checkpoints_of
 
     inputs = {name: value for name, value in arguments.items() if name not in outputs}
     checkpoints = checkpoints_of(stage, first, inputs, sections)
+    if not is_first:
+        yield {KEEPER: Reading(checkpoints)}
+        return
     checkpoints.open()
     try:
         yield {KEEPER: checkpoints}

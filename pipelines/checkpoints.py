@@ -20,6 +20,7 @@ from typing import Any
 from pipelines.bundle import sha256_of
 from pipelines.environment import ROOT
 from pipelines.errors import RecipeError
+from pipelines.ranks import facts
 from pipelines.techniques.course import Kept
 
 #: Names the seconds between two moments that are kept; a minute where it names none.
@@ -114,6 +115,24 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Reads what another process keeps, and keeps nothing."""
+
+    checkpoints: Checkpoints
+
+    def load(self, phase: str) -> Kept | None:
+        """See Keeper."""
+        return self.checkpoints.load(phase)
+
+    def due(self) -> bool:
+        """See Keeper."""
+        return False
+
+    def keep(self, phase: str, kept: Kept) -> None:
+        """See Keeper."""
+
+
 def checkpoints_of(stage: str, output: Path, inputs: Mapping[str, Path], sections: Mapping[str, Any]) -> Checkpoints:
     """The place of a stage's trainings beside its first output. Raises RecipeError where the variable names no seconds."""
     said = os.environ.get(VARIABLE, str(SECONDS))
@@ -135,6 +154,7 @@ def _key(stage: str, inputs: Mapping[str, Path], sections: Mapping[str, Any]) ->
     values = {name: None if value is None else value.model_dump(mode="json") for name, value in sections.items()}
     made_of = {
         "stage": stage,
+        "ranks": facts(),
         "sections": values,
         "inputs": {name: _digest(path) for name, path in inputs.items()},
         "code": _digest(ROOT / "pipelines", "*.py"),

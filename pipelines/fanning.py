@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from pipelines.errors import FanError
+from pipelines.ranks import ranks
 
 #: `MODULE:WORKERS`. The module's `fanned(workers, body, name, threads)` does what `fanned` below does, with those workers.
 VARIABLE = "SLM_FACTORY_FAN"
@@ -41,9 +42,11 @@ class Serial:
 def fanned(body: Callable[[Fan], Answer], name: str, threads: int) -> Answer:
     """What `body` makes of the fan that the environment names; `threads` is what one item takes of a machine.
 
+    Where several processes train together, each does all of it: the items train too.
+
     Raises FanError where the environment names none that there is.
     """
-    wanted = os.environ.get(VARIABLE)
+    wanted = os.environ.get(VARIABLE) if ranks().count == 1 else None
     return body(Serial()) if not wanted else _provider(wanted)(wanted.partition(":")[2], body, name, threads)
 
 

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with an estimate in a terminal, plain lines with one elsewhere."""
+"""Progress of long work: a bar with an estimate in a terminal, plain lines with one elsewhere. Of processes that train together the first tells it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from pipelines.ranks import ranks
+
 #: Seconds between plain lines.
 LINE_INTERVAL = 10.0
 
@@ -20,7 +22,8 @@ class Progress:
     def __init__(self, name: str, total: int, done: int = 0) -> None:
         self._name, self._total, self._done, self._before = name, total, done, done
         self._started = self._printed = time.monotonic()
-        self._bar = _bar() if Console(stderr=True).is_interactive else None
+        self._silent = ranks().index > 0
+        self._bar = _bar() if Console(stderr=True).is_interactive and not self._silent else None
         self._task = self._bar.add_task(name, total=total, completed=done) if self._bar else None
 
     def __enter__(self) -> Progress:
@@ -49,7 +52,7 @@ class Progress:
         """Print one line about the work."""
         if self._bar:
             self._bar.console.print(f"{self._name}: {text}", highlight=False)
-        else:
+        elif not self._silent:
             print(f"{self._name}: {text}", file=sys.stderr, flush=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines import ranks
 from pipelines.bundle import CONTROL, WITHOUT_LAYERS, Bundle, extend_lineage
 from pipelines.config import (
     Distill,
@@ -73,7 +74,7 @@ def distill(
         lesson = lesson_from(data, read_signals(signals))
         bundle, beside, records, gains = _distill_classifier(data, lesson, teacher, task, distill, keeper)
         name, stage = WITHOUT_LAYERS, "distill"
-    facts = {"params": distill.model_dump(), "levers": facts_of(gains)}
+    facts = {"params": distill.model_dump(), "levers": facts_of(gains)} | ranks.facts()
     bundle.lineage = extend_lineage(bundle.lineage, "distill", facts)
     save_bundle_of(task, bundle, student)
     if beside is not None:

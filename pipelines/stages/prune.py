@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pipelines import ranks
 from pipelines.bundle import Bundle, extend_lineage
 from pipelines.config import AnyBudget, ChosenPruning, ChosenShape, NoTechnique, ShapePruning, StructuredPruning, Task
 from pipelines.curves import write_curve
@@ -59,7 +60,7 @@ def prune(
     if isinstance(prune, ShapePruning):
         tokens, data = sequence_family_of(task), load_clean(clean)
         bundle, records = prune_sequences(tokens, bundle, data, signals, task, prune, keeper)
-    facts: dict[str, Any] = {"params": prune.model_dump()}
+    facts: dict[str, Any] = {"params": prune.model_dump()} | ranks.facts()
     if isinstance(prune, ChosenPruning | ChosenShape) and budget is not None:
         explored = read_front(front)
         recovering = open_recovering(student, clean, signals, explored.teacher, task, prune, keeper)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines import ranks
 from pipelines.bundle import Bundle
 from pipelines.config import ApiTeacher, FreshTeacher, ReadyTeacher, Task, Teach, TunedTeacher
 from pipelines.curves import write_curve
@@ -51,7 +52,7 @@ def teach(
         "data_sha256": data.digest,
         "teacher": _origin(teach),
         "task": task.model_dump(),
-        "stages": [{"stage": "teach", "params": teach.model_dump()}],
+        "stages": [{"stage": "teach", "params": teach.model_dump()} | ranks.facts()],
     }
     save_bundle_of(task, bundle, teacher)
     write_curve(curve, records)
@@ -150,6 +151,7 @@ def fine_tune(
             objective,
             validate,
             settings,
+            count=len,
             seed=task.seed,
             phase="teach",
             epochs=settings.epochs,

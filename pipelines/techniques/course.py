@@ -173,14 +173,15 @@ def batch_order(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, 1, epoch])
 
 
-def chance(seed: int, step: int) -> np.random.Generator:
+def chance(seed: int, step: int, rank: int) -> np.random.Generator:
     """The random numbers of one step: those of no other, so that a training that goes on needs none of the steps before.
 
-    What draws without being given a generator (dropout, a checkpoint's own code) begins from them too.
+    What draws without being given a generator (dropout, a checkpoint's own code) begins from them too, each process of several (`rank`) elsewhere;
+    what the generator itself decides is the same in all.
     """
     found = np.random.default_rng([seed, 2, step])
     # torch.manual_seed would walk over the stack three times, for kinds of devices that are not there.
-    torch.default_generator.manual_seed(int(found.integers(2**63)))
+    torch.default_generator.manual_seed((int(found.integers(2**63)) + rank) % 2**63)
     random.seed(int(found.integers(2**63)))
     np.random.seed(int(found.integers(2**32)))
     return found

@@ -52,7 +52,16 @@ def learn(
 
     with compact_embeddings(model, chain(reader.rows(), checked)):
         return train(
-            model, lengths, objective, validate, settings, seed=seed, phase=phase, epochs=epochs, keeper=keeper
+            model,
+            lengths,
+            objective,
+            validate,
+            settings,
+            count=len,
+            seed=seed,
+            phase=phase,
+            epochs=epochs,
+            keeper=keeper,
         )
 
 

@@ -32,6 +32,7 @@ from pipelines.techniques.token_learning import (
     check_tokens,
     lesson_loss,
     mean_loss,
+    predictions,
     score_tokens,
     teacher_rows,
 )
@@ -162,6 +163,7 @@ def learn_whole(
         lambda batch, _: lesson_loss(family, student, elastic.lesson, batch, weights),
         lambda: score_tokens(family, student, elastic.checked),
         settings,
+        count=predictions(elastic.lesson.examples),
         seed=seed,
         phase="whole",
         epochs=elastic.wanted.whole_epochs,
@@ -249,6 +251,7 @@ def learn_elastic(
         lambda batch, random: _sandwich(elastic, views, batch, weights, random),
         lambda: _mean_score(elastic, views),
         settings,
+        count=predictions(elastic.lesson.examples),
         seed=seed,
         phase="distill",
         epochs=settings.epochs,

@@ -97,11 +97,17 @@ def learn_tokens(
         objective,
         lambda: score_tokens(family, student, validation),
         settings,
+        count=predictions(lesson.examples),
         seed=seed,
         phase=phase,
         epochs=epochs,
         keeper=keeper,
     )
+
+
+def predictions(examples: Sequence[Example]) -> Callable[[np.ndarray], int]:
+    """How many predictions there are in examples of these indices: what the loss is a mean over."""
+    return lambda batch: sum(len(examples[index].classes) for index in batch)
 
 
 def check_tokens(lesson: TokenLesson) -> None:

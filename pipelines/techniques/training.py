@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipelines.config import Training
 from pipelines.errors import DivergedError
 from pipelines.progress import Progress
+from pipelines.ranks import Ranks, ranks
 from pipelines.techniques.course import Course, EpochRecord, Keeper, Score, batch_order, chance, digest_of_start
 
 #: Batches that are sorted by length together: more saves padding, fewer mixes better.
@@ -24,6 +25,9 @@ BUCKET_BATCHES = 32
 
 #: Loss of one batch, given the indices of its texts and the random numbers of its step.
 Objective = Callable[[np.ndarray, np.random.Generator], Tensor]
+
+#: How many of what an objective is a mean over are in these texts.
+Count = Callable[[np.ndarray], int]
 
 
 def bucketed_batches(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -47,6 +51,7 @@ def train(
     validate: Callable[[], Score],
     settings: Training,
     *,
+    count: Count,
     seed: int,
     phase: str,
     epochs: int,
@@ -54,24 +59,27 @@ def train(
 ) -> list[EpochRecord]:
     """Train in place and leave the best epoch's weights in the model, which ends in evaluation mode.
 
-    `lengths` are the texts' token counts; `objective` answers the loss of a batch of their indices. Returns one record an epoch.
+    `lengths` are the texts' token counts; `objective` answers the loss of a batch of their indices, a mean over what `count` counts:
+    so much a piece of a batch weighs. Returns one record an epoch. Processes that train together (pipelines/ranks.py) end with the same weights.
     Where memory does not suffice, batches go through in halves from then on. A training that `keeper` has goes on where it stood,
     and ends at the same bytes as one that nothing disturbed. Raises DivergedError where the loss stops being a number, with the
     last good epoch's weights in the model.
     """
+    here = ranks()
     course = Course(model, _adamw(model, settings), digest_of_start(model, list(lengths), settings, seed, epochs))
     found = keeper.load(phase)
     goes_on = found is not None and course.unpack(found)
+    here.agree(f"{phase} {course.begun} {course.step} {course.ended}")
     finished = course.ended
     an_epoch = math.ceil(len(lengths) / settings.batch_size)
     with Progress(phase, epochs * an_epoch, done=course.step) as progress:
         if found is not None:
             progress.note(_of_what_was_kept(course, goes_on))
-        walk = _Walk(course, objective, settings, seed, epochs * an_epoch, progress)
+        walk = _Walk(course, objective, count, settings, seed, epochs * an_epoch, progress, here)
         while not course.ended:
             batches = bucketed_batches(lengths, settings.batch_size, batch_order(seed, course.epoch))
             _learn_epoch(walk, batches[course.step % an_epoch :], phase, keeper)
-            _judge_epoch(course, validate, phase, progress)
+            _judge_epoch(course, lambda: here.lead(validate()), phase, progress)
             course.ended = course.epoch > epochs or course.waited >= settings.patience
         if not finished:
             model.load_state_dict(course.kept)
@@ -137,10 +145,12 @@ class _Walk:
 
     course: Course
     objective: Objective
+    count: Count
     settings: Training
     seed: int
     steps: int
     progress: Progress
+    ranks: Ranks
 
     def step(self, batch: np.ndarray) -> float:
         """Learn from one batch; its loss."""
@@ -153,6 +163,11 @@ class _Walk:
                 if not is_out_of_memory(error) or course.parts >= len(batch):
                     raise
             self._halve(len(batch))
+        value = self.ranks.joined(course.model, value)
+        if not math.isfinite(value):
+            raise _NotANumberError(
+                f"the loss is {value} on the batch of texts {sorted(batch.tolist())[:8]}; lower training.learning_rate"
+            )
         nn.utils.clip_grad_norm_(course.model.parameters(), self.settings.max_grad_norm)
         rate = self.settings.learning_rate * _warm_cosine(course.step, self.steps, self.settings.warmup_ratio)
         for group in course.optimizer.param_groups:
@@ -161,20 +176,16 @@ class _Walk:
         return value
 
     def _gradients(self, batch: np.ndarray) -> float:
+        """Those of this process' share of a batch; its part of the batch's loss."""
         self.course.optimizer.zero_grad(set_to_none=True)
-        random = chance(self.seed, self.course.step)
-        parts, total = self.course.parts, 0.0
-        for piece in np.array_split(batch, min(parts, len(batch))):
+        random = chance(self.seed, self.course.step, self.ranks.index)
+        mine, total = self.ranks.share(batch), 0.0
+        for piece in np.array_split(mine, min(self.course.parts, len(mine))) if len(mine) else ():
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bf16(self.settings)):
                 loss = self.objective(piece, random)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise _NotANumberError(
-                    f"the loss is {value} on the batch of texts {sorted(batch.tolist())[:8]}; lower training.learning_rate"
-                )
-            share = len(piece) / len(batch)
-            (loss * share if parts > 1 else loss).backward()
-            total += value * share
+            share = self.count(piece) / self.count(batch) if len(piece) < len(batch) else 1.0
+            (loss * share if share < 1 else loss).backward()
+            total += float(loss.detach()) * share
         return total
 
     def _halve(self, size: int) -> None:

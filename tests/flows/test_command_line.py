@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -78,6 +79,20 @@ def test_plan_needs_no_server_and_runs_nothing(built: Toy) -> None:
         "gate@alpha: parameter changed: models.alpha.gate.max_bytes (8000000 -> 5)",
     ]
     assert built.ran() == []
+
+
+@pytest.mark.usefixtures("api")
+def test_logs_for_machines_name_model_stage_and_run(built: Toy) -> None:
+    """One of Prefect's settings turns each line into JSON; who speaks stands in fields of its own."""
+    built.change("alpha", "gate", "max_bytes", 5)
+    code, output = built.flows("build", "alpha", PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER="json")
+    assert code == 0, output
+    records = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    spoke = next(one for one in records if "> python tool.py gate alpha" in one["msg"] + str(one["args"]))
+    assert (spoke["model"], spoke["stage"], spoke["levelname"]) == ("alpha", "gate", "INFO")
+    assert spoke["flow_run_name"] == "build · alpha"
+    assert spoke["task_run_name"] == "gate · alpha"
+    assert len({one["flow_run_id"] for one in records if "flow_run_id" in one}) == 1
 
 
 @pytest.mark.usefixtures("api")

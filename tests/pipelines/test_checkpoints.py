@@ -73,7 +73,16 @@ def trained(
 
     with compact_embeddings(model, IDS.tolist()):
         records = train(
-            model, [2] * len(IDS), objective, validate, SETTINGS, seed=3, phase="toy", epochs=3, keeper=keeper
+            model,
+            [2] * len(IDS),
+            objective,
+            validate,
+            SETTINGS,
+            count=len,
+            seed=3,
+            phase="toy",
+            epochs=3,
+            keeper=keeper,
         )
     return model, records, torch.rand(3)
 

@@ -69,6 +69,7 @@ def run(model: Toy, scores: list[Score], epochs: int = 4) -> list[float]:
         lambda batch, _: nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]),
         lambda: next(answers),
         SETTINGS,
+        count=len,
         seed=3,
         phase="toy",
         epochs=epochs,
@@ -102,6 +103,7 @@ def test_the_best_epoch_is_kept_and_patience_ends() -> None:
         lambda batch, _: nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]),
         validate,
         SETTINGS,
+        count=len,
         seed=3,
         phase="toy",
         epochs=10,
@@ -121,6 +123,7 @@ def test_a_loss_that_is_no_number_names_the_batch() -> None:
             lambda batch, _: model(IDS[batch]).sum() * float("nan"),
             lambda: Score(0, 0),
             SETTINGS,
+            count=len,
             seed=0,
             phase="toy",
             epochs=1,
@@ -140,7 +143,18 @@ def test_after_a_loss_that_is_no_number_the_last_good_epoch_is_there() -> None:
         return nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]) * (float("nan") if seen else 1.0)
 
     with pytest.raises(ModelError, match=r"toy, epoch 2: the loss is nan"):
-        train(model, [2] * len(IDS), objective, validate, SETTINGS, seed=0, phase="toy", epochs=3, keeper=Unkept())
+        train(
+            model,
+            [2] * len(IDS),
+            objective,
+            validate,
+            SETTINGS,
+            count=len,
+            seed=0,
+            phase="toy",
+            epochs=3,
+            keeper=Unkept(),
+        )
     assert torch.equal(model.head.weight, seen[0])
 
 
@@ -157,7 +171,18 @@ def test_a_validation_loss_that_is_no_number_ends_it_too() -> None:
         return nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch])
 
     with pytest.raises(DivergedError, match=r"toy, epoch 2: the validation loss is nan; lower") as raised:
-        train(model, [2] * len(IDS), objective, validate, SETTINGS, seed=0, phase="toy", epochs=3, keeper=Unkept())
+        train(
+            model,
+            [2] * len(IDS),
+            objective,
+            validate,
+            SETTINGS,
+            count=len,
+            seed=0,
+            phase="toy",
+            epochs=3,
+            keeper=Unkept(),
+        )
     assert raised.value.model is model and torch.equal(model.head.weight, seen[0])
 
 
@@ -188,6 +213,7 @@ def test_without_memory_a_batch_goes_in_halves(capsys: pytest.CaptureFixture[str
             objective,
             lambda scores=scores: next(scores),
             SETTINGS,
+            count=len,
             seed=3,
             phase="toy",
             epochs=2,
@@ -204,7 +230,18 @@ def test_an_error_that_is_not_memory_stays_what_it_is() -> None:
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        train(Toy(), [2] * 8, objective, lambda: Score(0, 0), SETTINGS, seed=0, phase="toy", epochs=1, keeper=Unkept())
+        train(
+            Toy(),
+            [2] * 8,
+            objective,
+            lambda: Score(0, 0),
+            SETTINGS,
+            count=len,
+            seed=0,
+            phase="toy",
+            epochs=1,
+            keeper=Unkept(),
+        )
 
 
 def test_compact_embeddings_change_nothing_but_speed() -> None:
