@@ -23,7 +23,7 @@ WORK ?= build/bench-registry
 
 PORT ?= 4200
 
-.PHONY: demo up down test install lint types unit soak chaos unattended bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-text-to-text bench-stories reproduce docs clean help
+.PHONY: demo up down test install lint types unit soak chaos unattended bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-scale bench-text-to-text bench-stories reproduce docs clean help
 
 demo: install  ## build MODEL by flow (BUDGET="12MB 2ms 6pt": the cheapest that holds it), publish it to the folder registry STORE, print the table
 	$(BIN)/python -m flows build $(MODEL) $(if $(BUDGET),--budget "$(BUDGET)") --publish $(STORE) --alias candidate
@@ -87,6 +87,9 @@ bench-training: install  ## texts/s of training a classifier, beside transformer
 
 bench-elastic: install  ## parts of an elastic student beside the same shapes distilled alone, three seeds (hours; goes on where it was cut off)
 	$(BIN)/python -m benchmarks.elastic --data $(firstword $(DATA)) --work build/bench-elastic --page benchmarks/RESULTS.md
+
+bench-scale: install  ## what a second worker gives, and what many models cost: docs/scale.md
+	$(BIN)/python -m benchmarks.scale --work build/bench-scale --page docs/scale.md
 
 bench-text-to-text: install  ## summarization and translation from fresh weights, beside a trivial answer
 	$(BIN)/python -m benchmarks.text_to_text --data $(PAIRS) --work build/bench-text-to-text --page benchmarks/RESULTS.md

@@ -134,12 +134,17 @@ def library_texts() -> list[str]:
 
 def label(given: Setting, folder: Path) -> float:
     """Store the teacher's signals as the stage does; seconds."""
-    from pipelines.config import TokenLabel, TopKSignals
+    import torch
+
+    from pipelines.config import Task, TokenLabel, TopKSignals
+    from pipelines.fanning import Serial
     from pipelines.sequences.labelling import write_labels
 
     wanted = TokenLabel(batch_size=16, signals=TopKSignals(kind="top_k", k=TOP), texts=None)
     start = time.perf_counter()
-    write_labels(folder, given.family, given.teacher, given.examples, wanted, {"label": wanted.model_dump()}, 17)
+    task = Task(type="text-generation", seed=17, max_length=LENGTH, threads=torch.get_num_threads())
+    taught = (folder, given.family, given.teacher)
+    write_labels(folder, taught, given.examples, wanted, {"label": wanted.model_dump()}, task, Serial())
     return time.perf_counter() - start
 
 

@@ -49,10 +49,11 @@ def setting(rows: int, threads: int, folder: Path) -> Setting:
     """MiniLM with a fresh head as teacher, three of its layers as student, the first rows of the built-in corpus."""
     import torch
 
-    from pipelines.config import Label, Levers, StudentLayers, load_recipe
+    from pipelines.config import Label, Levers, StudentLayers, Task, load_recipe
     from pipelines.data.clean import CleanData, Split
     from pipelines.families.encoder import EncoderClassifier
-    from pipelines.signals import read_signals, write_signals
+    from pipelines.fanning import Serial
+    from pipelines.signals import Hearing, read_signals, write_signals
     from pipelines.sources import fetch_pretrained
     from pipelines.techniques.lessons import lesson_from
 
@@ -72,7 +73,9 @@ def setting(rows: int, threads: int, folder: Path) -> Setting:
         levers=Levers(cut_mix=0, dropped_words=0, typos=0, written=None),
         relations=False,
     )
-    write_signals(folder / "signals", family, teacher, texts, encoded, {}, wanted, {})
+    task = Task(type="text-classification", seed=17, max_length=MAX_LENGTH, threads=threads)
+    hearing = Hearing(folder, family, teacher, task, wanted)
+    write_signals(folder / "signals", hearing, texts, encoded, {}, {}, Serial())
     train = Split(texts, [labels.index(pairs[text]) for text in texts])
     lesson = lesson_from(CleanData(train, train, train, labels, [], "0" * 64), read_signals(folder / "signals"))
     student = family.student(teacher, StudentLayers(kind="layers", layers=LAYERS))

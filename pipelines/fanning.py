@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.errors import FanError
 from pipelines.ranks import ranks
 
 #: `MODULE:WORKERS`. The module's `fanned(workers, body, name, threads)` does what `fanned` below does, with those workers.
 VARIABLE = "SLM_FACTORY_FAN"
+
+#: Batches that one of many workers is given at once.
+PIECE = 16
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -48,6 +57,52 @@ def fanned(body: Callable[[Fan], Answer], name: str, threads: int) -> Answer:
     """
     wanted = os.environ.get(VARIABLE) if ranks().count == 1 else None
     return body(Serial()) if not wanted else _provider(wanted)(wanted.partition(":")[2], body, name, threads)
+
+
+#: What a piece of work answers where that is large: batch by batch, arrays by name.
+Batches = list[dict[str, NDArray[Any]]]
+
+
+def pieces_of(fan: Fan, batches: Sequence[Item]) -> list[Sequence[Item]]:
+    """Batches as pieces of work: one at a time where they are done here, so that each is kept as soon as it is done."""
+    size = 1 if isinstance(fan, Serial) else PIECE
+    return [batches[start : start + size] for start in range(0, len(batches), size)]
+
+
+def map_large(fan: Fan, work: Callable[[Item], Batches], items: Sequence[Item], folder: Path) -> Iterator[Batches]:
+    """As Fan.map, for answers that together are beyond memory: what others do waits in files below `folder`, which they must see too."""
+    if isinstance(fan, Serial):
+        yield from fan.map(work, items)
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for path in fan.map(_Filed(work, folder.absolute()), list(enumerate(items))):
+        with np.load(path, allow_pickle=False) as found:
+            batches: Batches = [{} for _ in range(int(found["count"]))]
+            for name in found.files:
+                at, separator, key = name.partition("/")
+                if separator:
+                    batches[int(at)][key] = found[name]
+        path.unlink()
+        yield batches
+    folder.rmdir()
+
+
+@dataclass(frozen=True)
+class _Filed:
+    """A work whose answer goes into a file."""
+
+    work: Callable[[Any], Batches]
+    folder: Path
+
+    def __call__(self, numbered: tuple[int, Any]) -> Path:
+        number, item = numbered
+        batches = self.work(item)
+        named = {f"{at}/{key}": array for at, batch in enumerate(batches) for key, array in batch.items()}
+        path = self.folder / f"{number}.npz"
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, count=np.array(len(batches)), **named)
+        return path
 
 
 def _provider(wanted: str) -> Callable[..., Any]:

@@ -13,8 +13,9 @@ signals/
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.bundle import Bundle, read_json, sha256_of, write_json
-from pipelines.config import Label
+from pipelines.config import Label, Task
 from pipelines.errors import DataError, ModelError
+from pipelines.families import family_of
 from pipelines.families.base import Family, Outputs, TokenIds
+from pipelines.fanning import Batches, Fan, map_large, pieces_of
 from pipelines.progress import Progress
+from pipelines.reproducible import fixed
 
 #: The largest number of the type that signals are stored in.
 FLOAT16 = float(np.finfo(np.float16).max)
@@ -84,22 +88,56 @@ class Signals:
         return alike
 
 
+@dataclass(frozen=True)
+class Hearing:
+    """A teacher's forward passes over pieces of the texts. It travels to another process as the folder that it was loaded from."""
+
+    folder: Path
+    family: Family
+    teacher: Bundle
+    task: Task
+    wanted: Label
+
+    def __call__(self, piece: Sequence[Sequence[TokenIds]]) -> Batches:
+        """What is stored of each batch of a piece: logits [B, C], states a token [tokens, H], float16."""
+        with torch.inference_mode(), fixed(self.task, self.task.threads):
+            return [self._hear(batch) for batch in piece]
+
+    def _hear(self, batch: Sequence[TokenIds]) -> dict[str, Array]:
+        inputs = self.family.collate(self.teacher.tokenizer, batch)
+        outputs = self.family.forward(self.teacher.model, inputs, self.wanted.hidden_layers, self.wanted.relations)
+        lengths = [len(row) for row in batch]
+        return {"logits": _halved("logits", outputs.logits)} | {
+            name: _halved(name, torch.cat([states[index, :length] for index, length in enumerate(lengths)]))
+            for name, states in _per_token(outputs).items()
+        }
+
+    def __reduce__(self) -> tuple[Callable[..., Hearing], tuple[Path, Task, Label]]:
+        return open_hearing, (self.folder.absolute(), self.task, self.wanted)
+
+
+def open_hearing(folder: Path, task: Task, wanted: Label) -> Hearing:
+    """Load a teacher. Raises ModelError where there is none."""
+    family = family_of(task)
+    return Hearing(folder, family, family.load(folder), task, wanted)
+
+
 def write_signals(
     folder: Path,
-    family: Family,
-    teacher: Bundle,
+    hearing: Hearing,
     texts: Sequence[str],
     encoded: Sequence[TokenIds],
     levers: Mapping[str, Sequence[str]],
-    wanted: Label,
     facts: dict[str, Any],
+    fan: Fan,
 ) -> None:
-    """Run the teacher over every text once and store what it says. `facts` go into index.json beside the digests.
+    """Run the teacher over every text once and store what it says, the same bytes whoever does it. `facts` go into index.json beside the digests.
 
     `levers` names the synthetic ones among the texts by what made them.
 
     Raises ModelError where a wanted layer does not exist, or a number of it is beyond float16.
     """
+    teacher, wanted = hearing.teacher, hearing.wanted
     depth = teacher.model.config.num_hidden_layers
     if wanted.hidden_layers and max(wanted.hidden_layers) >= depth:
         raise ModelError(f"label.hidden_layers {wanted.hidden_layers}: the teacher has layers 0 to {depth - 1}")
@@ -112,7 +150,7 @@ def write_signals(
     np.save(folder / "offsets.npy", offsets)
     cuts = b"".join(cut_key(teacher.tokenizer, row) for row in encoded)
     np.save(folder / "cuts.npy", np.frombuffer(cuts, dtype=np.uint8).reshape(-1, 8))
-    _run_teacher(folder, family, teacher, encoded, offsets, wanted)
+    _run_teacher(folder, hearing, encoded, offsets, fan)
     facts = facts | {
         "hidden_layers": wanted.hidden_layers,
         "relations": wanted.relations,
@@ -122,29 +160,28 @@ def write_signals(
     write_json(folder / "index.json", facts)
 
 
-def _run_teacher(
-    folder: Path, family: Family, teacher: Bundle, encoded: Sequence[TokenIds], offsets: Array, wanted: Label
-) -> None:
+def _run_teacher(folder: Path, hearing: Hearing, encoded: Sequence[TokenIds], offsets: Array, fan: Fan) -> None:
     """Forward passes by length; every file is opened at its final size at the first batch."""
     files: dict[str, Array] = {}
     order = np.argsort([len(row) for row in encoded], kind="stable")
-    with torch.inference_mode(), Progress("label", len(order)) as progress:
-        for start in range(0, len(order), wanted.batch_size):
-            rows = order[start : start + wanted.batch_size]
-            inputs = family.collate(teacher.tokenizer, [encoded[row] for row in rows])
-            outputs = family.forward(teacher.model, inputs, wanted.hidden_layers, wanted.relations)
-            per_token = _per_token(outputs)
+    size = hearing.wanted.batch_size
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    pieces = pieces_of(fan, batches)
+    said = map_large(
+        fan, hearing, [[[encoded[row] for row in rows] for rows in piece] for piece in pieces], folder / "pieces"
+    )
+    with Progress("label", len(order)) as progress:
+        for rows, heard in zip(chain.from_iterable(pieces), chain.from_iterable(said), strict=True):
             if not files:
-                files["logits"] = _create(folder / "logits.npy", (len(order), outputs.logits.shape[-1]))
-                files |= {
-                    name: _create(folder / f"{name}.npy", (int(offsets[-1]), states.shape[-1]))
-                    for name, states in per_token.items()
+                sizes = {name: len(order) if name == "logits" else int(offsets[-1]) for name in heard}
+                files = {
+                    name: _create(folder / f"{name}.npy", (sizes[name], found.shape[-1]))
+                    for name, found in heard.items()
                 }
-            files["logits"][rows] = _halved("logits", outputs.logits)
-            for name, states in per_token.items():
-                for index, row in enumerate(rows):
-                    length = int(offsets[row + 1] - offsets[row])
-                    files[name][offsets[row] : offsets[row + 1]] = _halved(name, states[index, :length])
+            files["logits"][rows] = heard["logits"]
+            places = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in rows])
+            for name in files.keys() - {"logits"}:
+                files[name][places] = heard[name]
             progress.advance(len(rows))
     for array in files.values():
         array.flush()  # type: ignore[attr-defined]

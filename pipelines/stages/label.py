@@ -10,10 +10,11 @@ from pipelines.bundle import digest_of
 from pipelines.config import Label, Task, TokenLabel
 from pipelines.data.clean import load_clean
 from pipelines.families import family_of, sequence_family_of
+from pipelines.fanning import fanned
 from pipelines.reproducible import fix_randomness
 from pipelines.sequences.continuing import WRITTEN, written_texts
 from pipelines.sequences.labelling import write_labels
-from pipelines.signals import write_signals
+from pipelines.signals import Hearing, write_signals
 from pipelines.stages import Resumable
 from pipelines.techniques.augmenting import synthetic_texts
 
@@ -36,7 +37,8 @@ def _label_sequences(clean: Path, teacher: Path, signals: Path, task: Task, labe
     bundle = family.load(teacher)
     examples = family.examples(bundle, data.train, task.max_length)
     facts = {"teacher_sha256": digest_of(teacher), "data_sha256": data.digest, "label": label.model_dump()}
-    write_labels(signals, family, bundle, examples, label, facts, task.seed)
+    taught = (teacher, family, bundle)
+    fanned(lambda fan: write_labels(signals, taught, examples, label, facts, task, fan), "label", task.threads)
 
 
 def _label_texts(clean: Path, teacher: Path, signals: Path, task: Task, label: Label) -> None:
@@ -56,4 +58,5 @@ def _label_texts(clean: Path, teacher: Path, signals: Path, task: Task, label: L
         "labels": data.labels,
     }
     shutil.rmtree(signals, ignore_errors=True)
-    write_signals(signals, family, bundle, texts, encoded, levers, label, facts)
+    hearing = Hearing(teacher, family, bundle, task, label)
+    fanned(lambda fan: write_signals(signals, hearing, texts, encoded, levers, facts, fan), "label", task.threads)

@@ -10,8 +10,10 @@ from pipelines.bundle import Bundle
 from pipelines.config import Label, Vocabulary
 from pipelines.errors import DataError, ModelError
 from pipelines.families.encoder import EncoderClassifier
-from pipelines.signals import read_signals, write_signals
+from pipelines.fanning import Serial
+from pipelines.signals import Hearing, read_signals, write_signals
 from pipelines.techniques.vocabulary import kept_tokens, prune_vocabulary
+from tests.recipes import recipe
 from tests.tiny import tiny_model, tiny_rows
 
 FAMILY = EncoderClassifier()
@@ -34,7 +36,8 @@ def store(teacher: Bundle, folder: Path, **wanted: object) -> Path:
         }
         | wanted
     )
-    write_signals(folder, FAMILY, teacher, TEXTS, encoded, {"typos": TEXTS[15:]}, settings, {"texts": len(TEXTS)})
+    hearing = Hearing(folder, FAMILY, teacher, recipe().task, settings)
+    write_signals(folder, hearing, TEXTS, encoded, {"typos": TEXTS[15:]}, {"texts": len(TEXTS)}, Serial())
     return folder
 
 

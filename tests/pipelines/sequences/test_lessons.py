@@ -14,6 +14,7 @@ from pipelines.config import Task, TokenLosses
 from pipelines.errors import ModelError
 from pipelines.families import sequence_family_of
 from pipelines.families.fresh import train_tokenizer
+from pipelines.fanning import Serial
 from pipelines.sequences.labelling import STORE, write_labels
 from pipelines.sequences.lessons import lesson_from_labels
 from pipelines.techniques.across_tokenizers import AlignedSignals
@@ -39,9 +40,8 @@ def write(folder: Path, task: Task, texts: dict[str, Any] | None) -> Path:
     family, teacher = teacher_of(folder, task)
     label = sequence_recipe(task.type, label__texts=texts).label
     facts = {"label": label.model_dump()}
-    write_labels(
-        folder / "signals", family, teacher, family.examples(teacher, split_of(task), task.max_length), label, facts, 5
-    )
+    examples = family.examples(teacher, split_of(task), task.max_length)
+    write_labels(folder / "signals", (folder, family, teacher), examples, label, facts, task, Serial())
     return folder
 
 
