@@ -21,9 +21,11 @@ ROUNDS ?= 5
 S3 ?=
 WORK ?= build/bench-registry
 
+# torch without CUDA for Python 3.11 on Linux, x86-64.
+TORCH_CPU := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 PORT ?= 4200
 
-.PHONY: demo up down test install lint types unit soak chaos unattended bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-scale bench-text-to-text bench-stories reproduce docs clean help
+.PHONY: demo up down test install lint types unit soak chaos overhead unattended bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-scale bench-text-to-text bench-stories reproduce digests audit sbom docs clean help
 
 demo: install  ## build MODEL by flow (BUDGET="12MB 2ms 6pt": the cheapest that holds it), publish it to the folder registry STORE, print the table
 	$(BIN)/python -m flows build $(MODEL) $(if $(BUDGET),--budget "$(BUDGET)") --publish $(STORE) --alias candidate
@@ -38,11 +40,11 @@ test: lint types unit  ## lint, types, tests
 
 install: $(VENV)/installed
 
-$(VENV)/installed: requirements.lock pyproject.toml
+$(VENV)/installed: requirements.lock requirements.sha256 pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'slm-factory needs Python 3.11 or newer')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=26"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock -c requirements.sha256
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	# all cores at once, which pip does not; packages' templates are no Python. Where PYTHONDONTWRITEBYTECODE is set, as in many images,
 	# every process would otherwise compile what it imports: five seconds for torch, as many for Prefect
@@ -65,6 +67,9 @@ soak: install  ## the registry's long tests: MINUTES=20 SEED=1; the parsers' fuz
 
 chaos: install  ## builds that are killed and disturbed: MINUTES=20 SEED=1 KILLS=10; the disks that are filled are mounts, so as root
 	PYTHONPATH=.:registry $(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) --kills $(KILLS) --page docs/reliability.md
+
+overhead: install  ## what the flow adds to `dvc repro`: benchmarks/RESULTS.md
+	PYTHONPATH=.:registry $(BIN)/python -m tests.flows.overhead --page benchmarks/RESULTS.md
 
 unattended: install  ## a tiny model on a schedule of one minute, its data changing, its processes killed: MINUTES=60 SEED=1
 	PYTHONPATH=.:registry $(BIN)/python -m tests.chaos.hour --minutes $(MINUTES) --seed $(SEED) --page docs/reliability.md
@@ -99,6 +104,24 @@ bench-stories: install  ## a real checkpoint through the whole factory: docs/sto
 
 reproduce: install  ## build MODEL twice from scratch and compare the published files' digests
 	$(BIN)/python -m flows reproduce $(MODEL)
+
+TOOLS := build/tools
+$(TOOLS)/ready:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	touch $@
+
+digests: $(TOOLS)/ready  ## write requirements.sha256 anew, after a change of requirements.lock
+	grep '^#' requirements.sha256 >build/digests
+	$(TOOLS)/bin/uv pip compile requirements.lock --no-deps --generate-hashes --no-header --no-annotate --quiet --python-version 3.11 | \
+		sed '/^torch==/a\    --hash=sha256:$(TORCH_CPU) \\' >>build/digests
+	mv build/digests requirements.sha256
+
+audit: $(TOOLS)/ready  ## known vulnerabilities of what requirements.lock pins, by pip-audit; fails too where one cannot be asked about
+	$(TOOLS)/bin/pip-audit -r requirements.lock --no-deps --disable-pip --strict --progress-spinner off
+
+sbom: install $(TOOLS)/ready  ## the bill of materials of what is installed: build/sbom.json, CycloneDX
+	$(TOOLS)/bin/cyclonedx-py environment --output-reproducible --of JSON -o build/sbom.json $(BIN)/python
 
 docs: install  ## write the generated parts of the documentation anew
 	$(BIN)/python -m pipelines.documentation

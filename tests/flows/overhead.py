@@ -1,0 +1,93 @@
+"""`make overhead`: what the flow adds to `dvc repro`, on a toy project whose stages take no time, both sides in turns."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.pages import load, machine, write_section
+from pipelines.environment import disable_telemetry
+from tests.flows.toy import STAGES, Toy, make_toy
+
+#: Seconds that the issue of it allows: a stage, in all, and where nothing changed.
+A_STAGE, IN_ALL, NOTHING = 1.0, 10.0, 15.0
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def round_of(folder: Path, api: str) -> dict[str, float]:
+    """One round, each side from nothing in a project of its own: all stages, then nothing to do."""
+    found = {}
+    repro = make_toy(folder / "repro")
+    found["dvc repro"] = seconds(lambda: repro.dvc("repro", "gate@alpha"))
+    found["dvc repro, nothing changed"] = seconds(lambda: repro.dvc("repro", "gate@alpha"))
+    for name, server in (("flow, a server of its own", ""), ("flow, a server that runs", api)):
+        toy = make_toy(folder / name.replace(" ", "-").replace(",", ""))
+        found[name] = seconds(lambda toy=toy, server=server: build(toy, server))
+        found[f"{name}, nothing changed"] = seconds(lambda toy=toy, server=server: build(toy, server))
+    return found
+
+
+def build(toy: Toy, api: str) -> None:
+    """`python -m flows build`, published."""
+    code, output = toy.flows("build", "alpha", "--publish", "store", PREFECT_API_URL=api)
+    if code:
+        raise SystemExit(output)
+
+
+def table(rounds: Sequence[dict[str, float]], conditions: str) -> str:
+    """Medians, and what the flow adds."""
+    median = {name: statistics.median(found[name] for found in rounds) for name in rounds[0]}
+    lines = [
+        "# What the flow adds to `dvc repro`",
+        "",
+        f"{machine()}; {conditions}. Written by `make overhead`: a project of {len(STAGES)} stages that take no time, medians of {len(rounds)} rounds in turns.",
+        "The flow also publishes, leaves its pages and counts what each stage took; `dvc repro` runs all stages in one process of DVC's, the flow one a stage.",
+        f"Allowed are {A_STAGE:g} s a stage, {IN_ALL:g} s in all, and {NOTHING:g} s where nothing changed.",
+        "",
+        "| | all stages, s | more than `dvc repro`, s | a stage, s | nothing changed, s |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ("dvc repro", "flow, a server that runs", "flow, a server of its own"):
+        more = median[name] - median["dvc repro"]
+        lines.append(
+            f"| {name} | {median[name]:.1f} | {more:.1f} | {more / len(STAGES):.2f} | {median[f'{name}, nothing changed']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure and write the section."""
+    parser = argparse.ArgumentParser(prog="python -m tests.flows.overhead", description=__doc__)
+    parser.add_argument("--page", type=Path, required=True, help="the page that the table goes to")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args(argv)
+    disable_telemetry()
+    before = load()
+    with tempfile.TemporaryDirectory(prefix="overhead-") as name:
+        folder = Path(name)
+        os.environ["PREFECT_HOME"] = str(folder / "prefect")  # before Prefect is imported
+        from flows.server import prefect_api
+
+        with prefect_api(lambda: None) as api:
+            del os.environ["PREFECT_HOME"]
+            rounds = [round_of(folder / str(at), api) for at in range(options.rounds)]
+    text = table(rounds, f"{before} at the start")
+    write_section(options.page, "overhead", text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
