@@ -1,4 +1,4 @@
-"""`python -m flows build|explore|verify|monitor|reproduce|costs|new NAME`: the factory from the command line."""
+"""`python -m flows build|explore|verify|monitor|follow|reproduce|costs|new NAME`: the factory from the command line."""
 
 from __future__ import annotations
 
@@ -82,6 +82,13 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument("--registry", metavar="URL", required=True, help="a folder or s3://BUCKET/PREFIX")
     watch.add_argument("--log", metavar="FILE", required=True, help="what `slm-registry serve --log FILE` writes")
     watch.add_argument("--alias", default="production", help="alias or version that is served (default: production)")
+    after = commands.add_parser(
+        "follow",
+        help="take the teacher's version that an alias points at",
+        description="Write the version of a teacher in a registry that an alias points at into the recipe, and commit that.",
+    )
+    after.add_argument("name", help="name of a recipe in params.yaml whose teach.source is registry:URL#NAME@VERSION")
+    after.add_argument("--alias", default="production", help="alias of the teacher (default: production)")
     costs = commands.add_parser(
         "costs",
         help="what the builds of a model took on this machine",
@@ -252,6 +259,15 @@ def monitor_command(given: argparse.Namespace) -> int:
     return 1 if found.drifted else 0
 
 
+def follow_command(given: argparse.Namespace) -> int:
+    """Take the version that the teacher's alias points at, and say which; the exit code."""
+    from flows.graph import find_root
+
+    _, state = _run_flow(find_root(Path.cwd()), "follow", model=given.name, alias=given.alias)
+    print(state.message)
+    return 0
+
+
 def _build(root: Path, **asked: Any) -> BuildResult:
     """The build's flow; what it leaves. Exits where it ended otherwise than well or with an error: cancelled from the page."""
     result, state = _run_flow(root, "build", **asked)
@@ -321,6 +337,7 @@ COMMANDS = {
     "costs": costs_command,
     "verify": verify_command,
     "monitor": monitor_command,
+    "follow": follow_command,
     "reproduce": reproduce_command,
     "new": new_command,
 }

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from flows.editing import replace_params
+from flows.editing import replace_params, with_values
 from pipelines.config import ClassificationRecipe, Task, load_recipe
 from pipelines.errors import RecipeError
 from pipelines.exploring.yardsticks import Yardstick, yardstick_of
@@ -104,31 +102,13 @@ def write_budget(params: Path, model: str, text: str) -> None:
     if wanted == recipe.budget.model_dump():
         return
     before = params.read_text(encoding="utf-8")
-    after = _with_budget(before, model, wanted)
+    after = with_values(before, model, "budget", wanted)
     shared = [name for name, block in _models(after).items() if name != model and block != _models(before)[name]]
     if shared:
         raise RecipeError(
             f"{params}: models.{model}.budget is shared with {', '.join(shared)} by a YAML alias; write it out in models.{model}"
         )
     replace_params(params, after)
-
-
-def _with_budget(text: str, model: str, wanted: Mapping[str, Any]) -> str:
-    """The text of params.yaml with other values in one model's budget; comments and anchors stay."""
-    from ruamel.yaml import YAML
-
-    editor = YAML()
-    editor.preserve_quotes = True
-    editor.width = 4096
-    editor.indent(mapping=2, sequence=4, offset=2)
-    editor.representer.add_representer(
-        type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
-    document = editor.load(text)
-    document["models"][model]["budget"].update(wanted)
-    out = io.StringIO()
-    editor.dump(document, out)
-    return out.getvalue()
 
 
 def _models(text: str) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipelines.config import parse_params
 
@@ -18,3 +21,21 @@ def replace_params(params: Path, text: str) -> None:
         draft.replace(params)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def with_values(text: str, model: str, section: str, wanted: Mapping[str, Any]) -> str:
+    """The text of params.yaml with other values in one section of a model; comments and anchors stay."""
+    from ruamel.yaml import YAML
+
+    editor = YAML()
+    editor.preserve_quotes = True
+    editor.width = 4096
+    editor.indent(mapping=2, sequence=4, offset=2)
+    editor.representer.add_representer(
+        type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    document = editor.load(text)
+    document["models"][model][section].update(wanted)
+    out = io.StringIO()
+    editor.dump(document, out)
+    return out.getvalue()

@@ -90,6 +90,17 @@ def commit_record(root: Path, branch: str, message: str, head: str, push_to: str
     return Committed(_git(root, "rev-parse", HERE), name, created=True)
 
 
+def committed_text(root: Path, name: str) -> str:
+    """A file's text in the commit that is checked out. Raises HistoryError where there is none."""
+    return _git(root, "show", f"{HERE}:./{name}") + "\n"
+
+
+def commit_file(root: Path, name: str, message: str) -> str:
+    """Commit one file as it stands, and nothing else; the commit. Raises HistoryError where git refuses, TransientError where one is at work."""
+    _git(root, *_author(root), "commit", "--quiet", "--only", "--message", f"{message}\n\n{TRAILER}", "--", name)
+    return _git(root, "rev-parse", HERE)
+
+
 def holds_record(root: Path, branch: str) -> bool:
     """Whether a branch holds dvc.lock and the pointers as they stand in the work tree."""
     ref = HERE if branch == HERE else f"refs/heads/{branch}"

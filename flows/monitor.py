@@ -8,15 +8,14 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
-from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed, State
 from slm_registry import Registry
 from slm_registry.errors import RegistryError
 
 from flows.artifacts import key_for
 from flows.console import without_tracebacks
-from flows.errors import FlowError, GraphError
+from flows.errors import FlowError
+from flows.starting import start_once
 from pipelines.drift import Moved, moved, read_log, read_reference
 from pipelines.errors import FactoryError
 
@@ -85,21 +84,12 @@ def _monitor(
     features = moved(reference, now, *bounds)
     _show(found.model, what, features)
     drifted = ", ".join(f"{one.feature} (PSI {one.psi:.2f})" for one in features if one.drifted)
-    started = _start(build, found.digest) if drifted and build else None
+    started = start_once(build, f"drift-{found.digest}") if drifted and build else None
     watched = Watched(found.model, found.version, found.digest, now.rows, features, started)
     if not drifted:
         return Completed(name=STEADY, message=f"{what}: as when it was measured", data=watched)
     asked = f"; {build} was started as {started}" if started else ""
     return Completed(name=DRIFTED, message=f"{what}: {drifted} drifted{asked}", data=watched)
-
-
-def _start(build: str, digest: str) -> str:
-    """Start a deployment, once for a version however often its drift is seen; the name of the run. Raises GraphError where there is none."""
-    try:
-        run: Any = run_deployment(build, timeout=0, as_subflow=False, idempotency_key=f"drift-{digest}")
-    except ObjectNotFound as error:
-        raise GraphError(f"the server has no deployment {build}; `prefect deployment ls` names them") from error
-    return str(run.name)
 
 
 def _show(model: str, what: str, features: list[Moved]) -> None:

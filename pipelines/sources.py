@@ -1,15 +1,18 @@
-"""Where pretrained models come from: an installed package, a hub revision, or a folder. Digests are always checked."""
+"""Where pretrained models come from: an installed package, a hub revision, a version in a registry, or a folder. Digests are always checked."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.bundle import require_files, sha256_of
 from pipelines.errors import ModelError, TransientError
 
 WEIGHTS = "model.safetensors"
+#: The scheme of a version in a registry.
+REGISTRY = "registry"
 
 #: What a model needs; of code a hub gives what the recipe trusts by name, and pickles never.
 HUB_FILES = ("config.json", WEIGHTS, "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
@@ -36,6 +39,8 @@ def located(source: str, code: Collection[str] = ()) -> Path:
         folder = _package_folder(source, rest)
     elif scheme == "hub" and rest:
         folder = _hub_folder(source, rest, code)
+    elif scheme == REGISTRY and rest:
+        folder = _registry_folder(source)
     else:
         folder = Path(source)
     require_files(folder, "config.json", WEIGHTS)
@@ -43,8 +48,34 @@ def located(source: str, code: Collection[str] = ()) -> Path:
 
 
 def is_folder(source: str) -> bool:
-    """Whether a source is a local folder, and not a package's or a hub's."""
-    return not source.startswith(("package:", "hub:"))
+    """Whether a source is a local folder, and not a package's, a hub's or a registry's."""
+    return not source.startswith(("package:", "hub:", f"{REGISTRY}:"))
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of a model in a registry, as a source names it: `registry:URL#NAME@VERSION`."""
+
+    url: str
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{REGISTRY}:{self.url}#{self.name}@{self.version}"
+
+
+def registered(source: str) -> Registered | None:
+    """What a registry's source names; None for a source of another kind. Raises ModelError where it names no version."""
+    scheme, _, rest = source.partition(":")
+    if scheme != REGISTRY:
+        return None
+    url, _, ref = rest.rpartition("#")
+    name, _, version = ref.partition("@")
+    if not (url and name and version[:1].isdigit()):
+        raise ModelError(
+            f"{source}: a registry's source names a version, registry:URL#NAME@VERSION; aliases move, `python -m flows follow` follows one"
+        )
+    return Registered(url, name, version)
 
 
 def _package_folder(source: str, rest: str) -> Path:
@@ -53,6 +84,20 @@ def _package_folder(source: str, rest: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(f"{source}: no installed package {package!r}; run `make install`")
     return Path(spec.submodule_search_locations[0], inner)
+
+
+def _registry_folder(source: str) -> Path:
+    from slm_registry import Registry
+    from slm_registry.errors import RegistryError, UnreachableError
+
+    found = registered(source)
+    assert found is not None
+    try:
+        return Registry(found.url).pull(f"{found.name}@{found.version}")
+    except UnreachableError as error:
+        raise TransientError(f"{source}: {error}") from error
+    except RegistryError as error:
+        raise ModelError(f"{source}: {type(error).__name__}: {error}") from error
 
 
 def _hub_folder(source: str, rest: str, code: Collection[str]) -> Path:

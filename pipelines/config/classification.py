@@ -63,7 +63,7 @@ class Teach(Section):
 
     source: str = Field(
         min_length=1,
-        description="`package:NAME/FOLDER` of an installed package, `hub:ORG/NAME@REVISION`, or a local folder.",
+        description="`package:NAME/FOLDER` of an installed package, `hub:ORG/NAME@REVISION`, `registry:URL#NAME@VERSION`, or a local folder.",
     )
     sha256: str = Field(
         pattern="^[0-9a-f]{64}$", description="Digest of the source's model.safetensors; anything else is refused."

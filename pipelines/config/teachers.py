@@ -64,7 +64,7 @@ class TunedTeacher(Section):
     mode: Literal["finetune"] = Field(description="Fine-tune a pretrained model.")
     source: str = Field(
         min_length=1,
-        description="`package:NAME/FOLDER` of an installed package, `hub:ORG/NAME@REVISION`, or a local folder.",
+        description="`package:NAME/FOLDER` of an installed package, `hub:ORG/NAME@REVISION`, `registry:URL#NAME@VERSION`, or a local folder.",
     )
     sha256: Sha256 = Field(description="Digest of the source's model.safetensors; anything else is refused.")
     trust_remote_code: TrustedCode | None = Field(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from tests.chaos.ground import HANDED, TINY, TOY, Ground, Kind, Place, check, gone, wait
@@ -41,13 +41,13 @@ def moments(ground: Ground, seed: int, victim: str, count: int) -> list[float]:
 
 def kill(victim: str, ground: Ground, folder: Path, moment: float) -> Killed:
     """One trial. Raises AssertionError where the clean command afterwards leaves anything but the undisturbed build's."""
-    while True:
-        place = ground.copy(folder)
+    for attempt in count():
+        # A place of its own each time: the registry's client would take the same store, as it was before, for one that was rolled back.
+        place = ground.copy(folder / str(attempt))
         try:
             until_gone = TRIALS[victim][1](place, moment)
             break
         except TooLate:  # this build was faster than the undisturbed one
-            shutil.rmtree(folder)
             moment *= 0.75
     code = place.build()
     assert code == 0, f"{folder}: the clean command ended with {code}\n{place.said()[-4000:]}"
@@ -57,7 +57,7 @@ def kill(victim: str, ground: Ground, folder: Path, moment: float) -> Killed:
 
 def _flow(place: Place, moment: float) -> float:
     build = place.start("build", place.kind.model, *HANDED)
-    _sleep(build, moment)
+    _sleep(place, build, moment)
     build.kill()
     build.wait()
     return gone(place)
@@ -72,11 +72,18 @@ def _dvc(place: Place, moment: float) -> float:
     return _below(place, moment, ("-m", "flows.repro"))
 
 
+def _over(place: Place, build: subprocess.Popen[str]) -> bool:
+    """Whether a build has ended. Raises AssertionError where that was not well: nobody has disturbed it yet."""
+    code = build.poll()
+    assert not code, f"{place.folder}: undisturbed, the build ended with {code}\n{place.said()[-4000:]}"
+    return code is not None
+
+
 def _below(place: Place, moment: float, words: tuple[str, ...]) -> float:
     build = place.start("build", place.kind.model, *HANDED)
-    _sleep(build, moment)
+    _sleep(place, build, moment)
     while not (found := place.running(*words)):
-        if build.poll() is not None:
+        if _over(place, build):
             raise TooLate
         time.sleep(0.01)
     found[0].kill()
@@ -99,17 +106,17 @@ def _worker(place: Place, moment: float) -> float:
 def _server(place: Place, moment: float) -> float:
     with server(place.folder / "prefect") as running:
         build = place.start("build", place.kind.model, *HANDED, PREFECT_API_URL=running.api, **IMPATIENT)
-        _sleep(build, moment)
+        _sleep(place, build, moment)
         running.kill()
         wait(place, lambda: build.poll() is not None, 3 * END_SECONDS, "the build goes on")
         return gone(place)
 
 
-def _sleep(build: subprocess.Popen[str], seconds: float) -> None:
+def _sleep(place: Place, build: subprocess.Popen[str], seconds: float) -> None:
     """Let a build go on for so long."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if build.poll() is not None:
+        if _over(place, build):
             raise TooLate
         time.sleep(0.01)
 
