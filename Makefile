@@ -44,7 +44,9 @@ $(VENV)/installed: requirements.lock requirements.sha256 pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'slm-factory needs Python 3.11 or newer')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=26"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock -c requirements.sha256
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements.sha256
+	# what a package needs on this system alone, as torch its CUDA; elsewhere nothing
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	# all cores at once, which pip does not; packages' templates are no Python. Where PYTHONDONTWRITEBYTECODE is set, as in many images,
 	# every process would otherwise compile what it imports: five seconds for torch, as many for Prefect

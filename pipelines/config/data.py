@@ -13,16 +13,22 @@ class GivenSplits(Section):
     """The source is a folder that already holds its splits."""
 
     kind: Literal["given"] = Field(description="The splits are files in the source folder.")
-    train: str = Field(description="File of training rows, relative to the source folder.")
-    validation: str | Fraction = Field(description="File of validation rows, or the fraction to cut from train.")
-    test: str = Field(description="File of test rows, relative to the source folder.")
+    train: str = Field(
+        description="File of training rows, relative to the source folder; with `*` in its name every file that it matches (`2026-*.csv`, `**/*.jsonl`)."
+    )
+    validation: str | Fraction = Field(
+        description="File of validation rows, as `train`, or the fraction to cut from train."
+    )
+    test: str = Field(description="File of test rows, as `train`.")
 
 
 class MadeSplits(Section):
     """The factory cuts the splits: seeded, stratified, near-duplicates kept together."""
 
-    kind: Literal["made"] = Field(description="The factory cuts the splits from one file.")
-    file: str | None = Field(description="File in the source folder; null where the source is itself a file.")
+    kind: Literal["made"] = Field(description="The factory cuts the splits.")
+    file: str | None = Field(
+        description="File in the source folder, with `*` in its name every file that it matches; null where the source is itself a file."
+    )
     validation: Fraction = Field(description="Fraction of the rows for validation.")
     test: Fraction = Field(description="Fraction of the rows for test.")
 

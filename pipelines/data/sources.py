@@ -9,7 +9,8 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,10 +59,8 @@ def read_source(source: str, data: TextData) -> tuple[list[Row], list[SourceFile
     rows: list[Row] = []
     files: list[SourceFile] = []
     with tempfile.TemporaryDirectory(prefix="slm-source-") as folder:
-        for split, name in _files(data):
-            location = source if name is None else join(source, name)
+        for split, location, shown in _places(source, data):
             path = local_copy(location, Path(folder) / split)
-            shown = name or Path(urlsplit(location).path).name
             second = [] if split == UNLABELLED or data.second_column is None else [data.second_column]
             read = _read(path, location, [data.text_column, *second])
             spaced = partial(joined, location=location) if isinstance(data, TaggedData) else _as_is
@@ -92,6 +91,35 @@ def _files(data: TextData) -> list[tuple[str, str | None]]:
     else:
         named = [(UNCUT, splits.file)]
     return [*named, (UNLABELLED, data.unlabelled_file)] if data.unlabelled_file is not None else named
+
+
+def _places(source: str, data: TextData) -> Iterator[tuple[str, str, str]]:
+    """(split, location, name in the source) of each file; of a name with `*` every file that it matches, in the order of their names."""
+    for split, name in _files(data):
+        if name is None:
+            yield split, source, Path(urlsplit(source).path).name
+        elif "*" not in name:
+            yield split, join(source, name), name
+        else:
+            yield from ((split, join(source, found), found) for found in _matching(source, name))
+
+
+def _matching(source: str, pattern: str) -> list[str]:
+    """Names in a source folder that a pattern matches; raises as read_source, and DataError where there are none."""
+    place = join(source, pattern)
+    if source.lower().startswith("s3://"):
+        inside = source.rstrip("/").removeprefix("s3://") + "/"
+        with _s3_errors(place):
+            names = [key.removeprefix(inside) for key in _s3().glob(inside + pattern)]
+    elif "://" in source:
+        raise DataError(
+            f"{place}: what matches cannot be asked of an http server; name each file, or use s3:// or a folder"
+        )
+    else:
+        names = [path.relative_to(source).as_posix() for path in Path(source).glob(pattern) if path.is_file()]
+    if not names:
+        raise DataError(f"{place}: no file matches; check data.source and data.splits in params.yaml")
+    return sorted(names)
 
 
 def join(source: str, name: str) -> str:
@@ -147,14 +175,26 @@ def _http_error(url: str, code: int, reason: str) -> DataError | TransientError:
 
 
 def _download_s3(url: str, path: Path) -> None:
+    with _s3_errors(url):
+        _s3().get_file(url, str(path))
+
+
+def _s3() -> Any:
     import s3fs
-    from botocore import exceptions as aws
 
     limits = {"connect_timeout": SILENCE, "read_timeout": SILENCE, "retries": {"max_attempts": 2}}
     store = s3fs.S3FileSystem(config_kwargs=limits, skip_instance_cache=True)
     store.retries = 1  # the flow retries; a second layer here would only hide the wait
+    return store
+
+
+@contextmanager
+def _s3_errors(url: str) -> Iterator[None]:
+    """What the store's client raises, as errors of ours."""
+    from botocore import exceptions as aws
+
     try:
-        store.get_file(url, str(path))
+        yield
     except FileNotFoundError as error:
         raise DataError(f"{url}: no such object or bucket; check data.source and data.splits in params.yaml") from error
     except (PermissionError, aws.NoCredentialsError, aws.PartialCredentialsError, aws.ProfileNotFound) as error:

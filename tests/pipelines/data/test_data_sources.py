@@ -181,6 +181,51 @@ def test_s3_object_and_prefix(bucket):
     assert len(rows) == 4 and [file.file for file in files] == ["train.csv", "test.csv"]
 
 
+MONTHS = MADE | {"file": "2026-*.csv"}
+
+
+def test_every_file_that_a_name_matches(tmp_path):
+    """In the order of their names, whatever the file system's; each row knows its file."""
+    (tmp_path / "more").mkdir()
+    for name, text in (("2026-02.csv", "b"), ("2026-01.csv", "a"), ("2025-12.csv", "old"), ("more/2026-03.csv", "c")):
+        (tmp_path / name).write_text(f"text,label\n{text},x\n")
+    rows, files = read_source(str(tmp_path), data(str(tmp_path), MONTHS))
+    assert [(row.text, row.file) for row in rows] == [("a", "2026-01.csv"), ("b", "2026-02.csv")]
+    assert [(file.split, file.file, file.rows) for file in files] == [
+        ("uncut", "2026-01.csv", 1),
+        ("uncut", "2026-02.csv", 1),
+    ]
+    rows, _ = read_source(str(tmp_path), data(str(tmp_path), MADE | {"file": "**/2026-*.csv"}))
+    assert [row.text for row in rows] == ["a", "b", "c"]
+    given = {"kind": "given", "train": "2026-*.csv", "validation": 0.2, "test": "more/*.csv"}
+    rows, _ = read_source(str(tmp_path), data(str(tmp_path), given))
+    assert [(row.split, row.text) for row in rows] == [("train", "a"), ("train", "b"), ("test", "c")]
+
+
+def test_every_object_that_a_name_matches(bucket):
+    import boto3
+
+    for name in ("2026-02.csv", "2026-01.csv", "2025-12.csv", "more/2026-03.csv"):
+        boto3.client("s3").put_object(Bucket="rows", Key=f"months/{name}", Body=CSV)
+    rows, files = read_source(f"{bucket}/months", data(f"{bucket}/months", MONTHS))
+    assert [file.file for file in files] == ["2026-01.csv", "2026-02.csv"]
+    assert len(rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("here", "no file matches"),
+        ("s3://rows/nothing", "no file matches"),
+        ("https://host.invalid/set", "use s3:// or a folder"),
+    ],
+)
+def test_a_name_that_matches_nothing(bucket, tmp_path, source, words):
+    place = str(tmp_path) if source == "here" else source
+    with pytest.raises(DataError, match=words):
+        read_source(place, data(place, MONTHS))
+
+
 def test_s3_absent(bucket, tmp_path):
     for url in (f"{bucket}/set/absent.csv", "s3://nowhere/a.csv"):
         with pytest.raises(DataError, match=r"no such object or bucket; check data.source"):
