@@ -17,6 +17,7 @@ from flows import clusters, fanout
 from flows.clusters import Processes, cluster_of
 from pipelines.errors import FanError
 from pipelines.fanning import Serial
+from tests.flows.dask_cluster import dask_cluster
 from tests.flows.toy import REPOSITORY, environment, wait_for
 
 
@@ -88,21 +89,8 @@ def as_told(answers: list[dict[str, Any]]) -> None:
 
 @pytest.mark.usefixtures("api")
 def test_a_dask_cluster_of_two_workers_does_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("prefect_dask", reason="the group dask is not installed: pip install --group dask")
-    there = {"cwd": REPOSITORY, "env": seeing_us(), "stderr": subprocess.DEVNULL}
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-    known = tmp_path / "scheduler.json"
-    processes = [subprocess.Popen([*command, "--no-dashboard", "--scheduler-file", str(known)], **there)]
-    try:
-        wait_for(known.is_file, 60)
-        address = json.loads(known.read_text())["address"]
-        command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--nworkers", "2"]
-        processes.append(subprocess.Popen([*command, "--no-dashboard", "--local-directory", str(tmp_path)], **there))
-        found, _ = start("cluster", tmp_path, f"dask:{address}").communicate(timeout=300)
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-            process.wait(30)
+    with dask_cluster(tmp_path, seeing_us()) as workers:
+        found, _ = start("cluster", tmp_path, workers).communicate(timeout=300)
     as_told(json.loads(found.splitlines()[-1]))
 
 

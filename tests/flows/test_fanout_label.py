@@ -15,6 +15,8 @@ from pipelines.stages.label import label
 from pipelines.stages.teach import teach
 from pipelines.stages.validate import validate
 from pipelines.techniques.course import Unkept
+from tests.flows.dask_cluster import dask_cluster
+from tests.flows.test_fanout import seeing_us
 from tests.recipes import recipe
 from tests.sequence_chain import Chain, clean_data
 from tests.tiny import tiny_model, tiny_rows, write_csv
@@ -69,6 +71,19 @@ def test_two_processes_write_what_one_does(tmp_path: Path, kind: str, monkeypatc
     label(clean, teacher, tmp_path / "two", block.task, block.label)
     pieces = [path for path in waited if path.parent.name == "pieces"]
     assert len(pieces) > 1 or os.cpu_count() == 1
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+
+
+@pytest.mark.usefixtures("api")
+def test_a_dask_cluster_of_two_workers_writes_what_one_process_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fanning, "PIECE", 2)
+    block, clean, teacher = classifier(tmp_path)
+    label(clean, teacher, tmp_path / "one", block.task, block.label)
+    with dask_cluster(tmp_path, seeing_us()) as workers:
+        monkeypatch.setenv(VARIABLE, f"flows.fanout:{workers}")
+        label(clean, teacher, tmp_path / "two", block.task, block.label)
     assert files(tmp_path / "two") == files(tmp_path / "one")
 
 
