@@ -114,10 +114,9 @@ $(TOOLS)/ready:
 	touch $@
 
 digests: $(TOOLS)/ready  ## write requirements.sha256 anew, after a change of requirements.lock
-	grep '^#' requirements.sha256 >build/digests
-	$(TOOLS)/bin/uv pip compile requirements.lock --no-deps --generate-hashes --no-header --no-annotate --quiet --python-version 3.11 | \
-		sed '/^torch==/a\    --hash=sha256:$(TORCH_CPU) \\' >>build/digests
-	mv build/digests requirements.sha256
+	$(TOOLS)/bin/uv pip compile requirements.lock --no-deps --generate-hashes --no-header --no-annotate --quiet --python-version 3.11 --output-file build/digests
+	{ grep '^#' requirements.sha256; sed '/^torch==/a\    --hash=sha256:$(TORCH_CPU) \\' build/digests; } >build/digests.all
+	mv build/digests.all requirements.sha256
 
 audit: $(TOOLS)/ready  ## known vulnerabilities of what requirements.lock pins, by pip-audit; fails too where one cannot be asked about
 	$(TOOLS)/bin/pip-audit -r requirements.lock --no-deps --disable-pip --strict --progress-spinner off

@@ -27,6 +27,8 @@ from pipelines.environment import ROOT, disable_telemetry, quiet_libraries
 
 NAME = "scale"
 TWO = {"SLM_FACTORY_FAN": "flows.fanout:processes:2"}
+#: The folder that a stage writes.
+PLACES = {"label": "signals", "explore": "front", "distill": "student"}
 #: How many models a project holds when its plan is timed.
 MODELS = (10, 100, 1000)
 #: Texts of the paper's model, and models.
@@ -69,7 +71,7 @@ def made_texts(rows: Path, count: int) -> list[str]:
 
 
 def seconds_of(stage: str, work: Path, out: str, **environment: str) -> float:
-    """Seconds of a stage's process, its outputs put aside into a folder of that name. Raises CalledProcessError where it fails."""
+    """Seconds of a stage's process, from nothing, its outputs put aside into a folder of that name. Raises CalledProcessError where it fails."""
     options = {
         "label": {"clean": "data", "teacher": "teacher", "signals": f"{out}/signals"},
         "explore": {"clean": "data", "teacher": "teacher", "student": "student", "front": f"{out}/front"},
@@ -83,6 +85,8 @@ def seconds_of(stage: str, work: Path, out: str, **environment: str) -> float:
     }
     words = [word for name, place in options[stage].items() for word in (f"--{name}", f"build/{NAME}/{place}")]
     paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'registry'}", "OMP_NUM_THREADS": "1"}
+    for left in (work / "build" / NAME / out).glob(f"{PLACES[stage]}*"):  # of a run that was cut off
+        shutil.rmtree(left)
     start = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "pipelines", stage, NAME, *words],
@@ -94,7 +98,7 @@ def seconds_of(stage: str, work: Path, out: str, **environment: str) -> float:
 
 
 def one_and_two(stage: str, work: Path, two: Mapping[str, str]) -> tuple[float, float]:
-    """Seconds with one worker and with two, the files compared."""
+    """Seconds with one worker and with two."""
     alone = seconds_of(stage, work, "one")
     return alone, seconds_of(stage, work, "two", **two)
 

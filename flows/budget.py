@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from flows.editing import replace_params, with_values
@@ -101,16 +100,5 @@ def write_budget(params: Path, model: str, text: str) -> None:
         wanted["cheapest"] = f"{yardstick.key}_loss"
     if wanted == recipe.budget.model_dump():
         return
-    before = params.read_text(encoding="utf-8")
-    after = with_values(before, model, "budget", wanted)
-    shared = [name for name, block in _models(after).items() if name != model and block != _models(before)[name]]
-    if shared:
-        raise RecipeError(
-            f"{params}: models.{model}.budget is shared with {', '.join(shared)} by a YAML alias; write it out in models.{model}"
-        )
+    after = with_values(params, params.read_text(encoding="utf-8"), model, "budget", wanted)
     replace_params(params, after)
-
-
-def _models(text: str) -> dict[str, Any]:
-    models: dict[str, Any] = yaml.safe_load(text)["models"]
-    return models

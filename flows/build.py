@@ -94,7 +94,7 @@ def build(
         commit: Branch that the build's record (dvc.lock) is committed to: HEAD for the one that is checked out. Empty: no commit.
         push: Git remote that this branch is pushed to, such as `origin`. Empty: none.
         update: First look for what changed at the origins of imported data (`dvc import-url`, `dvc import`).
-        workers: Who measures and recovers the parts of a model by budget: processes:N, dask:ADDRESS or ray:ADDRESS. Empty: the stage itself.
+        workers: Who labels, and measures and recovers the parts of a model by budget: processes:N, dask:ADDRESS or ray:ADDRESS. Empty: the stage itself.
     """
     root = find_root(Path.cwd())
     try:

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pipelines.config import parse_params
+from pipelines.errors import RecipeError
 
 
 def replace_params(params: Path, text: str) -> None:
@@ -23,8 +26,11 @@ def replace_params(params: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
-def with_values(text: str, model: str, section: str, wanted: Mapping[str, Any]) -> str:
-    """The text of params.yaml with other values in one section of a model; comments and anchors stay."""
+def with_values(params: Path, text: str, model: str, section: str, wanted: Mapping[str, Any]) -> str:
+    """The text of params.yaml with other values in one section of a model; comments and anchors stay.
+
+    Raises RecipeError where another model shares the section: it would change too.
+    """
     from ruamel.yaml import YAML
 
     editor = YAML()
@@ -38,4 +44,15 @@ def with_values(text: str, model: str, section: str, wanted: Mapping[str, Any]) 
     document["models"][model][section].update(wanted)
     out = io.StringIO()
     editor.dump(document, out)
-    return out.getvalue()
+    after = out.getvalue()
+    shared = [name for name, block in _models(after).items() if name != model and block != _models(text)[name]]
+    if shared:
+        raise RecipeError(
+            f"{params}: models.{model}.{section} is shared with {', '.join(shared)} by a YAML alias; write it out in models.{model}"
+        )
+    return after
+
+
+def _models(text: str) -> dict[str, Any]:
+    models: dict[str, Any] = yaml.safe_load(text)["models"]
+    return models

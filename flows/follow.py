@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.states import Completed, Failed, State
+from prefect.states import Cancelled, Completed, Failed, State
 from slm_registry import Registry
 from slm_registry.errors import RegistryError
 
+from flows.build import SKIPPED
 from flows.console import without_tracebacks
 from flows.editing import replace_params, with_values
-from flows.errors import FlowError, HistoryError
+from flows.errors import Busy, FlowError, HistoryError
 from flows.graph import find_root, repository_lock
-from flows.history import commit_file, committed_text
+from flows.history import commit_file, committed_text, last_change
+from flows.receipt import FOLDER
 from flows.stage import UP_TO_DATE
 from flows.starting import start_once
+from pipelines.alone import alone
 from pipelines.bundle import sha256_of
-from pipelines.config import load_recipe
-from pipelines.errors import FactoryError, RecipeError
+from pipelines.config import load_params, load_recipe
+from pipelines.errors import FactoryError, RecipeError, TransientError
 from pipelines.sources import WEIGHTS, Registered, registered
 
 FOLLOWED = "Followed"
@@ -49,8 +54,10 @@ def follow(model: str, alias: str = "production", build: str | None = None) -> S
     """
     root = find_root(Path.cwd())
     try:
-        with without_tracebacks(FlowError, FactoryError, RegistryError):
+        with without_tracebacks(FlowError, FactoryError, RegistryError), _without_builds(root):
             found = _follow(root, model, alias, build)
+    except Busy as busy:
+        return Cancelled(name=SKIPPED, message=str(busy), data=busy)
     except (FlowError, FactoryError, RegistryError) as error:
         return Failed(message=f"{type(error).__name__}: {error}", data=error)
     word = FOLLOWED if found.moved else UP_TO_DATE
@@ -67,10 +74,25 @@ def _follow(root: Path, model: str, alias: str, build: str | None) -> Followed:
         )
     now = Registered(before.url, before.name, resolved.version)
     wanted = {"source": str(now), "sha256": sha256_of(folder / WEIGHTS)}
+    message = f"{model}: teacher {now.name} {now.version}"
     with repository_lock(root):
-        commit = _write(root, model, wanted, f"{model}: teacher {now.name} {now.version}")
-    started = start_once(build, f"follow-{model}-{resolved.digest}") if build else None
+        commit = _write(root, model, wanted, message)
+    # By the commit, so that a version that comes back is built again; a run that was killed before this line starts it now.
+    last, subject = last_change(root, PARAMS)
+    started = start_once(build, f"follow-{model}-{last}") if build and subject == message else None
     return Followed(model, now, commit is not None, commit, started)
+
+
+@contextmanager
+def _without_builds(root: Path) -> Iterator[None]:
+    """Keep builds of any model from beginning meanwhile: one that commits must end on the commit that it began from. Raises Busy where one goes on."""
+    with ExitStack() as held:
+        try:
+            for name in sorted(load_params(root / PARAMS).models):
+                held.enter_context(alone(root / FOLDER / f"{name}.build"))
+        except TransientError as error:
+            raise Busy(f"a build goes on here, so nothing is written now: {error}") from error
+        yield
 
 
 def teacher_of(params: Path, model: str) -> Registered:
@@ -91,7 +113,7 @@ def _write(root: Path, model: str, wanted: dict[str, str], message: str) -> str 
     """
     committed, params = committed_text(root, PARAMS), root / PARAMS
     text = params.read_text(encoding="utf-8")
-    after = with_values(committed, model, "teach", wanted)
+    after = with_values(params, committed, model, "teach", wanted)
     if text == committed and _has(params, model, wanted):
         return None
     if text not in (committed, after):

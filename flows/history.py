@@ -92,7 +92,16 @@ def commit_record(root: Path, branch: str, message: str, head: str, push_to: str
 
 def committed_text(root: Path, name: str) -> str:
     """A file's text in the commit that is checked out. Raises HistoryError where there is none."""
-    return _git(root, "show", f"{HERE}:./{name}") + "\n"
+    done = _run(root, "show", f"{HERE}:./{name}")
+    if done.returncode:
+        raise HistoryError(f"{name} is in no commit: {' '.join(done.stderr.split())}")
+    return done.stdout
+
+
+def last_change(root: Path, name: str) -> tuple[str, str]:
+    """The last commit that changed a file, and the first line of its message."""
+    commit, _, subject = _git(root, "log", "-1", "--format=%H %s", "--", name).partition(" ")
+    return commit, subject
 
 
 def commit_file(root: Path, name: str, message: str) -> str:

@@ -23,12 +23,14 @@ PROJECT = "/srv/slm-factory"
 STOP_SECONDS = 15
 
 
-def template(kind: str, image: str, volume: str, secret: str) -> dict[str, Any]:
+def template(kind: str, image: str, volume: str, secret: str, namespace: str) -> dict[str, Any]:
     """The base job template of a pool: its image, the project's volume, and (in Kubernetes) the secret that its environment comes from."""
     found = _prefects_own(kind)
     properties = found["variables"]["properties"]
     properties["image"]["default"] = image
     properties["image_pull_policy"]["default"] = "IfNotPresent"
+    if "namespace" in properties:
+        properties["namespace"]["default"] = namespace
     SHAPES[kind](found, properties, volume, secret)
     return found
 
@@ -88,8 +90,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--secret", default="slm-factory", help="Kubernetes' secret with the environment (default: slm-factory)"
     )
+    parser.add_argument("--namespace", default="default", help="Kubernetes' namespace of the jobs (default: default)")
     given = parser.parse_args(argv)
-    print(json.dumps(template(given.kind, given.image, given.volume, given.secret), indent=2))
+    print(json.dumps(template(given.kind, given.image, given.volume, given.secret, given.namespace), indent=2))
     return 0
 
 

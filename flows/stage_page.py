@@ -33,7 +33,7 @@ class Gauge:
 
     def __init__(self, node: Node) -> None:
         self._node, self._at = node, ""
-        self._percent, self._shown = -1.0, -1.0
+        self._percent = 0.0
         self._changed, self._ended = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._follow,), daemon=True)
 
@@ -44,6 +44,8 @@ class Gauge:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is None and self._at:
+            self._percent = 100.0
         self._ended.set()
         self._changed.set()
         self._thread.join(TICK)
@@ -57,13 +59,13 @@ class Gauge:
 
     def _follow(self) -> None:
         bar: UUID | None = None
-        while True:
+        ended = False
+        while not ended:
             self._changed.wait()
-            if self._ended.is_set():
-                return
             self._changed.clear()
+            ended = self._ended.is_set()  # what was told before it is shown yet
             try:
-                bar = self._show(bar)
+                bar = self._show(bar) if self._at else None
             except Exception as error:  # whatever keeps the page from being told, the stage goes on
                 get_run_logger().debug("the bar on the page stays where it is: %r", error)
             self._ended.wait(TICK)

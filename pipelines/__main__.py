@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from pipelines.alone import alone
-from pipelines.config import SECTIONS, load_recipe
+from pipelines.config import SECTIONS, Recipe, load_recipe
 from pipelines.environment import disable_telemetry, quiet_libraries
 from pipelines.errors import DivergedError, FactoryError, ResourceError
 from pipelines.ranks import ranks, together
@@ -104,8 +104,12 @@ def run(stage: str, argv: Sequence[str]) -> None:
     Raises FactoryError with a message for the user.
     """
     function = stage_function(stage)
-    with together("pipelines.__main__", [stage, *argv]) if trains(function) else nullcontext():
-        _run(stage, function, argv)
+    given = vars(_parser(stage).parse_args(argv))
+    recipe = load_recipe(given["params"], given["model"])
+    # Of an API one process asks: each answer is paid for, and stored once.
+    asks = stage == "teach" and recipe.teach.mode == "api"
+    with together("pipelines.__main__", [stage, *argv]) if trains(function) and not asks else nullcontext():
+        _run(stage, function, given, recipe)
 
 
 def trains(function: Callable[..., None]) -> bool:
@@ -113,9 +117,7 @@ def trains(function: Callable[..., None]) -> bool:
     return KEEPER in inspect.signature(function).parameters
 
 
-def _run(stage: str, function: Callable[..., None], argv: Sequence[str]) -> None:
-    given = vars(_parser(stage).parse_args(argv))
-    recipe = load_recipe(given["params"], given["model"])
+def _run(stage: str, function: Callable[..., None], given: Mapping[str, Any], recipe: Recipe) -> None:
     sections = {name: getattr(recipe, name) for name in sections_of(function)}
     options = options_of(function)
     arguments = {name: given[name] for name in options}

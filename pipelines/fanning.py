@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,21 +72,30 @@ def pieces_of(fan: Fan, batches: Sequence[Item]) -> list[Sequence[Item]]:
 
 def map_large(fan: Fan, work: Callable[[Item], Batches], items: Sequence[Item], folder: Path) -> Iterator[Batches]:
     """As Fan.map, for answers that together are beyond memory: what others do waits in files below `folder`, which they must see too."""
+    for left in folder.parent.glob(f"{folder.name}-*"):  # of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
     if isinstance(fan, Serial):
         yield from fan.map(work, items)
         return
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for path in fan.map(_Filed(work, folder.absolute()), list(enumerate(items))):
-        with np.load(path, allow_pickle=False) as found:
-            batches: Batches = [{} for _ in range(int(found["count"]))]
-            for name in found.files:
-                at, separator, key = name.partition("/")
-                if separator:
-                    batches[int(at)][key] = found[name]
-        path.unlink()
-        yield batches
-    folder.rmdir()
+    # A name of its own each time: a worker of a run that was killed may still be writing.
+    place = folder.absolute().with_name(f"{folder.name}-{uuid.uuid4().hex[:8]}")
+    place.mkdir(parents=True)
+    try:
+        for path in fan.map(_Filed(work, place), list(enumerate(items))):
+            yield _read(path)
+            path.unlink()
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _read(path: Path) -> Batches:
+    with np.load(path, allow_pickle=False) as found:
+        batches: Batches = [{} for _ in range(int(found["count"]))]
+        for name in found.files:
+            at, separator, key = name.partition("/")
+            if separator:
+                batches[int(at)][key] = found[name]
+    return batches
 
 
 @dataclass(frozen=True)

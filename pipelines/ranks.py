@@ -2,8 +2,8 @@
 
 SLM_FACTORY_RANKS=2 starts a second process of a stage that trains on this machine; `accelerate launch`, or torchrun, starts one on each of several
 hosts, which see the same project under the same path. The first process writes what the stage writes; what the others would goes nowhere.
-Gradients are summed over all (gloo), each share weighed by what its loss is a mean over: the step is that of one process, but for the order in which
-numbers are added. So the bytes depend on how many there are, and the lineage says it.
+Gradients are summed over all (gloo), and each share adds what it is of its batch's loss, term by term: the step is that of one process, but for the
+order in which numbers are added. So the bytes depend on how many there are, and the lineage says it. Their processors must be alike.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from pipelines.techniques.course import Score
 VARIABLE = "SLM_FACTORY_RANKS"
 #: Seconds that the others get to end by themselves once the first is done.
 GRACE = 5.0
+#: Seconds that the first gets to end by itself once another has told an error: it may have the same one, and something to save.
+PATIENCE = 60.0
 _HERE = "127.0.0.1"
 
 
@@ -101,8 +103,9 @@ class Several:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
         if learnt:
+            flat = torch.cat([weight.grad.reshape(-1) for weight in learnt])
             with _with_the_others():
-                flat = reduce(torch.cat([weight.grad.reshape(-1) for weight in learnt]), "sum")
+                flat = reduce(flat, "sum")
             for weight, part in zip(learnt, flat.split([weight.numel() for weight in learnt]), strict=True):
                 weight.grad.copy_(part.view_as(weight))
         return float(known[0])
@@ -183,6 +186,11 @@ def together(module: str, argv: Sequence[str]) -> Iterator[None]:
         ended.set()
         for process in processes:
             process.join(GRACE)
+    except TransientError as error:
+        ended.set()
+        if code := _told_by_the_others(processes):
+            raise SystemExit(code) from error
+        raise
     finally:
         ended.set()
         for process in processes:
@@ -191,13 +199,22 @@ def together(module: str, argv: Sequence[str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+def _told_by_the_others(processes: Sequence[Any]) -> int | None:
+    """The exit code of a process that ended with an error of its own, which it has told: that is what went wrong, and not that it is gone."""
+    for process in processes:
+        process.join(1.0)
+    return next((process.exitcode for process in processes if process.exitcode and process.exitcode > 0), None)
+
+
 def _end_with(process: Any, ended: threading.Event) -> None:
     """End this process when another is gone before its time: it may wait for that where no signal is heard."""
     process.join()
-    if process.exitcode and not ended.wait(GRACE):
-        said = f"a process that trains along ended with {process.exitcode}; its own error stands above"
-        print(f"{TransientError.__name__}: {said}", file=sys.stderr, flush=True)
-        os._exit(TransientError.exit_code)
+    code = process.exitcode
+    if code and not ended.wait(GRACE if code < 0 else PATIENCE):
+        if code < 0:
+            said = f"a process that trains along was killed by signal {-code}; run the same command again"
+            print(f"{TransientError.__name__}: {said}", file=sys.stderr, flush=True)
+        os._exit(code if code > 0 else TransientError.exit_code)
 
 
 def _asked() -> int:

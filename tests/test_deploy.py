@@ -81,7 +81,7 @@ def manifests() -> dict[str, Any]:
 
 
 def test_worker_and_jobs_share_volume_secret_and_image(manifests: dict[str, Any]) -> None:
-    pool = template("kubernetes", "slm-factory", "slm-factory", "slm-factory")
+    pool = template("kubernetes", "slm-factory", "slm-factory", "slm-factory", "default")
     job = pool["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
     worker = manifests["Deployment"]["spec"]["template"]["spec"]
     assert worker["volumes"] == job["volumes"]

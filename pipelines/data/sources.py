@@ -107,8 +107,9 @@ def _places(source: str, data: TextData) -> Iterator[tuple[str, str, str]]:
 def _matching(source: str, pattern: str) -> list[str]:
     """Names in a source folder that a pattern matches; raises as read_source, and DataError where there are none."""
     place = join(source, pattern)
-    if source.lower().startswith("s3://"):
-        inside = source.rstrip("/").removeprefix("s3://") + "/"
+    scheme, separator, inside = source.rstrip("/").partition("://")
+    if scheme.lower() == "s3" and separator:
+        inside += "/"
         with _s3_errors(place):
             names = [key.removeprefix(inside) for key in _s3().glob(inside + pattern)]
     elif "://" in source:
@@ -116,7 +117,10 @@ def _matching(source: str, pattern: str) -> list[str]:
             f"{place}: what matches cannot be asked of an http server; name each file, or use s3:// or a folder"
         )
     else:
-        names = [path.relative_to(source).as_posix() for path in Path(source).glob(pattern) if path.is_file()]
+        try:
+            names = [path.relative_to(source).as_posix() for path in Path(source).glob(pattern) if path.is_file()]
+        except (NotImplementedError, ValueError) as error:
+            raise DataError(f"{place}: {error}; write a name below the folder, as in 2026-*.csv or **/*.csv") from error
     if not names:
         raise DataError(f"{place}: no file matches; check data.source and data.splits in params.yaml")
     return sorted(names)

@@ -14,6 +14,7 @@ from pipelines.bundle import Bundle
 from pipelines.config import ApiTeacher, FreshTeacher, ReadyTeacher, Task, Teach, TunedTeacher
 from pipelines.curves import write_curve
 from pipelines.data.clean import CleanData, Split, load_clean
+from pipelines.errors import RecipeError
 from pipelines.families import family_of, save_bundle_of, sequence_family_of
 from pipelines.families.base import Family
 from pipelines.families.context import check_context
@@ -24,7 +25,7 @@ from pipelines.stages import Output
 from pipelines.techniques.course import EpochRecord, Keeper, Score
 from pipelines.techniques.scoring import score
 from pipelines.techniques.token_learning import TRUE_CLASSES, TokenLesson, learn_tokens
-from pipelines.techniques.training import compact_embeddings, train
+from pipelines.techniques.training import Piece, compact_embeddings, train
 
 
 def teach(
@@ -82,6 +83,8 @@ def _learn_answers(
 
     A fresh tokenizer is trained on rows and answers, since the student reads the rows with it.
     """
+    if ranks.ranks().count > 1:
+        raise RecipeError("teach.mode api: one process asks, and it was started as one of several; start `teach` alone")
     _untrained(data, task, teach.learner)  # one that cannot be had fails before anything is paid for
     ask_teacher(teach, data.train, Path(), out)
     learned = answers(out, data.train)
@@ -134,10 +137,10 @@ def fine_tune(
     checked = family.encode(tokenizer, data.validation.texts, task.max_length)
     labels = torch.tensor(data.train.labels)
 
-    def objective(batch: np.ndarray, _: np.random.Generator) -> Tensor:
-        outputs = family.forward(model, family.collate(tokenizer, [encoded[index] for index in batch]))
-        return torch.nn.functional.cross_entropy(
-            outputs.logits.float(), labels[batch], label_smoothing=teach.label_smoothing
+    def objective(piece: Piece, _: np.random.Generator) -> Tensor:
+        outputs = family.forward(model, family.collate(tokenizer, [encoded[index] for index in piece.texts]))
+        return piece.share * torch.nn.functional.cross_entropy(
+            outputs.logits.float(), labels[piece.texts], label_smoothing=teach.label_smoothing
         )
 
     def validate() -> Score:
@@ -151,7 +154,6 @@ def fine_tune(
             objective,
             validate,
             settings,
-            count=len,
             seed=task.seed,
             phase="teach",
             epochs=settings.epochs,

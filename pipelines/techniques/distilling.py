@@ -20,7 +20,7 @@ from pipelines.techniques import losses as terms
 from pipelines.techniques.course import EpochRecord, Keeper, Score
 from pipelines.techniques.lessons import Lesson, Reader, Reading
 from pipelines.techniques.scoring import score
-from pipelines.techniques.training import compact_embeddings, train
+from pipelines.techniques.training import Piece, compact_embeddings, train
 from pipelines.techniques.vocabulary.choices import uncut
 
 
@@ -44,8 +44,9 @@ def learn(
     lengths = [len(row) for row in reader.whole.encoded]
     checked = family.encode(tokenizer, validation.texts, max_length)
 
-    def objective(batch: np.ndarray, random: np.random.Generator) -> Tensor:
-        return batch_loss(family, student, *reader.read(batch, random), weights)
+    def objective(piece: Piece, random: np.random.Generator) -> Tensor:
+        reading, whole = reader.read(piece.batch, random)
+        return answered_loss(family, student, reading, whole, piece.places, weights)[0]
 
     def validate() -> Score:
         return score(family, model, tokenizer, checked, validation.labels)
@@ -57,7 +58,6 @@ def learn(
             objective,
             validate,
             settings,
-            count=len,
             seed=seed,
             phase=phase,
             epochs=epochs,
@@ -67,23 +67,40 @@ def learn(
 
 def batch_loss(family: Family, student: Bundle, reading: Reading, batch: np.ndarray, weights: Losses) -> Tensor:
     """The weighted sum of the recipe's losses over one batch of text indices."""
-    return answered_loss(family, student, reading, batch, weights)[0]
+    return answered_loss(family, student, reading, batch, np.arange(len(batch)), weights)[0]
 
 
 def answered_loss(
-    family: Family, student: Bundle, reading: Reading, batch: np.ndarray, weights: Losses
+    family: Family, student: Bundle, reading: Reading, batch: np.ndarray, places: np.ndarray, weights: Losses
 ) -> tuple[Tensor, Tensor]:
-    """`batch_loss`, and the student's logits [B, C]."""
-    lesson, signals = reading.lesson, reading.lesson.signals
+    """What the texts at some places of a batch add to its loss, and the student's logits of them [P, C].
+
+    Each term is a mean over something else of the batch: its texts, those with a label, the tokens of those that both sides cut alike.
+    """
+    lesson, signals, piece = reading.lesson, reading.lesson.signals, batch[places]
     matched = _matched_layers(family, student.model, signals) if weights.wants_hidden else []
-    inputs = family.collate(student.tokenizer, [reading.encoded[index] for index in batch])
+    inputs = family.collate(student.tokenizer, [reading.encoded[index] for index in piece])
     outputs = family.forward(student.model, inputs, [layer for layer, _ in matched], weights.relation > 0)
-    rows, labels = lesson.rows[batch], torch.from_numpy(lesson.labels[batch])
-    total = _logit_terms(outputs.logits.float(), signals.logits_of(rows), labels, weights)
-    alike = np.flatnonzero(reading.alike[batch])
+    rows, labels = lesson.rows[piece], torch.from_numpy(lesson.labels[piece])
+    labelled = _share(lesson.labels[piece] != terms.NO_LABEL, lesson.labels[batch] != terms.NO_LABEL)
+    shares = (len(piece) / len(batch), labelled)
+    total = _logit_terms(outputs.logits.float(), signals.logits_of(rows), labels, weights, shares)
+    alike = np.flatnonzero(reading.alike[piece])
     if len(alike) and (matched or weights.relation > 0):
-        total = total + _token_terms(outputs, matched, signals, rows[alike], torch.from_numpy(alike), weights)
+        share = _share(_tokens(reading, piece), _tokens(reading, batch))
+        per_token = _token_terms(outputs, matched, signals, rows[alike], torch.from_numpy(alike), weights)
+        total = total + share * per_token
     return total, outputs.logits
+
+
+def _share(some: np.ndarray, whole: np.ndarray) -> float:
+    """What some counts are of a batch's; of nothing, nothing."""
+    return float(some.sum() / whole.sum()) if whole.any() else 0.0
+
+
+def _tokens(reading: Reading, texts: np.ndarray) -> np.ndarray:
+    """How many tokens of each text the losses a token read."""
+    return np.array([len(reading.encoded[text]) if reading.alike[text] else 0 for text in texts])
 
 
 def _token_terms(
@@ -104,14 +121,18 @@ def _token_terms(
     return total
 
 
-def _logit_terms(student: Tensor, teacher: Tensor, labels: Tensor, weights: Losses) -> Tensor:
+def _logit_terms(
+    student: Tensor, teacher: Tensor, labels: Tensor, weights: Losses, shares: tuple[float, float]
+) -> Tensor:
+    """The losses a text; `shares` are the piece's of its batch's texts, and of those with a label."""
+    of_texts, of_labelled = shares
     total = student.sum() * 0
     if weights.kl > 0:
-        total = total + weights.kl * terms.kl(student, teacher, weights.temperature)
+        total = total + of_texts * weights.kl * terms.kl(student, teacher, weights.temperature)
     if weights.reverse_kl > 0:
-        total = total + weights.reverse_kl * terms.reverse_kl(student, teacher, weights.temperature)
+        total = total + of_texts * weights.reverse_kl * terms.reverse_kl(student, teacher, weights.temperature)
     if weights.cross_entropy > 0:
-        total = total + weights.cross_entropy * terms.cross_entropy(student, labels)
+        total = total + of_labelled * weights.cross_entropy * terms.cross_entropy(student, labels)
     return total
 
 

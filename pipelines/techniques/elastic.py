@@ -27,7 +27,7 @@ from pipelines.techniques.lessons import Lesson, Reader
 from pipelines.techniques.pruning import keep_units, swap, unit_importance
 from pipelines.techniques.scoring import score
 from pipelines.techniques.shapes import Slice
-from pipelines.techniques.training import compact_embeddings, train
+from pipelines.techniques.training import Piece, compact_embeddings, train
 from pipelines.techniques.vocabulary.choices import Cut
 
 
@@ -207,8 +207,9 @@ def learn_whole(
     """
     family, student, reader = elastic.family, elastic.student, elastic.readers[0]
 
-    def objective(batch: np.ndarray, random: np.random.Generator) -> Tensor:
-        return batch_loss(family, student, *reader.read(batch, random), weights)
+    def objective(piece: Piece, random: np.random.Generator) -> Tensor:
+        reading, whole = reader.read(piece.batch, random)
+        return answered_loss(family, student, reading, whole, piece.places, weights)[0]
 
     def validate() -> Score:
         return score(family, student.model, student.tokenizer, elastic.checked[0], elastic.labels)
@@ -223,7 +224,6 @@ def learn_whole(
             objective,
             validate,
             settings,
-            count=len,
             seed=seed,
             phase="whole",
             epochs=epochs,
@@ -248,8 +248,8 @@ def learn_elastic(
     with compact_embeddings(model, _rows(elastic)):
         views = _Views(elastic)
 
-        def objective(batch: np.ndarray, random: np.random.Generator) -> Tensor:
-            return _sandwich(elastic, views, batch, weights, random)
+        def objective(piece: Piece, random: np.random.Generator) -> Tensor:
+            return _sandwich(elastic, views, piece, weights, random)
 
         def validate() -> Score:
             return _mean_score(elastic, views)
@@ -260,7 +260,6 @@ def learn_elastic(
             objective,
             validate,
             settings,
-            count=len,
             seed=seed,
             phase="distill",
             epochs=settings.epochs,
@@ -283,19 +282,21 @@ class _Views:
         return Bundle(self._made[shape].train(training), self._elastic.student.tokenizer, {})
 
 
-def _sandwich(elastic: Elastic, views: _Views, batch: np.ndarray, weights: Losses, rng: np.random.Generator) -> Tensor:
-    """Mean loss of the whole, the smallest part and some drawn ones over one batch; the parts learn from the whole too.
+def _sandwich(elastic: Elastic, views: _Views, piece: Piece, weights: Losses, rng: np.random.Generator) -> Tensor:
+    """Mean loss of the whole, the smallest part and some drawn ones over a piece of a batch; the parts learn from the whole too.
 
     Hidden states are the whole's lesson alone: one layer cannot answer to the teacher's from two depths (docs/decisions.md, 56).
     """
     family, parts = elastic.family, elastic.parts
-    total, leader = answered_loss(family, elastic.student, *elastic.readers[0].read(batch, rng), weights)
+    reading, whole = elastic.readers[0].read(piece.batch, rng)
+    total, leader = answered_loss(family, elastic.student, reading, whole, piece.places, weights)
     drawn = [parts[index] for index in rng.integers(0, len(parts), elastic.wanted.random_slices)]
     for part in (parts[-1], *drawn):
-        reading, places = elastic.readers[part.vocabulary].read(batch, rng)
-        loss, logits = answered_loss(family, views.of(part, training=True), reading, places, weights.of_logits)
+        reading, whole = elastic.readers[part.vocabulary].read(piece.batch, rng)
+        bundle = views.of(part, training=True)
+        loss, logits = answered_loss(family, bundle, reading, whole, piece.places, weights.of_logits)
         if elastic.wanted.in_place > 0:
-            loss = loss + elastic.wanted.in_place * terms.kl(
+            loss = loss + piece.share * elastic.wanted.in_place * terms.kl(
                 logits.float(), leader.detach().float(), weights.temperature
             )
         total = total + loss

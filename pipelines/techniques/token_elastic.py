@@ -32,8 +32,8 @@ from pipelines.techniques.token_learning import (
     check_tokens,
     lesson_loss,
     mean_loss,
-    predictions,
     score_tokens,
+    share_of,
     teacher_rows,
 )
 from pipelines.techniques.training import train
@@ -160,10 +160,12 @@ def learn_whole(
     return train(
         student.model,
         _lengths(elastic),
-        lambda batch, _: lesson_loss(family, student, elastic.lesson, batch, weights),
+        lambda piece, _: (
+            share_of(piece, elastic.lesson.examples)
+            * lesson_loss(family, student, elastic.lesson, piece.texts, weights)
+        ),
         lambda: score_tokens(family, student, elastic.checked),
         settings,
-        count=predictions(elastic.lesson.examples),
         seed=seed,
         phase="whole",
         epochs=elastic.wanted.whole_epochs,
@@ -248,10 +250,11 @@ def learn_elastic(
     return train(
         elastic.student.model,
         _lengths(elastic),
-        lambda batch, random: _sandwich(elastic, views, batch, weights, random),
+        lambda piece, random: (
+            share_of(piece, elastic.lesson.examples) * _sandwich(elastic, views, piece.texts, weights, random)
+        ),
         lambda: _mean_score(elastic, views),
         settings,
-        count=predictions(elastic.lesson.examples),
         seed=seed,
         phase="distill",
         epochs=settings.epochs,

@@ -21,7 +21,7 @@ from pipelines.techniques.across_tokenizers import AlignedSignals, uld_by_row
 from pipelines.techniques.chunking import Where, chunked
 from pipelines.techniques.course import EpochRecord, Keeper, Score
 from pipelines.techniques.losses import NO_LABEL
-from pipelines.techniques.training import train
+from pipelines.techniques.training import Piece, train
 from pipelines.token_signals import Rows as SignalRows
 from pipelines.token_signals import TokenSignals, TopKRows
 
@@ -83,13 +83,13 @@ def learn_tokens(
     """
     check_tokens(lesson)
 
-    def objective(batch: np.ndarray, random: np.random.Generator) -> Tensor:
+    def objective(piece: Piece, random: np.random.Generator) -> Tensor:
         if own is not None and random.random() < own[0].share:
-            examples = [lesson.examples[index] for index in batch]
+            examples = [lesson.examples[index] for index in piece.texts]
             written = family.write(student, examples, own[0], int(random.integers(2**31)))
-            if written:
-                return _scored_by(family, student, own[1], written, weights)
-        return lesson_loss(family, student, lesson, batch, weights)
+            if written:  # how many predictions the other pieces write nobody knows here: they weigh by their texts
+                return piece.share * _scored_by(family, student, own[1], written, weights)
+        return share_of(piece, lesson.examples) * lesson_loss(family, student, lesson, piece.texts, weights)
 
     return train(
         student.model,
@@ -97,7 +97,6 @@ def learn_tokens(
         objective,
         lambda: score_tokens(family, student, validation),
         settings,
-        count=predictions(lesson.examples),
         seed=seed,
         phase=phase,
         epochs=epochs,
@@ -105,9 +104,10 @@ def learn_tokens(
     )
 
 
-def predictions(examples: Sequence[Example]) -> Callable[[np.ndarray], int]:
-    """How many predictions there are in examples of these indices: what the loss is a mean over."""
-    return lambda batch: sum(len(examples[index].classes) for index in batch)
+def share_of(piece: Piece, examples: Sequence[Example]) -> float:
+    """A piece's share of the predictions in its batch: what the loss is a mean over."""
+    counts = np.array([len(examples[index].classes) for index in piece.batch])
+    return float(counts[piece.places].sum() / counts.sum())
 
 
 def check_tokens(lesson: TokenLesson) -> None:

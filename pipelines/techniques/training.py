@@ -23,11 +23,28 @@ from pipelines.techniques.course import Course, EpochRecord, Keeper, Score, batc
 #: Batches that are sorted by length together: more saves padding, fewer mixes better.
 BUCKET_BATCHES = 32
 
-#: Loss of one batch, given the indices of its texts and the random numbers of its step.
-Objective = Callable[[np.ndarray, np.random.Generator], Tensor]
 
-#: How many of what an objective is a mean over are in these texts.
-Count = Callable[[np.ndarray], int]
+@dataclass(frozen=True)
+class Piece:
+    """Some of a batch's texts: `batch` [B] are the indices of all of them, `places` [P] those of the piece in the batch."""
+
+    batch: np.ndarray
+    places: np.ndarray
+
+    @property
+    def texts(self) -> np.ndarray:
+        """The indices of the piece's texts, [P]."""
+        texts: np.ndarray = self.batch[self.places]
+        return texts
+
+    @property
+    def share(self) -> float:
+        """Its share of the batch's texts."""
+        return len(self.places) / len(self.batch)
+
+
+#: What a piece adds to the loss of its batch, given the random numbers of the step: over all pieces it adds up to the batch's loss, whatever that is a mean over.
+Objective = Callable[[Piece, np.random.Generator], Tensor]
 
 
 def bucketed_batches(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -51,7 +68,6 @@ def train(
     validate: Callable[[], Score],
     settings: Training,
     *,
-    count: Count,
     seed: int,
     phase: str,
     epochs: int,
@@ -59,8 +75,8 @@ def train(
 ) -> list[EpochRecord]:
     """Train in place and leave the best epoch's weights in the model, which ends in evaluation mode.
 
-    `lengths` are the texts' token counts; `objective` answers the loss of a batch of their indices, a mean over what `count` counts:
-    so much a piece of a batch weighs. Returns one record an epoch. Processes that train together (pipelines/ranks.py) end with the same weights.
+    `lengths` are the texts' token counts; `objective` answers the loss of a batch of their indices, piece by piece. Returns one record an
+    epoch. Processes that train together (pipelines/ranks.py) end with the same weights.
     Where memory does not suffice, batches go through in halves from then on. A training that `keeper` has goes on where it stood,
     and ends at the same bytes as one that nothing disturbed. Raises DivergedError where the loss stops being a number, with the
     last good epoch's weights in the model.
@@ -75,7 +91,7 @@ def train(
     with Progress(phase, epochs * an_epoch, done=course.step) as progress:
         if found is not None:
             progress.note(_of_what_was_kept(course, goes_on))
-        walk = _Walk(course, objective, count, settings, seed, epochs * an_epoch, progress, here)
+        walk = _Walk(course, objective, settings, seed, epochs * an_epoch, progress, here)
         while not course.ended:
             batches = bucketed_batches(lengths, settings.batch_size, batch_order(seed, course.epoch))
             _learn_epoch(walk, batches[course.step % an_epoch :], phase, keeper)
@@ -145,7 +161,6 @@ class _Walk:
 
     course: Course
     objective: Objective
-    count: Count
     settings: Training
     seed: int
     steps: int
@@ -179,13 +194,12 @@ class _Walk:
         """Those of this process' share of a batch; its part of the batch's loss."""
         self.course.optimizer.zero_grad(set_to_none=True)
         random = chance(self.seed, self.course.step, self.ranks.index)
-        mine, total = self.ranks.share(batch), 0.0
-        for piece in np.array_split(mine, min(self.course.parts, len(mine))) if len(mine) else ():
+        mine, total = self.ranks.share(np.arange(len(batch))), 0.0
+        for places in np.array_split(mine, min(self.course.parts, len(mine))) if len(mine) else ():
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bf16(self.settings)):
-                loss = self.objective(piece, random)
-            share = self.count(piece) / self.count(batch) if len(piece) < len(batch) else 1.0
-            (loss * share if share < 1 else loss).backward()
-            total += float(loss.detach()) * share
+                loss = self.objective(Piece(batch, places), random)
+            loss.backward()
+            total += float(loss.detach())
         return total
 
     def _halve(self, size: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pipelines import fanning
 from pipelines.bundle import sha256_of
 from pipelines.config import ClassificationRecipe, SequenceRecipe
 from pipelines.fanning import VARIABLE
+from pipelines.sequences import labelling
 from pipelines.stages.label import label
 from pipelines.stages.teach import teach
 from pipelines.stages.validate import validate
@@ -69,7 +71,7 @@ def test_two_processes_write_what_one_does(tmp_path: Path, kind: str, monkeypatc
     monkeypatch.setattr(fanning.np, "load", lambda path, **how: (waited.append(path), filed(path, **how))[1])
     monkeypatch.setenv(VARIABLE, "flows.fanout:processes:2")
     label(clean, teacher, tmp_path / "two", block.task, block.label)
-    pieces = [path for path in waited if path.parent.name == "pieces"]
+    pieces = [path for path in waited if path.parent.name.startswith("pieces-")]
     assert len(pieces) > 1 or os.cpu_count() == 1
     assert files(tmp_path / "two") == files(tmp_path / "one")
 
@@ -89,13 +91,16 @@ def test_a_dask_cluster_of_two_workers_writes_what_one_process_does(
 
 @pytest.mark.usefixtures("api")
 def test_what_a_killed_run_left_of_pieces_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A resumable folder keeps its finished examples; answers that nobody had read are asked for again."""
+    """A resumable folder keeps its finished examples; answers that nobody had read are asked for again, whoever answers now."""
     block, clean, teacher = writer(tmp_path, {"kind": "top_k", "k": 8})
     label(clean, teacher, tmp_path / "one", block.task, block.label)
-    monkeypatch.setenv(VARIABLE, "flows.fanout:processes:2")
     monkeypatch.setattr(fanning, "PIECE", 1)
-    left = tmp_path / "two" / "pieces"
-    left.mkdir(parents=True)
-    (left / "0.npz").write_bytes(b"half")
-    label(clean, teacher, tmp_path / "two", block.task, block.label)
-    assert files(tmp_path / "two") == files(tmp_path / "one")
+    for workers in ("", "flows.fanout:processes:2"):
+        monkeypatch.setenv(VARIABLE, workers)
+        two = tmp_path / f"two{workers[-1:]}"
+        left = two / "pieces-0a1b2c3d"
+        left.mkdir(parents=True)
+        shutil.copy(tmp_path / "one" / labelling.FACTS, two)
+        (left / "0.npz").write_bytes(b"half")
+        label(clean, teacher, two, block.task, block.label)
+        assert files(two) == files(tmp_path / "one")

@@ -12,6 +12,8 @@ from slm_registry import Registry
 from flows import follow as following
 from flows.errors import FlowError, HistoryError
 from flows.follow import Followed, follow
+from flows.receipt import FOLDER
+from pipelines.alone import alone
 from pipelines.bundle import sha256_of
 from pipelines.errors import ModelError, RecipeError
 from pipelines.sources import Registered, fetch_pretrained, registered
@@ -106,6 +108,48 @@ def test_killed_before_the_commit_the_next_run_commits(
     assert len(commits(toy)) == 2
     assert followed().moved is True
     assert len(commits(toy)) == 3
+
+
+def test_a_teacher_that_models_share_is_refused(taught: tuple[Toy, Path], tmp_path: Path) -> None:
+    """By a YAML alias: the other model would get it too, and nobody said so."""
+    toy, store = taught
+    path = toy.folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["models"]["beta"]["teach"] = params["models"]["alpha"]["teach"]
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    assert "&id001" in path.read_text()
+    run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "shared"], toy.folder)
+    publish(store, tmp_path / "bodies", 1)
+    error = follow("alpha", return_state=True).result(raise_on_failure=False)
+    assert isinstance(error, RecipeError)
+    assert "models.alpha.teach is shared with beta by a YAML alias" in str(error)
+
+
+def test_while_a_build_goes_on_nothing_is_written(taught: tuple[Toy, Path], tmp_path: Path) -> None:
+    """Of whatever model: one that commits must end on the commit that it began from."""
+    toy, store = taught
+    publish(store, tmp_path / "bodies", 1)
+    before = (toy.folder / "params.yaml").read_bytes()
+    with alone(toy.folder / FOLDER / "beta.build"):
+        assert follow("alpha", return_state=True).name == "Skipped"
+    assert (toy.folder / "params.yaml").read_bytes() == before
+
+
+def test_a_version_that_comes_back_is_another_commit(
+    taught: tuple[Toy, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So its build is another too; seen twice, it is one."""
+    _, store = taught
+    keys: list[str] = []
+    monkeypatch.setattr(following, "start_once", lambda _, key: keys.append(key) or "run")
+    second = publish(store, tmp_path / "bodies", 1)
+    registry = Registry(store)
+    for version in (second, "1.0.0", second):
+        registry.alias("teacher", "production", version)
+        followed(build="build/alpha")
+        followed(build="build/alpha")
+    assert len(keys) == 6
+    assert len(set(keys)) == 3
 
 
 def test_somebodys_changes_stay(taught: tuple[Toy, Path], tmp_path: Path) -> None:

@@ -47,12 +47,14 @@ def test_a_pool_is_created_from_it(kind: str, tmp_path: Path) -> None:
         pool = client.read_work_pool(f"pool-{kind}")
     assert pool.type == kind
     assert (
-        pool.base_job_template == json.loads(done.stdout) == template(kind, "slm-factory", "slm-factory", "slm-factory")
+        pool.base_job_template
+        == json.loads(done.stdout)
+        == template(kind, "slm-factory", "slm-factory", "slm-factory", "default")
     )
 
 
 def test_a_container_has_the_project() -> None:
-    job = filled(template("docker", "image:1", "volume", "unused"))
+    job = filled(template("docker", "image:1", "volume", "unused", "unused"))
     assert (job["image"], job["volumes"], job["image_pull_policy"]) == (
         "image:1",
         [f"volume:{PROJECT}"],
@@ -63,7 +65,9 @@ def test_a_container_has_the_project() -> None:
 
 
 def test_a_pod_has_the_project_and_its_secret_and_no_rights() -> None:
-    pod = filled(template("kubernetes", "image:1", "claim", "secret"))["job_manifest"]["spec"]["template"]["spec"]
+    pod = filled(template("kubernetes", "image:1", "claim", "secret", "space"))["job_manifest"]["spec"]["template"][
+        "spec"
+    ]
     container = pod["containers"][0]
     assert (container["image"], container["workingDir"]) == ("image:1", PROJECT)
     assert container["volumeMounts"] == [{"name": pod["volumes"][0]["name"], "mountPath": PROJECT}]

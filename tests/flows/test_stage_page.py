@@ -66,6 +66,7 @@ def test_the_bar_follows_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
             assert wait_for(bar) == (25.0, "distill@alpha: distill")
             gauge.read("recovery: 30/40, about 10 s left")
             wait_for(lambda: bar() == (75.0, "distill@alpha: recovery"))
+        assert wait_for(bar) == (100.0, "distill@alpha: recovery"), "done"
 
     @flow
     def whole() -> None:

@@ -18,7 +18,7 @@ from pipelines.checkpoints import VARIABLE, checkpoints_of
 from pipelines.config import Training
 from pipelines.errors import RecipeError
 from pipelines.techniques.course import EpochRecord, Kept, Score
-from pipelines.techniques.training import compact_embeddings, train
+from pipelines.techniques.training import Piece, compact_embeddings, train
 from tests.mortal import Killed, lasting, mortal
 from tests.recipes import recipe
 
@@ -64,9 +64,9 @@ def trained(
     torch.manual_seed(seed)
     model = Toy()
 
-    def objective(batch: np.ndarray, random: np.random.Generator) -> Tensor:
-        noise = torch.from_numpy(random.normal(size=(len(batch), 2))).float()
-        return nn.functional.cross_entropy(model(IDS[batch]) + noise, LABELS[batch])
+    def objective(piece: Piece, random: np.random.Generator) -> Tensor:
+        noise = torch.from_numpy(random.normal(size=(len(piece.texts), 2))).float()
+        return nn.functional.cross_entropy(model(IDS[piece.texts]) + noise, LABELS[piece.texts])
 
     def validate() -> Score:
         return Score(scores(model) if scores else 0.5, float(model.head.weight.detach().abs().sum()))
@@ -78,7 +78,6 @@ def trained(
             objective,
             validate,
             SETTINGS,
-            count=len,
             seed=3,
             phase="toy",
             epochs=3,

@@ -99,6 +99,26 @@ def classifier(folder: Path, **changes: Any) -> Project:
     return Project(folder, block, write_csv(folder / "tiny.csv", tiny_rows()))
 
 
+def unlabelled(folder: Path) -> Project:
+    """Every loss that a classifier has, each a mean over something else: texts, texts with a label, tokens of texts of many lengths."""
+    rows = [(" ".join([text] * (1 + at % 4)), label) for at, (text, label) in enumerate(tiny_rows())]
+    write_csv(folder / "set" / "rows.csv", rows)
+    words = sorted({word for text, _ in tiny_rows() for word in text.split()})
+    more = [" ".join(words[at % 7 :: 3 + at % 11]) for at in range(60)]
+    (folder / "set" / "more.txt").write_text("\n".join(dict.fromkeys(more)) + "\n")
+    changes = {
+        "data__unlabelled": "more.txt",
+        "data__splits": {"kind": "made", "file": "rows.csv", "validation": 0.2, "test": 0.2},
+        "label__relations": True,
+        "label__levers": {"cut_mix": 0, "dropped_words": 0, "typos": 0, "written": None},
+        "distill__trial": None,
+        "distill__losses": LOSSES | {"cross_entropy": 1.0, "hidden_mse": 1.0, "hidden_cosine": 0.5, "relation": 1.0},
+    }
+    project = classifier(folder, **changes)
+    project.source = folder / "set"
+    return project
+
+
 def writer(folder: Path, **changes: Any) -> Project:
     """A causal model; its texts are not of one length, so that shares of a batch weigh differently."""
     body = tiny_causal(folder / "body", "llama")
@@ -114,11 +134,11 @@ def writer(folder: Path, **changes: Any) -> Project:
     return Project(folder, block, folder / "rows.csv")
 
 
-@pytest.mark.parametrize("kind", ["classifier", "elastic classifier", "writer", "elastic writer"])
+@pytest.mark.parametrize("kind", ["unlabelled", "elastic classifier", "writer", "elastic writer"])
 def test_two_learn_as_one(tmp_path: Path, kind: str) -> None:
     """Same curve within 1e-4, one set of files, and a lineage that says how many trained."""
     made = {
-        "classifier": lambda: classifier(tmp_path, distill__losses=LOSSES | {"hidden_mse": 1.0}),
+        "unlabelled": lambda: unlabelled(tmp_path),
         "elastic classifier": lambda: classifier(tmp_path, **BY_BUDGET),
         "writer": lambda: writer(tmp_path, distill__training=SEQUENCE_TRAINING | {"epochs": 4}),
         "elastic writer": lambda: writer(tmp_path, **by_budget("text-generation")),

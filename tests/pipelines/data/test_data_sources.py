@@ -207,7 +207,7 @@ def test_every_object_that_a_name_matches(bucket):
 
     for name in ("2026-02.csv", "2026-01.csv", "2025-12.csv", "more/2026-03.csv"):
         boto3.client("s3").put_object(Bucket="rows", Key=f"months/{name}", Body=CSV)
-    rows, files = read_source(f"{bucket}/months", data(f"{bucket}/months", MONTHS))
+    rows, files = read_source("s3://rows/months/", data("s3://rows/months/", MONTHS))
     assert [file.file for file in files] == ["2026-01.csv", "2026-02.csv"]
     assert len(rows) == 4
 
@@ -224,6 +224,12 @@ def test_a_name_that_matches_nothing(bucket, tmp_path, source, words):
     place = str(tmp_path) if source == "here" else source
     with pytest.raises(DataError, match=words):
         read_source(place, data(place, MONTHS))
+
+
+@pytest.mark.parametrize("pattern", ["/etc/*.csv", "a**.csv"])
+def test_a_name_that_is_no_pattern(tmp_path, pattern):
+    with pytest.raises(DataError, match="write a name below the folder"):
+        read_source(str(tmp_path), data(str(tmp_path), MADE | {"file": pattern}))
 
 
 def test_s3_absent(bucket, tmp_path):

@@ -213,9 +213,9 @@ def test_hidden_states_are_the_lesson_of_the_whole_alone(tmp_path: Path, monkeyp
     made = elastic(student(tmp_path), choice(random_slices=3))
     asked: list[tuple[bool, bool]] = []
 
-    def listen(family: Any, bundle: Bundle, reading: Any, batch: np.ndarray, weights: Losses) -> Any:
+    def listen(family: Any, bundle: Bundle, reading: Any, batch: Any, places: Any, weights: Losses) -> Any:
         asked.append((bundle is made.student, weights.wants_hidden))
-        return answered_loss(family, bundle, reading, batch, weights.of_logits)
+        return answered_loss(family, bundle, reading, batch, places, weights.of_logits)
 
     monkeypatch.setattr("pipelines.techniques.elastic.answered_loss", listen)
     hidden = LOSSES.model_copy(update={"hidden_mse": 1.0, "relation": 1.0})

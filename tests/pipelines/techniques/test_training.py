@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipelines.config import Training
 from pipelines.errors import DivergedError, ModelError
 from pipelines.techniques.course import Score, Unkept
-from pipelines.techniques.training import bucketed_batches, compact_embeddings, train
+from pipelines.techniques.training import Piece, bucketed_batches, compact_embeddings, train
 
 SETTINGS = Training(
     epochs=4,
@@ -66,10 +66,9 @@ def run(model: Toy, scores: list[Score], epochs: int = 4) -> list[float]:
     records = train(
         model,
         [2] * len(IDS),
-        lambda batch, _: nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]),
+        lambda piece, _: nn.functional.cross_entropy(model(IDS[piece.texts]), LABELS[piece.texts]),
         lambda: next(answers),
         SETTINGS,
-        count=len,
         seed=3,
         phase="toy",
         epochs=epochs,
@@ -100,10 +99,9 @@ def test_the_best_epoch_is_kept_and_patience_ends() -> None:
     records = train(
         model,
         [2] * len(IDS),
-        lambda batch, _: nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]),
+        lambda piece, _: nn.functional.cross_entropy(model(IDS[piece.texts]), LABELS[piece.texts]),
         validate,
         SETTINGS,
-        count=len,
         seed=3,
         phase="toy",
         epochs=10,
@@ -120,10 +118,9 @@ def test_a_loss_that_is_no_number_names_the_batch() -> None:
         train(
             model,
             [2] * 8,
-            lambda batch, _: model(IDS[batch]).sum() * float("nan"),
+            lambda piece, _: model(IDS[piece.texts]).sum() * float("nan"),
             lambda: Score(0, 0),
             SETTINGS,
-            count=len,
             seed=0,
             phase="toy",
             epochs=1,
@@ -139,8 +136,10 @@ def test_after_a_loss_that_is_no_number_the_last_good_epoch_is_there() -> None:
         seen.append(model.head.weight.detach().clone())
         return Score(0.5, 1.0)
 
-    def objective(batch: np.ndarray, _: np.random.Generator) -> Tensor:
-        return nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch]) * (float("nan") if seen else 1.0)
+    def objective(piece: Piece, _: np.random.Generator) -> Tensor:
+        return nn.functional.cross_entropy(model(IDS[piece.texts]), LABELS[piece.texts]) * (
+            float("nan") if seen else 1.0
+        )
 
     with pytest.raises(ModelError, match=r"toy, epoch 2: the loss is nan"):
         train(
@@ -149,7 +148,6 @@ def test_after_a_loss_that_is_no_number_the_last_good_epoch_is_there() -> None:
             objective,
             validate,
             SETTINGS,
-            count=len,
             seed=0,
             phase="toy",
             epochs=3,
@@ -167,8 +165,8 @@ def test_a_validation_loss_that_is_no_number_ends_it_too() -> None:
         seen.append(model.head.weight.detach().clone())
         return next(scores)
 
-    def objective(batch: np.ndarray, _: np.random.Generator) -> Tensor:
-        return nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch])
+    def objective(piece: Piece, _: np.random.Generator) -> Tensor:
+        return nn.functional.cross_entropy(model(IDS[piece.texts]), LABELS[piece.texts])
 
     with pytest.raises(DivergedError, match=r"toy, epoch 2: the validation loss is nan; lower") as raised:
         train(
@@ -177,7 +175,6 @@ def test_a_validation_loss_that_is_no_number_ends_it_too() -> None:
             objective,
             validate,
             SETTINGS,
-            count=len,
             seed=0,
             phase="toy",
             epochs=3,
@@ -195,16 +192,16 @@ def test_without_memory_a_batch_goes_in_halves(capsys: pytest.CaptureFixture[str
         tried: list[int] = []
 
         def objective(
-            batch: np.ndarray,
+            piece: Piece,
             _: np.random.Generator,
             model: Toy = model,
             room: int = room,
             tried: list[int] = tried,
         ) -> Tensor:
-            tried.append(len(batch))
-            if len(batch) > room:
+            tried.append(len(piece.texts))
+            if len(piece.texts) > room:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
-            return nn.functional.cross_entropy(model(IDS[batch]), LABELS[batch])
+            return piece.share * nn.functional.cross_entropy(model(IDS[piece.texts]), LABELS[piece.texts])
 
         scores = iter([Score(0.1, 0.0), Score(0.2, 0.0)])
         train(
@@ -213,7 +210,6 @@ def test_without_memory_a_batch_goes_in_halves(capsys: pytest.CaptureFixture[str
             objective,
             lambda scores=scores: next(scores),
             SETTINGS,
-            count=len,
             seed=3,
             phase="toy",
             epochs=2,
@@ -226,7 +222,7 @@ def test_without_memory_a_batch_goes_in_halves(capsys: pytest.CaptureFixture[str
 
 
 def test_an_error_that_is_not_memory_stays_what_it_is() -> None:
-    def objective(_: np.ndarray, __: np.random.Generator) -> Tensor:
+    def objective(_: Piece, __: np.random.Generator) -> Tensor:
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
@@ -236,7 +232,6 @@ def test_an_error_that_is_not_memory_stays_what_it_is() -> None:
             objective,
             lambda: Score(0, 0),
             SETTINGS,
-            count=len,
             seed=0,
             phase="toy",
             epochs=1,
