@@ -135,7 +135,7 @@ def _page_shows_everything(state: State[Any]) -> None:
     stages = {f"stage-{stage}-alpha" for stage in STAGES}
     assert set(artifacts) == {"plan-alpha", "metrics-alpha", "report-alpha", "build-alpha", "publish-alpha"} | stages
     assert "**teach@alpha**: built, used " in artifacts["stage-teach-alpha"]
-    assert "build/alpha/teacher) | 28 |" in artifacts["stage-teach-alpha"]
+    assert "build/alpha/teacher) | 34 |" in artifacts["stage-teach-alpha"]
     assert "alpha 1.0.0 (sha256:" in artifacts["publish-alpha"]
     assert "| `teach@alpha` | never run |" in artifacts["plan-alpha"]
     rows = {row["measure"]: row for row in json.loads(artifacts["metrics-alpha"])}
