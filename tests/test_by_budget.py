@@ -48,7 +48,7 @@ def test_exploring_stops_at_the_front(explored: Path) -> None:
 
 def test_a_budget_nobody_can_meet_fails_with_the_nearest_and_publishes_nothing(explored: Path) -> None:
     done = run(explored, "flows", "build", "tiny", "--budget", "1kB", "--publish", "store", check=False)
-    assert done.returncode == 5
+    assert done.returncode == 5, done.stdout + done.stderr
     assert "no point holds max_bytes 1,000 bytes" in done.stdout + done.stderr
     assert "Nearest: " in done.stdout + done.stderr
     assert not (explored / "store").exists() or not list(Registry(str(explored / "store")).models())
