@@ -39,7 +39,15 @@ def project(_template: Path, tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "project"
     shutil.copytree(_template, folder)
     (folder / "flows").symlink_to(REPOSITORY / "flows")
-    for name in ("prefect.yaml", "Makefile", "prefect.toml", "requirements.lock", "requirements.sha256", "pyproject.toml", "telemetry.env"):
+    for name in (
+        "prefect.yaml",
+        "Makefile",
+        "prefect.toml",
+        "requirements.lock",
+        "requirements.sha256",
+        "pyproject.toml",
+        "telemetry.env",
+    ):
         shutil.copy(REPOSITORY / name, folder)
     (folder / "prefect.yaml").write_text((folder / "prefect.yaml").read_text().replace(MODEL, "alpha"))
     (tmp_path / "venv").mkdir()
