@@ -42,7 +42,9 @@ def measure(
     from benchmarks.chain import recipe_for
     from benchmarks.peers.board import peer_systems
     from benchmarks.systems import build_systems
+    from benchmarks.unlabelled import with_unlabelled
 
+    source = with_unlabelled(name, source, work / "source")
     data, systems, seconds = build_systems(name, source, work)
     teacher = next(system for system in systems if system.name == front.TEACHER)
     below = []

@@ -37,22 +37,23 @@ def recipe_for(name: str, source: Path, kind: str = "") -> dict[str, Any]:
 def run(name: str, recipe: dict[str, Any], work: Path, stages: Sequence[str]) -> dict[str, float]:
     """Run stages of a recipe on what stands in `work` already; seconds of each. Raises CalledProcessError where one fails.
 
-    A run that was cut off goes on: a stage that ran there on this processor with the same recipe, data, code and packages
-    is not run again, and its seconds are those of then, unless one before it had to be.
+    A run that was cut off goes on: a stage that ran there on this processor with the same parts of the recipe that the graph
+    names for it, data, code and packages is not run again, and its seconds are those of then, unless one before it had to be.
     """
     work.mkdir(parents=True, exist_ok=True)
     (work / "params.yaml").write_text(yaml.safe_dump({"models": {name: recipe}}), encoding="utf-8")
     graph = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'registry'}"}
-    made_of, before, seconds = identity(recipe), ran(work), {}
+    every, seconds = list(graph), {}
     for stage in stages:
         spec = json.loads(json.dumps(graph[stage]["do"]).replace("${key}", name))
         outs = [work / out for out in spec["outs"]]
+        sections = [parameter.removeprefix(f"models.{name}.") for parameter in spec["params"]]
+        made_of, before = identity(recipe, sections), ran(work)
         if stage in before and before[stage]["of"] == made_of and all(out.exists() for out in outs):
             seconds[stage] = before[stage]["seconds"]
             continue
-        before = {}
-        _write_ran(work, {ready: found for ready, found in ran(work).items() if ready != stage})
+        _write_ran(work, {one: found for one, found in before.items() if every.index(one) < every.index(stage)})
         for out in outs:
             shutil.rmtree(out, ignore_errors=True)
         command = spec["cmd"].replace("${item.data.source}", recipe["data"]["source"])
@@ -76,12 +77,13 @@ def _write_ran(work: Path, found: Mapping[str, Any]) -> None:
     draft.replace(work / RAN)
 
 
-def identity(recipe: Mapping[str, Any]) -> str:
-    """A digest of recipe and data, of all code and packages that stages are of, and of the processor that their seconds were taken on."""
+def identity(recipe: Mapping[str, Any], sections: Sequence[str]) -> str:
+    """A digest of sections of a recipe and of its data, of all code and packages that stages are of, and of the processor that their seconds were taken on."""
     from slm_registry.runtime.machine import this_machine
 
     packages = sorted(f"{found.name} {found.version}" for found in distributions())
-    digest = hashlib.sha256(json.dumps([recipe, this_machine().processor, packages], sort_keys=True).encode())
+    parts = {section: recipe[section] for section in sections}
+    digest = hashlib.sha256(json.dumps([parts, this_machine().processor, packages], sort_keys=True).encode())
     source = Path(recipe["data"]["source"])
     for folder, pattern in ((ROOT / "pipelines", "*.py"), (ROOT / "registry", "*.py"), (source, "*")):
         for path in sorted(path for path in folder.rglob(pattern) if path.is_file()):

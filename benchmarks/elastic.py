@@ -160,7 +160,8 @@ def main(argv: Sequence[str]) -> int:
     name, before = given.data.resolve().name, load()
     made, done = given.work / "shared" / "build" / name, given.work / "rows.json"
     run(name, recipe_for(name, given.data), given.work / "shared", list(SHARED))
-    made_of = identity(recipe_for(name, given.data, "-front"))
+    recipe = recipe_for(name, given.data, "-front")
+    made_of = identity(recipe, list(recipe))
     kept = json.loads(done.read_text()) if done.exists() else {}
     rows = [Row(**row) for row in kept["rows"]] if kept.get("of") == made_of else []
     for seed in SEEDS:

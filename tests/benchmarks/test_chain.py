@@ -32,10 +32,16 @@ def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "pipelines").mkdir(parents=True)
     (root / "pipelines" / "code.py").write_text("a = 1")
     stages = {
-        stage: {"do": {"cmd": WRITE % {"block": block, "stage": stage, "out": out}, "outs": [f"build/${{key}}/{out}"]}}
+        stage: {
+            "do": {
+                "cmd": WRITE % {"block": block, "stage": stage, "out": out},
+                "params": [f"models.${{key}}.{block}"],
+                "outs": [f"build/${{key}}/{out}"],
+            }
+        }
         for (stage, out), block in zip(OUTS.items(), ("teach", "teach", "label", "distill"), strict=True)
     }
-    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
     monkeypatch.setattr(chain, "ROOT", root)
     return root
 
@@ -72,6 +78,18 @@ def test_another_recipe_other_code_and_a_lost_out_run_again_and_so_does_all_afte
     (graph / "pipelines" / "code.py").write_text("a = 2")
     run("m", RECIPE | {"distill": "another"}, work, ["distill"])
     assert (work / "log").read_text() == "distill label distill distill "
+
+
+def test_only_what_a_change_reaches_runs_again_whenever_it_is_asked_for(tmp_path: Path) -> None:
+    work = tmp_path / "w"
+    run("m", RECIPE, work, list(OUTS))
+    (work / "log").unlink()
+    run("m", RECIPE | {"label": "other"}, work, ["label"])
+    assert (work / "log").read_text() == "label "
+    run("m", RECIPE | {"label": "other"}, work, ["validate", "teach"])
+    assert (work / "log").read_text() == "label "
+    run("m", RECIPE | {"label": "other"}, work, ["distill"])
+    assert (work / "log").read_text() == "label distill "
 
 
 def test_a_shape_beside_another_stands_until_its_teacher_is_another(tmp_path: Path) -> None:

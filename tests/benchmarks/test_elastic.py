@@ -73,7 +73,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, monkeypatch
     assert asked[2:] == [(ALONE, SEEDS[0], 2)] + [(side, seed, 4) for seed in SEEDS[1:] for side in (RECOVERED, ALONE)]
     assert main(given) == 0
     assert len(asked) == 7
-    monkeypatch.setattr(elastic, "identity", lambda _: "of other code")
+    monkeypatch.setattr(elastic, "identity", lambda *_: "of other code")
     assert main(given) == 0
     assert asked[7:] == [(side, seed, 4) for seed in SEEDS for side in (RECOVERED, ALONE)]
     page = (tmp_path / "page.md").read_text()
