@@ -61,7 +61,7 @@ types: install
 	$(BIN)/mypy
 
 unit: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 30 --durations-min 5
 
 soak: install  ## the registry's long tests: MINUTES=20 SEED=1; the parsers' fuzzer is atheris where it installs
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
