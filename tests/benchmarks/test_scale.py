@@ -57,9 +57,9 @@ def test_a_plan_of_two_models_is_told(tmp_path: Path) -> None:
 
 
 def test_what_a_flow_adds_is_a_stages_share_of_the_difference() -> None:
-    names = ("dvc repro", "flow, a server that runs", "flow, a server of its own")
-    rounds = [
-        {name: 2.0 + 5 * at for at, name in enumerate(names)} | {f"{name}, nothing changed": 1.0 for name in names}
-    ] * 3
+    plain = {"first": 2.0, "nothing": 1.0, "again": 3.0}
+    flow = {"first": 20.0, "nothing": 5.0, "again": 12.0}
+    rounds = [{"dvc repro": plain, "flow": {key: value + at for key, value in flow.items()}} for at in (-1, 0, 9)]
     text = overhead.table(rounds, "load average 0.10 at the start")
-    assert f"| flow, a server that runs | 7.0 | 5.0 | {5 / len(STAGES):.2f} | 1.0 |" in text
+    assert "| dvc repro | 3.0 | 0.0 | 0.00 | 1.0 | 2.0 |" in text
+    assert f"| flow | 12.0 | 9.0 | {(7 - 2) / len(STAGES):.2f} | 5.0 | 20.0 |" in text
