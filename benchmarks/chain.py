@@ -53,7 +53,8 @@ def run(name: str, recipe: dict[str, Any], work: Path, stages: Sequence[str]) ->
         if stage in before and before[stage]["of"] == made_of and all(out.exists() for out in outs):
             seconds[stage] = before[stage]["seconds"]
             continue
-        _write_ran(work, {one: found for one, found in before.items() if every.index(one) < every.index(stage)})
+        earlier = every[: every.index(stage)]
+        _write_ran(work, {one: found for one, found in before.items() if one in earlier})
         for out in outs:
             shutil.rmtree(out, ignore_errors=True)
         command = spec["cmd"].replace("${item.data.source}", recipe["data"]["source"])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.chain import SHARED, begin_beside, identity, recipe_for, run
 from benchmarks.pages import load, machine, write_section
+from benchmarks.unlabelled import with_unlabelled
 from pipelines.environment import disable_telemetry, quiet_libraries
 from pipelines.techniques.course import Unkept
 from pipelines.techniques.shapes import Slice
@@ -158,9 +159,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--page", type=Path, required=True, help="the page that the table goes to")
     given = parser.parse_args(argv)
     name, before = given.data.resolve().name, load()
+    source = with_unlabelled(name, given.data, given.work / "source")
     made, done = given.work / "shared" / "build" / name, given.work / "rows.json"
-    run(name, recipe_for(name, given.data), given.work / "shared", list(SHARED))
-    recipe = recipe_for(name, given.data, "-front")
+    run(name, recipe_for(name, source), given.work / "shared", list(SHARED))
+    recipe = recipe_for(name, source, "-front")
     made_of = identity(recipe, list(recipe))
     kept = json.loads(done.read_text()) if done.exists() else {}
     rows = [Row(**row) for row in kept["rows"]] if kept.get("of") == made_of else []
@@ -168,7 +170,7 @@ def main(argv: Sequence[str]) -> int:
         for make, last in ((rows_elastic, RECOVERED), (rows_alone, ALONE)):
             had = {row.shape for row in rows if (row.seed, row.side) == (seed, last)}
             left = [shape for shape in SHAPES if str(shape) not in had]
-            for row in make(name, given.data, given.work, seed, left) if left else ():
+            for row in make(name, source, given.work, seed, left) if left else ():
                 rows = [old for old in rows if (old.shape, old.seed, old.side) != (row.shape, row.seed, row.side)] + [
                     row
                 ]
