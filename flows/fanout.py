@@ -52,22 +52,36 @@ def fanned(workers: str, body: Callable[[Fan], Answer], name: str, threads: int)
     cluster = cluster_of(workers)
     if cluster.room(threads) == 1:
         return body(Serial())
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # the stage says what there is to say
-    from prefect import flow
-    from prefect.settings import PREFECT_API_URL
-
-    if not PREFECT_API_URL.value():
-        raise FanError(
-            f"workers {workers!r}: no Prefect server; set PREFECT_API_URL to one, or run `python -m flows`, which starts one"
-        )
     made: list[Answer] = []
     here = Here(body)
 
     def run() -> None:
         made.append(_with_the_fan(cluster, here.what, name))
 
-    flow(name="fan", flow_run_name=f"{name} · {workers}", task_runner=cluster.runner(threads))(run)()
+    with _silent_prefect():
+        from prefect import flow
+        from prefect.settings import PREFECT_API_URL
+
+        if not PREFECT_API_URL.value():
+            raise FanError(
+                f"workers {workers!r}: no Prefect server; set PREFECT_API_URL to one, or run `python -m flows`, which starts one"
+            )
+        flow(name="fan", flow_run_name=f"{name} · {workers}", task_runner=cluster.runner(threads))(run)()
     return made[0]
+
+
+@contextlib.contextmanager
+def _silent_prefect() -> Iterator[None]:
+    """The stage says what there is to say; whatever this process starts later logs as it was told to."""
+    variable = "PREFECT_LOGGING_LEVEL"
+    if variable in os.environ:
+        yield
+        return
+    os.environ[variable] = "CRITICAL"
+    try:
+        yield
+    finally:
+        del os.environ[variable]
 
 
 class Here:

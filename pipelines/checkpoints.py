@@ -23,7 +23,7 @@ from pipelines.errors import RecipeError
 from pipelines.ranks import facts
 from pipelines.techniques.course import Kept
 
-#: Names the seconds between two moments that are kept; a minute where it names none.
+#: Names the seconds between two moments that are kept; a minute where it names none, and 0 for every batch.
 VARIABLE = "SLM_FACTORY_CHECKPOINT_SECONDS"
 SECONDS = 60.0
 #: Times as long as the writing of the last one is what a training gets done before the next.
@@ -102,7 +102,7 @@ class Checkpoints:
             partial.unlink(missing_ok=True)
             _say(f"{path}: {error}; {phase} goes on, but would begin anew after an interruption")
         ended = time.monotonic()
-        self._due_at = ended + max(self.seconds, AT_LEAST * (ended - begun))
+        self._due_at = ended + max(self.seconds, AT_LEAST * (ended - begun) if self.seconds else 0)
 
     def close(self) -> None:
         """Leave no empty place behind a stage that failed before anything was kept."""
@@ -141,7 +141,7 @@ def checkpoints_of(stage: str, output: Path, inputs: Mapping[str, Path], section
     except ValueError:
         seconds = -1
     if not seconds >= 0:
-        raise RecipeError(f"{VARIABLE} is {said!r}; it names the seconds between two checkpoints, 0 or more")
+        raise RecipeError(f"{VARIABLE} is {said!r}; it names the seconds between two checkpoints, 0 for one a batch")
     folder = output.with_name(f"{output.name}.checkpoints")
     return Checkpoints(folder.absolute(), _key(stage, inputs, sections), seconds)
 

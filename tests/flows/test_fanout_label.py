@@ -70,7 +70,9 @@ def test_two_processes_write_what_one_does(tmp_path: Path, kind: str, monkeypatc
     filed = fanning.np.load
     monkeypatch.setattr(fanning.np, "load", lambda path, **how: (waited.append(path), filed(path, **how))[1])
     monkeypatch.setenv(VARIABLE, "flows.fanout:processes:2")
+    before = dict(os.environ)
     label(clean, teacher, tmp_path / "two", block.task, block.label)
+    assert dict(os.environ) == before
     pieces = [path for path in waited if path.parent.name.startswith("pieces-")]
     assert len(pieces) > 1 or os.cpu_count() == 1
     assert files(tmp_path / "two") == files(tmp_path / "one")
