@@ -25,7 +25,7 @@ WORK ?= build/bench-registry
 TORCH_CPU := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 PORT ?= 4200
 
-.PHONY: demo up down test install lint types unit soak chaos overhead unattended bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-scale bench-text-to-text bench-stories reproduce digests audit sbom docs clean help
+.PHONY: demo up down test install lint types unit soak chaos overhead unattended bench bench-registry bench-generation bench-distillation bench-training bench-elastic bench-scale bench-planning bench-text-to-text bench-stories reproduce digests audit sbom docs clean help
 
 demo: install  ## build MODEL by flow (BUDGET="12MB 2ms 6pt": the cheapest that holds it), publish it to the folder registry STORE, print the table
 	$(BIN)/python -m flows build $(MODEL) $(if $(BUDGET),--budget "$(BUDGET)") --publish $(STORE) --alias candidate
@@ -95,8 +95,11 @@ bench-training: install  ## texts/s of training a classifier, beside transformer
 bench-elastic: install  ## parts of an elastic student beside the same shapes distilled alone, three seeds (hours; goes on where it was cut off)
 	$(BIN)/python -m benchmarks.elastic --data $(firstword $(DATA)) --work build/bench-elastic --page benchmarks/RESULTS.md
 
-bench-scale: install  ## what a second worker gives, and what many models cost: docs/scale.md
+bench-scale: install  ## what a second worker gives: docs/scale.md
 	$(BIN)/python -m benchmarks.scale --work build/bench-scale --page docs/scale.md
+
+bench-planning: install  ## the plan of one model among many, beside `dvc status`: docs/scale.md
+	$(BIN)/python -m benchmarks.planning --work build/bench-planning --page docs/scale.md
 
 bench-text-to-text: install  ## summarization and translation from fresh weights, beside a trivial answer
 	$(BIN)/python -m benchmarks.text_to_text --data $(PAIRS) --work build/bench-text-to-text --page benchmarks/RESULTS.md

@@ -1,4 +1,4 @@
-"""What a second worker gives, and what many models cost: labelled texts a second, points of a front an hour, texts trained a second, planning.
+"""What a second worker gives: labelled texts a second, points of a front an hour, texts trained a second.
 
 Every figure is of whole commands: a stage's process from its start to its end, workers' start and Prefect's included.
 """
@@ -29,8 +29,6 @@ NAME = "scale"
 TWO = {"SLM_FACTORY_FAN": "flows.fanout:processes:2"}
 #: The folder that a stage writes.
 PLACES = {"label": "signals", "explore": "front", "distill": "student"}
-#: How many models a project holds when its plan is timed.
-MODELS = (10, 100, 1000)
 #: Texts of the paper's model, and models.
 MANY_TEXTS, MANY_MODELS = 100_000_000, 1000
 
@@ -103,26 +101,6 @@ def one_and_two(stage: str, work: Path, two: Mapping[str, str]) -> tuple[float, 
     return alone, seconds_of(stage, work, "two", **two)
 
 
-def plan_seconds(folder: Path, models: int) -> float:
-    """Seconds until `python -m flows build --plan` has said what one model of so many needs, all of them never built."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    block = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["models"]["support-intents"]
-    (folder / "params.yaml").write_text(
-        yaml.safe_dump({"models": {f"model-{at}": copy.deepcopy(block) for at in range(models)}}), encoding="utf-8"
-    )
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    for name in ("pipelines", "data", "registry"):
-        (folder / name).symlink_to(ROOT / name)
-    subprocess.run(["git", "init", "-q", "."], cwd=folder, check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=folder, check=True)
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'registry'}"}
-    start = time.perf_counter()
-    command = [sys.executable, "-m", "flows", "build", "model-0", "--plan"]
-    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
-
-
 def folder_bytes(folder: Path) -> int:
     """Of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -152,7 +130,7 @@ def measured(work: Path, texts: int) -> dict[str, float]:
     for stage, two in (("label", TWO), ("distill", {"SLM_FACTORY_RANKS": "2"}), ("explore", TWO)):
         found[f"{stage} 1"], found[f"{stage} 2"] = one_and_two(stage, work, two)
     found["points"] = len(read_front(made / "one" / "front").points)
-    return found | {f"plan {models}": plan_seconds(work / "plan", models) for models in MODELS}
+    return found
 
 
 def table(found: Mapping[str, float], conditions: str) -> str:
@@ -176,10 +154,7 @@ def table(found: Mapping[str, float], conditions: str) -> str:
     lines += [
         "",
         f"Signals take {found['bytes'] / 1e3:.1f} kB of disk a text, and {found['memory']:.0f} bytes of memory in each stage that reads them.",
-        "",
     ]
-    lines += ["| models in params.yaml | seconds until the plan of one of them is told |", "|---|---|"]
-    lines += [f"| {models} | {found[f'plan {models}']:.1f} |" for models in MODELS]
     return "\n".join([*lines, "", *paper(found)])
 
 
@@ -198,7 +173,6 @@ def paper(found: Mapping[str, float]) -> list[str]:
         f"| their signals | {MANY_TEXTS * found['bytes'] / 1e12:.2f} TB of disk |",
         f"| the keys of the signals in memory | {MANY_TEXTS * found['memory'] / 1e9:.0f} GB |",
         f"| {MANY_MODELS:,} fronts of this size | {explore:,.0f} hours of one core |",
-        f"| the plan of one of {MANY_MODELS:,} models | {found[f'plan {MANY_MODELS}']:.0f} s |",
     ]
 
 

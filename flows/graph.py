@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from flows.errors import GraphError
+from flows.indexing import index_for
 
 ReasonKind = Literal[
     "never run",
@@ -139,16 +140,17 @@ def make_plan(root: Path, model: str | None = None) -> Plan:
 
     Raises GraphError where dvc.yaml cannot be read or holds no stage of the model.
     """
-    with _index(root) as (stages, graph):
+    with _index(root, model) as (stages, graph):
         upstream = {
             stage: list(graph.successors(stage)) for stage in stages
         }  # DVC's edges point from a stage to what it needs
         wanted = _in_order(_targets(stages, model), upstream)
         steps: list[Step] = []
         stale: set[str] = set()
+        values = Values()
         for stage in wanted:
             node = _node(stage, sorted(map(_name, upstream[stage])), root)
-            reasons = tuple(_own_reasons(stage, root))
+            reasons = tuple(_own_reasons(stage, root, values))
             if NEVER_RUN not in reasons:
                 reasons += tuple(Reason("upstream runs", name) for name in node.upstream if name in stale)
             if reasons:
@@ -174,14 +176,15 @@ def repository_lock(root: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _index(root: Path) -> Iterator[tuple[list[Any], Any]]:
+def _index(root: Path, model: str | None) -> Iterator[tuple[list[Any], Any]]:
     """DVC's stages and graph, read while its repository lock is held: dvc.lock is not written atomically."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo, lock_repo
 
     try:
         with Repo(os.fspath(root), _wait_for_lock=True) as repo, lock_repo(repo):
-            yield list(repo.index.stages), repo.index.graph
+            index = index_for(repo, model)
+            yield list(index.stages), index.graph
     except DvcException as error:
         raise GraphError(_one_line(error)) from error
 
@@ -245,7 +248,30 @@ def _place(thing: Any, root: Path) -> str:
     return os.path.relpath(thing.fs_path, root) if thing.is_in_repo else str(thing)
 
 
-def _own_reasons(stage: Any, root: Path) -> Iterator[Reason]:
+class Values:
+    """What stands in files of parameters, each read once for a plan: DVC reads it anew for each stage, seconds where it holds many models."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, dict[str, Any]] = {}
+
+    def of(self, dependency: Any) -> dict[str, Any]:
+        """The values that a stage tracks, by their dotted keys."""
+        from dvc.utils.serialize import load_path
+
+        path = dependency.fs_path
+        if path not in self._files:
+            self._files[path] = load_path(path, dependency.repo.fs)
+        found = {}
+        for key in dependency.params:
+            value: Any = self._files[path]
+            with suppress(KeyError, TypeError):
+                for part in key.split("."):
+                    value = value[part]
+                found[key] = value
+        return found
+
+
+def _own_reasons(stage: Any, root: Path, values: Values) -> Iterator[Reason]:
     """What DVC's own status says of one stage, in our words."""
     if stage.is_callback or stage.always_changed:
         yield Reason("always runs")
@@ -256,7 +282,7 @@ def _own_reasons(stage: Any, root: Path) -> Iterator[Reason]:
         yield Reason("command changed")
     if not stage.frozen:
         for dependency in stage.deps:
-            yield from _dependency_reasons(dependency, root)
+            yield from _dependency_reasons(dependency, root, values)
     for out in stage.outs:
         for state in out.status().values():
             kind: ReasonKind = "output missing" if state == "deleted" else "output changed"
@@ -269,21 +295,21 @@ def _never_run(stage: Any) -> bool:
     return bool(stage.cmd) and bool(things) and not any(thing.hash_info for thing in things)
 
 
-def _dependency_reasons(dependency: Any, root: Path) -> Iterator[Reason]:
+def _dependency_reasons(dependency: Any, root: Path, values: Values) -> Iterator[Reason]:
     from dvc.dependency import ParamsDependency
 
+    known = isinstance(dependency, ParamsDependency) and dependency.params and dependency.hash_info.value is not None
+    if known and dependency.exists:
+        for key, change in _changed_keys(dependency.hash_info.value, values.of(dependency)):
+            yield Reason("parameter changed", f"{key} ({change})")
+        return
     for state in dependency.status().values():
-        if isinstance(dependency, ParamsDependency) and isinstance(state, dict):
-            for key, change in _changed_keys(dependency):
-                yield Reason("parameter changed", f"{key} ({change})")
-        else:
-            yield Reason("dependency changed", f"{_place(dependency, root)} ({state})")
+        yield Reason("dependency changed", f"{_place(dependency, root)} ({state})")
 
 
-def _changed_keys(dependency: Any) -> Iterator[tuple[str, str]]:
+def _changed_keys(recorded: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The single keys that differ between dvc.lock and the file; DVC itself only names the block that it tracks."""
-    before = dict(_flatten(dependency.hash_info.value or {}))
-    now = dict(_flatten(dependency.read_params()))
+    before, now = dict(_flatten(recorded)), dict(_flatten(values))
     for key in sorted(before.keys() | now.keys()):
         if key not in before:
             yield key, f"new: {now[key]!r}"

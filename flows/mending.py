@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -54,10 +55,13 @@ def _mend_runs(folder: Path) -> str | None:
 
 def _mend_record(root: Path) -> str | None:
     record = root / "dvc.lock"
-    if not record.exists() or _whole(damaged := record.read_bytes()) or b"\n" + CONFLICT in b"\n" + damaged:
+    if not record.exists():
         return None
     kept = root / FOLDER / "dvc.lock.damaged"
     kept.parent.mkdir(parents=True, exist_ok=True)
+    damaged = record.read_bytes()
+    if _seen_whole(damaged, kept.with_name("dvc.lock.whole")) or b"\n" + CONFLICT in b"\n" + damaged:
+        return None
     kept.write_bytes(damaged)
     committed = subprocess.run(
         ["git", "-C", os.fspath(root), "show", "HEAD:./dvc.lock"],
@@ -72,6 +76,17 @@ def _mend_record(root: Path) -> str | None:
     draft.write_bytes(committed.stdout)
     draft.replace(record)
     return f"dvc.lock was cut short: that of the last commit stands in its place ({kept} is what it was)"
+
+
+def _seen_whole(content: bytes, seen: Path) -> bool:
+    """As _whole; `seen` keeps the digest of what was looked at last, since looking takes 30 ms for each model that the record holds."""
+    digest = hashlib.sha256(content).hexdigest()
+    if seen.exists() and seen.read_text(encoding="utf-8") == digest:
+        return True
+    whole = _whole(content)
+    if whole:
+        seen.write_text(digest, encoding="utf-8")
+    return whole
 
 
 def _whole(content: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -40,6 +41,18 @@ def test_a_record_that_was_cut_short_costs_no_stage(built: Toy, committed: bool)
     assert built.ran() == []
     assert json.loads(built.dvc("status", "--json", "gate@alpha")) == {}
     assert (built.folder / KEPT).read_bytes().endswith(b"x: [")
+
+
+@pytest.mark.parametrize("remembered", ["", "whole"])
+def test_a_record_that_was_whole_at_the_last_look_is_not_read_again(built: Toy, remembered: str) -> None:
+    """What is remembered is the digest of what stood there: one that was cut short since is found."""
+    record, seen = built.folder / "dvc.lock", built.folder / KEPT.with_name("dvc.lock.whole")
+    whole = record.read_bytes()
+    if remembered:
+        assert mend(built.folder) == []
+        assert seen.read_text() == hashlib.sha256(whole).hexdigest()
+    record.write_bytes(whole[: len(whole) // 2] + b"\n  x: [")
+    assert len(mend(built.folder)) == 1
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
