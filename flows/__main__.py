@@ -18,7 +18,8 @@ from pipelines.errors import FactoryError
 if TYPE_CHECKING:
     from prefect.states import State
 
-    from flows.build import BuildResult
+    from flows.graph import Plan
+    from flows.standing import BuildResult
 
 
 TASKS = ("text-classification", "token-classification", "text-generation", "text-to-text")
@@ -157,7 +158,7 @@ def build_command(given: argparse.Namespace) -> int:
         show_plan(make_plan(root, name), Console())
         return 0
     asked = {key: getattr(given, key) for key in ("publish", "alias", "workers", "commit", "push", "update")}
-    _report(root, _build(root, model=name, **asked))
+    _report(root, _standing(root, given) or _build(root, model=name, **asked))
     return 0
 
 
@@ -181,7 +182,9 @@ def explore_command(given: argparse.Namespace) -> int:
             f"models.{name}.explore.technique is none, there is nothing to explore; write a recipe that a budget shapes with "
             f"`python -m flows new NAME --data FILE --task {recipe.task.type} --budget '{LOSSES[yardstick.key][1]}'`"
         )
-    _build(root, model=name, until="explore", workers=given.workers)
+    plan = _plan(root, name)
+    if plan is None or plan.up_to("explore", name).stale:
+        _build(root, model=name, until="explore", workers=given.workers)
     folder = make_plan(root, name).out("front")
     show_front(read_front(root / folder).points, yardstick, Console())
     print(f"page       {os.path.relpath(root / folder / PAGE)}")
@@ -268,10 +271,36 @@ def follow_command(given: argparse.Namespace) -> int:
     return 0
 
 
+def _plan(root: Path, model: str) -> Plan | None:
+    """What there is to do; None where DVC cannot say: the flow mends what was cut short, and says so, or fails with DVC's error."""
+    from flows.errors import GraphError
+    from flows.graph import make_plan
+
+    try:
+        return make_plan(root, model)
+    except GraphError:
+        return None
+
+
+def _standing(root: Path, given: argparse.Namespace) -> BuildResult | None:
+    """What a build leaves that has nothing to do: no flow is begun for it, and no server."""
+    from flows.ledger import noted
+    from flows.standing import UP_TO_DATE, Handing, standing
+
+    plan = None if given.update or given.workers else _plan(root, given.name)
+    to = Handing(given.publish, given.alias, given.commit, given.push)
+    done = standing(root, given.name, to, plan) if plan else None
+    if done:
+        with noted(root, given.name, kept=True) as entry:
+            entry.state = UP_TO_DATE
+        print(f"{given.name}: all {len(done.outcomes)} stages are up to date", file=sys.stderr)
+    return done
+
+
 def _build(root: Path, **asked: Any) -> BuildResult:
     """The build's flow; what it leaves. Exits where it ended otherwise than well or with an error: cancelled from the page."""
     result, state = _run_flow(root, "build", **asked)
-    from flows.build import BuildResult
+    from flows.standing import BuildResult
 
     if not isinstance(result, BuildResult):
         raise SystemExit(f"the build ended as {state.name}: {state.message}")
@@ -305,7 +334,6 @@ def _import_the_rest(module: str) -> None:
 
 def _report(root: Path, result: BuildResult) -> None:
     """The result's table, the report's place, the next commands."""
-    from prefect.settings import PREFECT_HOME
     from rich.console import Console
 
     from flows.console import next_commands, show_result
@@ -323,7 +351,7 @@ def _report(root: Path, result: BuildResult) -> None:
             lines[-1] += f"; {publication.alias} is {publication.points_at}, where somebody moved it"
     url, alias = (publication.url, publication.alias) if publication else (None, "")
     task = load_recipe(root / "params.yaml", result.model).task.type
-    commands = next_commands(result.model, task, url, alias, Path(PREFECT_HOME.value()))
+    commands = next_commands(result.model, task, url, alias, Path(os.environ.get("PREFECT_HOME", root / ".prefect")))
     print("\n".join([*lines, "next:", *(f"  {command}" for command in commands)]))
 
 

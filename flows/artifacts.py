@@ -14,7 +14,7 @@ from flows.graph import Plan
 from flows.results import result_rows
 
 if TYPE_CHECKING:
-    from flows.build import BuildResult
+    from flows.standing import BuildResult
 
 SIDES = ("teacher", "model")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from flows.clusters import cluster_of
 from flows.console import without_tracebacks
 from flows.errors import Busy, FlowError, GateFailed, GraphError
 from flows.graph import Plan, find_root, make_plan
-from flows.history import check_history, holds_record
+from flows.history import check_history
 from flows.ledger import Entry, noted
 from flows.mending import mend
-from flows.publish import Publication, as_it_stands, check_destination, commit_build, publish_bundle, push_outputs
-from flows.receipt import FOLDER, read_receipt, record_of, write_receipt
+from flows.publication import Publication
+from flows.publish import check_destination, commit_build, publish_bundle, push_outputs
+from flows.receipt import FOLDER, record_of, write_receipt
 from flows.remote import default_remote
-from flows.stage import UP_TO_DATE, stage_task
+from flows.stage import stage_task
+from flows.standing import UP_TO_DATE, BuildResult, Handing, standing
 from flows.transcript import Used
 from flows.updating import imports_of, update_imports
 from pipelines.alone import alone
@@ -39,16 +41,6 @@ PUBLISHED, GATE_FAILED, COMPLETED = "Published", "Gate failed", "Completed"
 
 
 @dataclass(frozen=True)
-class Handing:
-    """Where a finished build goes: the registry and its alias, the branch that its record is committed to, the git remote of that."""
-
-    publish: str | None
-    alias: str
-    commit: str | None
-    push: str | None
-
-
-@dataclass(frozen=True)
 class Wanted:
     """How much of a build: only its plan, up to which stage, with which workers, from imports as they are today."""
 
@@ -56,19 +48,6 @@ class Wanted:
     until: str | None
     workers: str | None
     update: bool
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """What a finished build leaves: each stage's outcome, and where its metrics and its report lie."""
-
-    model: str
-    outcomes: dict[str, str]
-    #: What the stages took that ran.
-    used: dict[str, Used]
-    metrics: Path | None
-    report: Path | None
-    publication: Publication | None
 
 
 @flow(name="build", flow_run_name="build · {model}")  # type: ignore[untyped-decorator]  # Prefect is not followed by mypy
@@ -124,8 +103,8 @@ def _build(root: Path, entry: Entry, to: Handing, wanted: Wanted) -> BuildResult
     _announce(plan, model)
     if wanted.plan_only:
         return BuildResult(model, {}, {}, None, None, None)
-    if not plan.stale and not wanted.until and (done := _done_before(root, model, to, plan)):
-        return done
+    if not wanted.until and (done := standing(root, model, to, plan)):
+        return Completed(name=UP_TO_DATE, message=_what_stands(done), data=done)
     outcomes = run_stages(plan, root, entry.stages, wanted.workers)
     if wanted.until:
         return BuildResult(model, outcomes, entry.stages, None, None, None)
@@ -150,6 +129,11 @@ def _look(root: Path, model: str, wanted: Wanted) -> Plan:
     return plan.up_to(wanted.until, model) if wanted.until else plan
 
 
+def _what_stands(done: BuildResult) -> str:
+    found = done.publication
+    return f"{done.model} {found.version} stands in {found.url}" if found else f"nothing of {done.model} is stale"
+
+
 def _finished(root: Path, entry: Entry, result: BuildResult) -> BuildResult | State[Any]:
     """The end of a build that went through: its page, and where a version is new its own state."""
     done = result.publication
@@ -160,22 +144,6 @@ def _finished(root: Path, entry: Entry, result: BuildResult) -> BuildResult | St
     return Completed(
         name=PUBLISHED, message=f"{result.model} {done.version} in {done.url} as {done.alias}", data=result
     )
-
-
-def _done_before(root: Path, model: str, to: Handing, plan: Plan) -> State[Any] | None:
-    """The end of a build that has nothing to do: nothing is stale, and the last one handed over what stands there."""
-    receipt = read_receipt(root, model, _asked(root, to), plan)
-    found = as_it_stands(receipt.publication) if receipt else None
-    if found is None or (to.commit and not holds_record(root, to.commit)):
-        return None
-    outcomes = {step.node.name: UP_TO_DATE for step in plan.steps}
-    result = BuildResult(model, outcomes, {}, plan.metrics_file(), plan.find("report.html"), found)
-    return Completed(name=UP_TO_DATE, message=f"{model} {found.version} stands in {found.url}", data=result)
-
-
-def _asked(root: Path, to: Handing) -> dict[str, str | None]:
-    """All that a hand-over goes to: what was asked for, and DVC's remote."""
-    return asdict(to) | {"remote": default_remote(root)}
 
 
 def hand_over(root: Path, model: str, to: Handing, plan: Plan, head: str | None) -> Publication | None:
@@ -197,7 +165,7 @@ def hand_over(root: Path, model: str, to: Handing, plan: Plan, head: str | None)
     if not to.publish:
         return None
     publication: Publication = publish_bundle(model, to.publish, to.alias, root, bundle, metrics, commit)
-    write_receipt(root, model, _asked(root, to), built, publication)
+    write_receipt(root, model, to.asked(root), built, publication)
     return publication
 
 

@@ -20,7 +20,7 @@ from flows.errors import Busy, FlowError, HistoryError
 from flows.graph import find_root, repository_lock
 from flows.history import commit_file, committed_text, last_change
 from flows.receipt import FOLDER
-from flows.stage import UP_TO_DATE
+from flows.standing import UP_TO_DATE
 from flows.starting import start_once
 from pipelines.alone import alone
 from pipelines.bundle import sha256_of

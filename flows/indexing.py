@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.lockfile import text_of_stages
+
 #: Where a stage of dvc.yaml says what it writes, and how it names the model.
 WRITTEN = ("outs", "metrics", "plots")
 KEY = "${key}"
-#: Where a stage begins in dvc.lock.
-STAGE = re.compile(r"^  (?! )", re.MULTILINE)
 
 
 def index_for(repo: Any, model: str | None) -> Any:
@@ -46,10 +46,7 @@ def _is_of(stage: str, model: str) -> bool:
 
 
 def _part_of_record(path: Path, model: str) -> dict[str, Any] | None:
-    """What dvc.lock holds of a model's stages and of those of none; None where it is not as DVC writes it.
-
-    Of thousands of stages the YAML is read of a few: DVC writes each stage's name two blanks deep, and all that is in it deeper.
-    """
+    """What dvc.lock holds of a model's stages and of those of none; None where DVC could not read it."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from dvc.utils.serialize import YAMLFileCorruptedError, parse_yaml
     from voluptuous import Invalid
@@ -57,21 +54,12 @@ def _part_of_record(path: Path, model: str) -> dict[str, Any] | None:
     if not path.exists():
         return {}
     try:
-        head, _, stages = path.read_text(encoding="utf-8").partition("\nstages:\n")
-        if head != "schema: '2.0'" or re.search(r"^\S", stages, re.MULTILINE):
-            return None
-        blocks = [block for block in STAGE.split(stages)[1:] if _wanted(block, model)]
-        text = "".join(f"  {block}" for block in blocks)
-        found: dict[str, Any] = parse_yaml(f"{head}\nstages:\n{text}" if text else head, str(path))
+        text = text_of_stages(path, lambda name: "@" not in name or _is_of(name, model))
+        found: dict[str, Any] = parse_yaml(text, str(path))
         COMPILED_LOCKFILE_SCHEMA(found)
     except (YAMLFileCorruptedError, Invalid, UnicodeDecodeError):
         return None
     return found
-
-
-def _wanted(block: str, model: str) -> bool:
-    name = block.partition("\n")[0].rstrip(":").strip("'\"")
-    return "@" not in name or _is_of(name, model)
 
 
 def _other_files(repo: Any, file: Path) -> Iterator[Path]:

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from slm_registry.errors import NotFoundError, UnreachableError
 from flows import artifacts, child, history, record
 from flows.errors import Transient
 from flows.graph import repository_lock
+from flows.publication import Publication
 from flows.results import result_rows
 from flows.stage import RETRY_DELAYS, child_environment
 from flows.transcript import Transcript
@@ -32,20 +32,6 @@ from pipelines.errors import TransientError
 
 #: How each of these steps is tried again.
 AGAIN: dict[str, Any] = {"cache_policy": NO_CACHE, "retries": len(RETRY_DELAYS), "retry_delay_seconds": RETRY_DELAYS}
-
-
-@dataclass(frozen=True)
-class Publication:
-    """What stands in the registry after a build. `created` is False where it stood there before."""
-
-    url: str
-    model: str
-    version: str
-    digest: str
-    created: bool
-    alias: str
-    #: Version that the alias points at: another one where somebody moved it.
-    points_at: str
 
 
 def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -60,17 +46,6 @@ def check_destination(url: str, model: str, alias: str) -> None:
     """
     with suppress(NotFoundError):
         Registry(url).resolve(f"{model}@{alias}")
-
-
-def as_it_stands(publication: Publication) -> Publication | None:
-    """What was published, where the registry still holds it, and the alias; where that points is its users' business."""
-    registry = Registry(publication.url)
-    try:
-        pointed = registry.resolve(f"{publication.model}@{publication.alias}").version
-        there = registry.resolve(f"{publication.model}@{publication.version}").digest == publication.digest
-    except NotFoundError:
-        return None
-    return replace(publication, created=False, points_at=pointed) if there else None
 
 
 @task(name="push", task_run_name="push · {model}", retry_condition_fn=may_pass, **AGAIN)  # type: ignore[untyped-decorator]  # Prefect is not followed by mypy

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from flows.graph import Plan, repository_lock
-from flows.publish import Publication
+from flows.lockfile import text_of_stages
+from flows.publication import Publication
 from pipelines.bundle import write_json
 
 FOLDER = Path(".dvc") / "tmp" / "slm-factory"
@@ -51,10 +52,10 @@ def write_receipt(root: Path, model: str, asked: Mapping[str, Any], record: str,
 
 def record_of(root: Path, plan: Plan) -> str:
     """Digest of what dvc.lock holds of these stages."""
-    with repository_lock(root):
-        text = (root / "dvc.lock").read_text(encoding="utf-8")
-    held = yaml.load(text, yaml.CSafeLoader)["stages"]
     names = sorted(step.node.name for step in plan.steps)
+    with repository_lock(root):
+        text = text_of_stages(root / "dvc.lock", names.__contains__)
+    held = yaml.load(text, yaml.CSafeLoader).get("stages", {})
     return hashlib.sha256(json.dumps([(name, held.get(name)) for name in names], sort_keys=True).encode()).hexdigest()
 
 

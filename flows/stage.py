@@ -20,11 +20,10 @@ from flows.errors import Transient
 from flows.fanout import environment_of
 from flows.graph import Node, Step
 from flows.stage_page import Gauge, show_stage
+from flows.standing import UP_TO_DATE
 from flows.trainers import place_to_train
 from flows.transcript import Outcome, Transcript, Used
 
-#: The state of what had nothing to do.
-UP_TO_DATE = "Up to date"
 #: Seconds before the second and the third try of a stage that may pass.
 RETRY_DELAYS = [3, 9]
 

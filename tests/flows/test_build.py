@@ -24,10 +24,11 @@ from prefect.client.schemas.objects import StateType, TaskRun
 from prefect.states import State
 from slm_registry import Registry
 
-from flows.build import BuildResult, build
+from flows.build import build
 from flows.errors import BadInput, GateFailed, GraphError, PublishError, StageFailed, Transient
 from flows.graph import make_plan
 from flows.stage import run_stage
+from flows.standing import BuildResult
 from pipelines.errors import RecipeError
 from tests.flows.toy import STAGES, Toy, wait_for
 
@@ -297,6 +298,7 @@ def test_a_model_without_stages(toy: Toy, inside: Inside) -> None:
 def test_the_flows_tasks_are_dvcs_stages(built: Toy, inside: Inside) -> None:
     """Nodes and edges, as the Prefect page has them, are those of DVC's graph."""
     inside(built)
+    built.change("alpha", "gate", "max_bytes", 5)
     state = run()
     plan = make_plan(built.folder, "alpha")
     task_states(state, {f"{stage} · alpha" for stage in STAGES})

@@ -16,6 +16,7 @@ from slm_registry import Registry
 from slm_registry.errors import UnreachableError
 
 from flows.graph import make_plan
+from flows.receipt import FOLDER
 from tests.flows.toy import STAGES, Toy, wait_for
 
 RESULT = """\
@@ -78,6 +79,21 @@ def test_plan_needs_no_server_and_runs_nothing(built: Toy) -> None:
         *(f"{step.node.name}: up to date" for step in make_plan(built.folder, "alpha").steps if not step.stale),
         "gate@alpha: parameter changed: models.alpha.gate.max_bytes (8000000 -> 5)",
     ]
+    assert built.ran() == []
+
+
+@pytest.mark.usefixtures("on_path")
+def test_where_nothing_is_to_be_done_no_flow_is_begun(built: Toy, api: str) -> None:
+    """What is asked for stands already: a second or two, and neither a server nor the registry hears more than a question."""
+    nobody = "http://127.0.0.1:9/api"
+    assert built.flows("build", "alpha", PREFECT_API_URL=nobody)[0] == 0, "built, and nothing was asked for but that"
+    code, output = built.flows("build", "alpha", "--publish", "store", PREFECT_API_URL=api)
+    assert (code, "published  alpha 1.0.0" in output) == (0, True), output
+    code, output = built.flows("build", "alpha", "--publish", "store", PREFECT_API_URL=nobody)
+    assert code == 0, output
+    assert output.splitlines()[0] == f"alpha: all {len(STAGES)} stages are up to date"
+    assert RESULT.replace("published  alpha", "unchanged  alpha") in output
+    assert "Up to date" in (built.folder / FOLDER / "alpha.prom").read_text()
     assert built.ran() == []
 
 

@@ -68,12 +68,6 @@ def flowing(text: str) -> str:
     return f"schema: '2.0'\nstages: {json.dumps(yaml.safe_load(text)['stages'])}\n"
 
 
-#: Records that are read as a whole.
-STRANGE: dict[str, Callable[[Toy], Any]] = {
-    "a record in another order": rewritten(lambda text: text.removeprefix("schema: '2.0'\n") + "schema: '2.0'\n"),
-    "a record with more in it": rewritten(lambda text: text + "datasets: []\n"),
-    "a record on one line": rewritten(flowing),
-}
 CASES: dict[str, Callable[[Toy], Any]] = {
     "as it was built": lambda toy: None,
     "a value": lambda toy: toy.change("alpha", "teach", "label_smoothing", 0.25),
@@ -87,7 +81,10 @@ CASES: dict[str, Callable[[Toy], Any]] = {
     "another model's output": lambda toy: reading(toy, "label", "build/beta/teacher"),
     "within another model's output": lambda toy: reading(toy, "label", "build/beta/teacher/weights"),
     "a folder of many models": lambda toy: reading(toy, "gate", "build"),
-} | STRANGE
+    "a record in another order": rewritten(lambda text: text.removeprefix("schema: '2.0'\n") + "schema: '2.0'\n"),
+    "a record with more in it": rewritten(lambda text: text + "datasets: []\n"),
+    "a record on one line": rewritten(flowing),
+}
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "a folder of many models"])
@@ -102,7 +99,7 @@ def test_the_plan_is_that_of_the_whole_index(built: Toy, case: str, monkeypatch:
 @pytest.mark.parametrize("case", CASES)
 def test_another_models_stages_are_read_only_where_they_matter(built: Toy, case: str) -> None:
     CASES[case](built)
-    matter = case in {"another model's output", "within another model's output", "a folder of many models", *STRANGE}
+    matter = case in ("another model's output", "within another model's output", "a folder of many models")
     assert any(name.endswith("@beta") for name in loaded(built.folder, "alpha")) == matter
 
 

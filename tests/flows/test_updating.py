@@ -14,7 +14,7 @@ from prefect.states import State
 from flows.build import build
 from flows.errors import Transient
 from flows.reproduce import rebuilt
-from flows.stage import UP_TO_DATE
+from flows.standing import UP_TO_DATE
 from flows.updating import update_imports
 from tests.flows.toy import Toy, run
 
