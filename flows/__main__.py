@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipelines.environment import disable_telemetry
-from pipelines.errors import FactoryError
+from pipelines.errors import FactoryError, TransientError
 
 if TYPE_CHECKING:
     from prefect.states import State
@@ -182,7 +183,7 @@ def explore_command(given: argparse.Namespace) -> int:
             f"models.{name}.explore.technique is none, there is nothing to explore; write a recipe that a budget shapes with "
             f"`python -m flows new NAME --data FILE --task {recipe.task.type} --budget '{LOSSES[yardstick.key][1]}'`"
         )
-    plan = _plan(root, name)
+    plan = _plan(root, given)
     if plan is None or plan.up_to("explore", name).stale:
         _build(root, model=name, until="explore", workers=given.workers)
     folder = make_plan(root, name).out("front")
@@ -271,29 +272,39 @@ def follow_command(given: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(root: Path, model: str) -> Plan | None:
-    """What there is to do; None where DVC cannot say: the flow mends what was cut short, and says so, or fails with DVC's error."""
-    from flows.errors import GraphError
+def _plan(root: Path, given: argparse.Namespace) -> Plan | None:
+    """What there is to do, with DVC's own files mended; None where the flow must see: workers, imports, another build that goes on."""
     from flows.graph import make_plan
+    from flows.mending import mend
+    from flows.receipt import FOLDER
+    from pipelines.alone import alone
 
+    if given.workers or getattr(given, "update", False):
+        return None
     try:
-        return make_plan(root, model)
-    except GraphError:
+        with alone(root / FOLDER / f"{given.name}.build"):
+            for mended in mend(root):
+                print(mended, file=sys.stderr)
+            return make_plan(root, given.name)
+    except TransientError:
         return None
 
 
 def _standing(root: Path, given: argparse.Namespace) -> BuildResult | None:
     """What a build leaves that has nothing to do: no flow is begun for it, and no server."""
-    from flows.ledger import noted
+    from flows.history import check_history
+    from flows.ledger import note_standing
     from flows.standing import UP_TO_DATE, Handing, standing
 
-    plan = None if given.update or given.workers else _plan(root, given.name)
-    to = Handing(given.publish, given.alias, given.commit, given.push)
-    done = standing(root, given.name, to, plan) if plan else None
+    began, plan = time.monotonic(), _plan(root, given)
+    if plan is None or plan.stale:
+        return None
+    if given.commit or given.push:
+        check_history(root, given.commit, given.push)
+    done = standing(root, given.name, Handing(given.publish, given.alias, given.commit, given.push), plan)
     if done:
-        with noted(root, given.name, kept=True) as entry:
-            entry.state = UP_TO_DATE
-        print(f"{given.name}: all {len(done.outcomes)} stages are up to date", file=sys.stderr)
+        note_standing(root, given.name, UP_TO_DATE, time.monotonic() - began)
+        print(f"{given.name}: all {len(plan.steps)} stages are up to date", file=sys.stderr)
     return done
 
 

@@ -81,7 +81,7 @@ def _silent_prefect() -> Iterator[None]:
     try:
         yield
     finally:
-        del os.environ[variable]
+        os.environ.pop(variable, None)
 
 
 class Here:

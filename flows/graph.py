@@ -255,20 +255,31 @@ class Values:
         self._files: dict[str, dict[str, Any]] = {}
 
     def of(self, dependency: Any) -> dict[str, Any]:
-        """The values that a stage tracks, by their dotted keys."""
+        """The values that a stage tracks, by their dotted keys; all of a file that is tracked as a whole."""
         from dvc.utils.serialize import load_path
 
         path = dependency.fs_path
         if path not in self._files:
             self._files[path] = load_path(path, dependency.repo.fs)
+        if not dependency.params:
+            return self._files[path]
         found = {}
         for key in dependency.params:
-            value: Any = self._files[path]
-            with suppress(KeyError, TypeError):
-                for part in key.split("."):
-                    value = value[part]
-                found[key] = value
+            with suppress(KeyError):
+                found[key] = _value_at(self._files[path], key)
         return found
+
+
+def _value_at(values: Any, key: str) -> Any:
+    """What DVC reads at a dotted key; it walks over the whole file for that, which only the rarer keys (of lists, with wildcards) need."""
+    import dpath
+
+    found = values
+    for part in key.split("."):
+        if not isinstance(found, dict) or part not in found or set(part) & set("*?[]"):
+            return dpath.get(values, key, separator=".")
+        found = found[part]
+    return found
 
 
 def _own_reasons(stage: Any, root: Path, values: Values) -> Iterator[Reason]:
@@ -298,18 +309,27 @@ def _never_run(stage: Any) -> bool:
 def _dependency_reasons(dependency: Any, root: Path, values: Values) -> Iterator[Reason]:
     from dvc.dependency import ParamsDependency
 
-    known = isinstance(dependency, ParamsDependency) and dependency.params and dependency.hash_info.value is not None
-    if known and dependency.exists:
-        for key, change in _changed_keys(dependency.hash_info.value, values.of(dependency)):
+    if isinstance(dependency, ParamsDependency) and dependency.exists and dependency.hash_info.value is not None:
+        for key, change in _changed_keys(dependency.params, dependency.hash_info.value, values.of(dependency)):
             yield Reason("parameter changed", f"{key} ({change})")
         return
     for state in dependency.status().values():
         yield Reason("dependency changed", f"{_place(dependency, root)} ({state})")
 
 
-def _changed_keys(recorded: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The single keys that differ between dvc.lock and the file; DVC itself only names the block that it tracks."""
-    before, now = dict(_flatten(recorded)), dict(_flatten(values))
+def _changed_keys(
+    tracked: Sequence[str], recorded: Mapping[str, Any], values: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """The single keys that differ between dvc.lock and the file; DVC itself only names the block that it tracks, and decides by that."""
+    for key in tracked or sorted(recorded.keys() | values.keys()):
+        if key in recorded and key in values and _plain(recorded[key]) == _plain(values[key]):
+            continue
+        before = dict(_flatten(recorded[key], key)) if key in recorded else {}
+        now = dict(_flatten(values[key], key)) if key in values else {}
+        yield from list(_differences(before, now)) or [(key, "changed" if now else "not in the file")]
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in sorted(before.keys() | now.keys()):
         if key not in before:
             yield key, f"new: {now[key]!r}"
@@ -319,10 +339,15 @@ def _changed_keys(recorded: Mapping[str, Any], values: Mapping[str, Any]) -> Ite
             yield key, f"{before[key]!r} -> {now[key]!r}"
 
 
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _plain(value: Any) -> Any:
+    """DVC's record has lists where a Python file of parameters has tuples."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     """`{"a": {"b": 1}}` as `("a.b", 1)`; lists are values."""
-    if isinstance(value, dict) and (value or not prefix):
+    if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+            yield from _flatten(inner, f"{prefix}.{key}")
     else:
-        yield prefix, list(value) if isinstance(value, tuple) else value
+        yield prefix, _plain(value)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from flows.lockfile import text_of_stages
 #: Where a stage of dvc.yaml says what it writes, and how it names the model.
 WRITTEN = ("outs", "metrics", "plots")
 KEY = "${key}"
+#: Any of dvc.yaml's placeholders, once `re.escape` has been at it.
+PLACEHOLDER = re.compile(r"\\\$\\{.*?\\}")
 
 
 def index_for(repo: Any, model: str | None) -> Any:
@@ -35,10 +38,12 @@ def index_for(repo: Any, model: str | None) -> Any:
     if not own:
         return repo.index
     stages = [loader[name] for name in loader if name in own or name in loader.stages_data]
-    for other in _other_files(repo, file):
+    templates = set(_templates(loader.stages_data.values()))
+    written = {_place(out) for stage in stages for out in stage.outs}
+    for other in _other_files(repo, file, written, templates):
         stages += Index.from_file(repo, str(other)).stages
     found = Index(repo, stages=stages)
-    return repo.index if _may_read_anothers(found, model, loader.stages_data.values()) else found
+    return repo.index if _may_read_anothers(found, model, templates) else found
 
 
 def _is_of(stage: str, model: str) -> bool:
@@ -62,28 +67,34 @@ def _part_of_record(path: Path, model: str) -> dict[str, Any] | None:
     return found
 
 
-def _other_files(repo: Any, file: Path) -> Iterator[Path]:
-    """Every other file of stages, where DVC looks for them: below no folder that git or DVC ignores."""
+def _other_files(repo: Any, file: Path, written: Collection[str], templates: Collection[str]) -> Iterator[Path]:
+    """Every other file of stages, where DVC looks for them: in no output, and below no folder that git or DVC ignores."""
     from dvc.dvcfile import is_valid_filename
 
+    made = [re.compile(PLACEHOLDER.sub(".+", re.escape(template))) for template in templates]
     for folder, folders, names in repo.dvcignore.walk(repo.fs, repo.root_dir, followlinks=False):
-        folders[:] = [name for name in folders if not repo.scm.is_ignored(f"{folder}/{name}/")]
+        places = {name: os.path.relpath(os.path.join(folder, name), repo.root_dir) for name in folders}  # noqa: PTH118
+        folders[:] = [
+            name
+            for name, place in places.items()
+            if not repo.scm.is_ignored(f"{folder}/{name}/")
+            and place not in written
+            and not any(one.fullmatch(place) for one in made)
+        ]
         paths = [Path(folder, name) for name in names if is_valid_filename(name)]
         yield from (path for path in paths if path != file and not repo.scm.is_ignored(str(path)))
 
 
-def _may_read_anothers(index: Any, model: str, definitions: Iterable[Mapping[str, Any]]) -> bool:
+def _may_read_anothers(index: Any, model: str, templates: Collection[str]) -> bool:
     """Whether some dependency that these stages do not write lies where another model's may write, or around it."""
-    from dvc.dependency import ParamsDependency
-
-    read = {_place(one) for stage in index.stages for one in stage.deps if not isinstance(one, ParamsDependency)}
+    read = {_place(dependency) for stage in index.stages for dependency in stage.deps}
     written = {_place(out) for out in index.outs}
     elsewhere = [place for place in read if not any(place == out or place.startswith(f"{out}/") for out in written)]
-    return any(_meets(place, template, model) for template in set(_templates(definitions)) for place in elsewhere)
+    return any(_meets(place, template, model) for template in templates for place in elsewhere)
 
 
 def _templates(definitions: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The path of each output that is written once a model, as dvc.yaml has it; only a placeholder where that is no plain path."""
+    """The path of each output that is written once a model, as dvc.yaml has it; only a placeholder where that is no path below the project."""
     for definition in definitions:
         body = definition.get("do", definition)
         if body is definition and "matrix" not in definition:
@@ -94,7 +105,8 @@ def _templates(definitions: Iterable[Mapping[str, Any]]) -> Iterator[str]:
                 yield "${item}"
                 continue
             for entry in entries:
-                yield next(iter(entry)) if isinstance(entry, Mapping) else entry
+                path = posixpath.normpath(next(iter(entry)) if isinstance(entry, Mapping) else entry)
+                yield "${item}" if path.startswith(("/", "..")) or ":/" in path else path
 
 
 def _meets(place: str, template: str, model: str) -> bool:

@@ -62,6 +62,14 @@ def noted(root: Path, model: str, *, kept: bool) -> Iterator[Entry]:
                 logging.getLogger(__name__).warning("what this build took could not be noted: %s", failed)
 
 
+def note_standing(root: Path, model: str, state: str, seconds: float) -> None:
+    """A build that had nothing to do: in the file for Prometheus alone."""
+    try:
+        _keep(root, Entry(model, time.time() - seconds, state), seconds, {})
+    except OSError as failed:
+        logging.getLogger(__name__).warning("how this build ended could not be noted: %s", failed)
+
+
 def _keep(root: Path, entry: Entry, seconds: float, counted: Mapping[str, tuple[float, float]]) -> None:
     entry.seconds, entry.joules = round(seconds, 2), _used_since(counted, seconds)
     folder = root / FOLDER

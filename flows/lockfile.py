@@ -8,19 +8,25 @@ from pathlib import Path
 
 HEAD = "schema: '2.0'"
 STAGE = re.compile(r"^  (?! )", re.MULTILINE)
+#: How a stage begins. YAML writes a long name as `? name`, and what belongs to it as `: cmd: ...`.
+NAME = re.compile(r"(?![?:] )\S+:\n")
 
 
 def text_of_stages(path: Path, wanted: Callable[[str], bool]) -> str:
     """The record with those stages alone whose names are wanted; all of it where it is not as DVC writes it.
 
-    DVC writes each stage's name two blanks deep, and all that is in it deeper. Raises OSError and UnicodeDecodeError.
+    DVC writes each stage's name two blanks deep, and all that is in it deeper; a name of more than 120 letters otherwise. Raises OSError and
+    UnicodeDecodeError.
     """
     text = path.read_text(encoding="utf-8")
     head, _, stages = text.partition("\nstages:\n")
     if head != HEAD or re.search(r"^\S", stages, re.MULTILINE):
         return text
-    blocks = [block for block in STAGE.split(stages)[1:] if wanted(_name(block))]
-    return "\n".join([head, "stages:", *(f"  {block.rstrip()}" for block in blocks), ""]) if blocks else f"{head}\n"
+    every = STAGE.split(stages)[1:]
+    if not all(NAME.match(block) for block in every):
+        return text
+    blocks = [block for block in every if wanted(_name(block))]
+    return "".join([f"{head}\nstages:\n", *(f"  {block}" for block in blocks)]) if blocks else f"{head}\n"
 
 
 def _name(block: str) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,10 @@ def _mend_record(root: Path) -> str | None:
     record = root / "dvc.lock"
     if not record.exists():
         return None
-    kept = root / FOLDER / "dvc.lock.damaged"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    damaged = record.read_bytes()
+    kept, damaged = root / FOLDER / "dvc.lock.damaged", record.read_bytes()
     if _seen_whole(damaged, kept.with_name("dvc.lock.whole")) or b"\n" + CONFLICT in b"\n" + damaged:
         return None
+    kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(damaged)
     committed = subprocess.run(
         ["git", "-C", os.fspath(root), "show", "HEAD:./dvc.lock"],
@@ -80,12 +80,14 @@ def _mend_record(root: Path) -> str | None:
 
 def _seen_whole(content: bytes, seen: Path) -> bool:
     """As _whole; `seen` keeps the digest of what was looked at last, since looking takes 30 ms for each model that the record holds."""
-    digest = hashlib.sha256(content).hexdigest()
-    if seen.exists() and seen.read_text(encoding="utf-8") == digest:
+    digest = hashlib.sha256(content).hexdigest().encode()
+    if seen.exists() and seen.read_bytes() == digest:
         return True
     whole = _whole(content)
     if whole:
-        seen.write_text(digest, encoding="utf-8")
+        with suppress(OSError):  # on a full disk it is looked at again
+            seen.parent.mkdir(parents=True, exist_ok=True)
+            seen.write_bytes(digest)
     return whole
 
 

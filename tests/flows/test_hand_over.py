@@ -173,8 +173,10 @@ def test_a_second_build_of_a_model_is_skipped_and_says_so(built: Toy) -> None:
         assert code == 7
         assert "Busy: another build of alpha goes on here, so this one is skipped" in output
         assert f"process {first.pid} is" in output
+        built.change("beta", "gate", "max_bytes", 9)
         code, output = built.flows("build", "beta")
         assert code == 0, output
+        assert built.ran("beta")[-1:] == ["gate"], "another model is built meanwhile"
     finally:
         first.terminate()
         first.communicate(timeout=60)
