@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipelines.techniques.course import EpochRecord
+if TYPE_CHECKING:  # torch comes with it, and a flow needs none
+    from pipelines.techniques.course import EpochRecord
 
 COLUMNS = ("phase", "epoch", "train_loss", "validation_loss", "validation_accuracy")
 

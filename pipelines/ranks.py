@@ -17,12 +17,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from pipelines.errors import ModelError, RecipeError, TransientError
-from pipelines.techniques.course import Score
+
+if TYPE_CHECKING:  # torch comes with it, and a flow needs none
+    from pipelines.techniques.course import Score
 
 #: How many processes of this machine train together; not set: one.
 VARIABLE = "SLM_FACTORY_RANKS"

@@ -186,6 +186,12 @@ def test_techniques_never_ask_for_the_family() -> None:
         ("pipelines.config", "torch transformers prefect dvc boto3 flows"),
         ("pipelines.stages.distill", "prefect dvc boto3 flows great_expectations"),
         ("pipelines.stages.evaluate", "prefect dvc boto3 flows"),
+        # Each of these is a process of its own for every build: torch would double what it takes to start.
+        ("flows.build", "torch transformers onnxruntime pandas"),
+        ("flows.fanout", "torch transformers prefect"),
+        ("flows.standing", "torch prefect pandas"),
+        ("pipelines.__main__", "torch transformers"),
+        ("pipelines.stages.gate", "torch transformers"),
         ("slm_registry.cli", "torch transformers prefect dvc pydantic pipelines flows"),
     ],
 )
