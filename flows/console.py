@@ -9,16 +9,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from flows.graph import Plan
 from flows.results import result_rows
-from pipelines.exploring.figures import difference
-from pipelines.exploring.points import Point
-from pipelines.exploring.yardsticks import Yardstick
+
+if TYPE_CHECKING:
+    from pipelines.exploring.points import Point
+    from pipelines.exploring.yardsticks import Yardstick
 
 #: Prefect's log lines, shortened: time and text, and the task's name where one speaks. Read by Prefect at import.
 LOG_FORMATS = {
@@ -122,6 +123,8 @@ def show_front(points: Sequence[Point], yardstick: Yardstick, console: Console) 
 
 
 def _front_row(point: Point, yardstick: Yardstick) -> list[str]:
+    from pipelines.exploring.figures import difference
+
     return [
         "*" if point.on_front else " ",
         point.layers or "none",
