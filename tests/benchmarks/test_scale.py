@@ -51,7 +51,7 @@ def test_its_recipe_is_one_and_its_texts_are_new(tmp_path: Path) -> None:
 
 
 def test_what_a_flow_adds_is_a_stages_share_of_the_difference() -> None:
-    """The command finds in 1.2 s that nothing changed, 1.5 times as long as `dvc status`; a run of a worker takes 5 s for it."""
+    """The command finds in 1.2 s that nothing changed, 1.5 times as long as `dvc status`; a flow takes 5 s for it."""
     plain = {"first": 2.0, "nothing": 1.0, "run": 0.8, "again": 3.0}
     flow = {"first": 20.0, "nothing": 1.2, "run": 5.0, "again": 12.0}
     sides = (overhead.PLAIN, overhead.SERVER)
