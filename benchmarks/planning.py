@@ -75,7 +75,7 @@ def seconds_of(folder: Path, command: Sequence[str]) -> float:
 
 
 def measured(folder: Path, models: int) -> dict[str, float]:
-    """Seconds of each of the three."""
+    """Seconds of the plan before any was built (`new`) and after all were (`built`), and of DVC's own status then (`status`)."""
     make_project(folder, models)
     seconds_of(folder, PLAN)  # the code's digests are then known to DVC, as they are from the second build on
     new = seconds_of(folder, PLAN)

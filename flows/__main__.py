@@ -186,7 +186,7 @@ def explore_command(given: argparse.Namespace) -> int:
     plan = _plan(root, given)
     if plan is None or plan.up_to("explore", name).stale:
         _build(root, model=name, until="explore", workers=given.workers)
-    folder = make_plan(root, name).out("front")
+    folder = (plan or make_plan(root, name)).out("front")
     show_front(read_front(root / folder).points, yardstick, Console())
     print(f"page       {os.path.relpath(root / folder / PAGE)}")
     return 0
@@ -276,13 +276,13 @@ def _plan(root: Path, given: argparse.Namespace) -> Plan | None:
     """What there is to do, with DVC's own files mended; None where the flow must see: workers, imports, another build that goes on."""
     from flows.graph import make_plan
     from flows.mending import mend
-    from flows.receipt import FOLDER
+    from flows.standing import lock_of_build
     from pipelines.alone import alone
 
     if given.workers or getattr(given, "update", False):
         return None
     try:
-        with alone(root / FOLDER / f"{given.name}.build"):
+        with alone(lock_of_build(root, given.name)):
             for mended in mend(root):
                 print(mended, file=sys.stderr)
             return make_plan(root, given.name)
@@ -325,7 +325,7 @@ def _run_flow(root: Path, name: str, **asked: Any) -> tuple[Any, State[Any]]:
 
     for key, value in LOG_FORMATS.items():
         os.environ.setdefault(key, value)
-    os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
+    os.environ.setdefault("PREFECT_HOME", str(_prefect_home(root)))
     signal.signal(signal.SIGTERM, _terminate)
     module = f"flows.{name}"
     with prefect_api(meanwhile=lambda: _import_the_rest(module)):
@@ -334,6 +334,11 @@ def _run_flow(root: Path, name: str, **asked: Any) -> tuple[Any, State[Any]]:
     if isinstance(result, BaseException):
         raise result
     return result, state
+
+
+def _prefect_home(root: Path) -> Path:
+    """Where the runs of this project are kept: as the environment says, or beside it."""
+    return Path(os.environ.get("PREFECT_HOME", root / ".prefect"))
 
 
 def _import_the_rest(module: str) -> None:
@@ -362,7 +367,7 @@ def _report(root: Path, result: BuildResult) -> None:
             lines[-1] += f"; {publication.alias} is {publication.points_at}, where somebody moved it"
     url, alias = (publication.url, publication.alias) if publication else (None, "")
     task = load_recipe(root / "params.yaml", result.model).task.type
-    commands = next_commands(result.model, task, url, alias, Path(os.environ.get("PREFECT_HOME", root / ".prefect")))
+    commands = next_commands(result.model, task, url, alias, _prefect_home(root))
     print("\n".join([*lines, "next:", *(f"  {command}" for command in commands)]))
 
 

@@ -24,10 +24,10 @@ from flows.ledger import Entry, noted
 from flows.mending import mend
 from flows.publication import Publication
 from flows.publish import check_destination, commit_build, publish_bundle, push_outputs
-from flows.receipt import FOLDER, record_of, write_receipt
+from flows.receipt import record_of, write_receipt
 from flows.remote import default_remote
 from flows.stage import stage_task
-from flows.standing import UP_TO_DATE, BuildResult, Handing, standing
+from flows.standing import UP_TO_DATE, BuildResult, Handing, lock_of_build, standing
 from flows.transcript import Used
 from flows.updating import imports_of, update_imports
 from pipelines.alone import alone
@@ -208,7 +208,7 @@ def _alone(root: Path, model: str, plan_only: bool) -> Iterator[None]:
     with ExitStack() as held:
         try:
             if not plan_only:
-                held.enter_context(alone(root / FOLDER / f"{model}.build"))
+                held.enter_context(alone(lock_of_build(root, model)))
         except TransientError as error:
             raise Busy(f"another build of {model} goes on here, so this one is skipped: {error}") from error
         yield

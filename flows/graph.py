@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows.errors import GraphError
-from flows.indexing import index_for
+from flows.indexing import index_for, place_of
 
 ReasonKind = Literal[
     "never run",
@@ -234,18 +234,13 @@ def _name(stage: Any) -> str:
 
 def _node(stage: Any, upstream: Sequence[str], root: Path) -> Node:
     def local(outs: Sequence[Any]) -> tuple[Path, ...]:
-        return tuple(Path(_place(out, root)) for out in outs if out.is_in_repo)
+        return tuple(Path(place_of(out, root)) for out in outs if out.is_in_repo)
 
     metrics = [out for out in stage.outs if out.metric]
     trains = bool((stage.meta or {}).get("trains"))
     return Node(
         _name(stage), stage.desc or "", tuple(upstream), local(stage.outs), local(metrics), stage.is_import, trains
     )
-
-
-def _place(thing: Any, root: Path) -> str:
-    """Where an output or a dependency lies: relative to the root, or its address where it lies outside."""
-    return os.path.relpath(thing.fs_path, root) if thing.is_in_repo else str(thing)
 
 
 class Values:
@@ -297,7 +292,7 @@ def _own_reasons(stage: Any, root: Path, values: Values) -> Iterator[Reason]:
     for out in stage.outs:
         for state in out.status().values():
             kind: ReasonKind = "output missing" if state == "deleted" else "output changed"
-            yield Reason(kind, _place(out, root) if state == "deleted" else f"{_place(out, root)} ({state})")
+            yield Reason(kind, place_of(out, root) if state == "deleted" else f"{place_of(out, root)} ({state})")
 
 
 def _never_run(stage: Any) -> bool:
@@ -314,7 +309,7 @@ def _dependency_reasons(dependency: Any, root: Path, values: Values) -> Iterator
             yield Reason("parameter changed", f"{key} ({change})")
         return
     for state in dependency.status().values():
-        yield Reason("dependency changed", f"{_place(dependency, root)} ({state})")
+        yield Reason("dependency changed", f"{place_of(dependency, root)} ({state})")
 
 
 def _changed_keys(

@@ -1,4 +1,4 @@
-"""The part of DVC's index that one model's plan needs: all of it takes DVC 50 ms a model, a minute where a project has a thousand."""
+"""The part of DVC's index that one model's plan needs: all of it takes DVC a minute where a project has a thousand, three and a half once they are built."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def index_for(repo: Any, model: str | None) -> Any:
         return repo.index
     stages = [loader[name] for name in loader if name in own or name in loader.stages_data]
     templates = set(_templates(loader.stages_data.values()))
-    written = {_place(out) for stage in stages for out in stage.outs}
+    written = {place_of(out, repo.root_dir) for stage in stages for out in stage.outs}
     for other in _other_files(repo, file, written, templates):
         stages += Index.from_file(repo, str(other)).stages
     found = Index(repo, stages=stages)
@@ -87,8 +87,9 @@ def _other_files(repo: Any, file: Path, written: Collection[str], templates: Col
 
 def _may_read_anothers(index: Any, model: str, templates: Collection[str]) -> bool:
     """Whether some dependency that these stages do not write lies where another model's may write, or around it."""
-    read = {_place(dependency) for stage in index.stages for dependency in stage.deps}
-    written = {_place(out) for out in index.outs}
+    root = index.repo.root_dir
+    read = {place_of(dependency, root) for stage in index.stages for dependency in stage.deps}
+    written = {place_of(out, root) for out in index.outs}
     elsewhere = [place for place in read if not any(place == out or place.startswith(f"{out}/") for out in written)]
     return any(_meets(place, template, model) for template in templates for place in elsewhere)
 
@@ -121,6 +122,6 @@ def _meets(place: str, template: str, model: str) -> bool:
     return True
 
 
-def _place(thing: Any) -> str:
-    """Relative to the project's root, or an address where it lies elsewhere."""
-    return os.path.relpath(thing.fs_path, thing.repo.root_dir) if thing.is_in_repo else str(thing.def_path)
+def place_of(thing: Any, root: str | Path) -> str:
+    """Where an output or a dependency of DVC's lies: relative to the project's root, or its address where it lies outside."""
+    return os.path.relpath(thing.fs_path, root) if thing.is_in_repo else str(thing)

@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+#: The first line that DVC writes; other schemas are read whole.
 HEAD = "schema: '2.0'"
+#: What stands before the name of a stage.
 STAGE = re.compile(r"^  (?! )", re.MULTILINE)
 #: How a stage begins. YAML writes a long name as `? name`, and what belongs to it as `: cmd: ...`.
 NAME = re.compile(r"(?![?:] )\S+:\n")

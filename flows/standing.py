@@ -8,7 +8,7 @@ from pathlib import Path
 from flows.graph import Plan
 from flows.history import holds_record
 from flows.publication import Publication, as_it_stands
-from flows.receipt import read_receipt
+from flows.receipt import FOLDER, read_receipt
 from flows.remote import default_remote
 from flows.transcript import Used
 
@@ -41,6 +41,11 @@ class BuildResult:
     metrics: Path | None
     report: Path | None
     publication: Publication | None
+
+
+def lock_of_build(root: Path, model: str) -> Path:
+    """What a build of this model holds (pipelines/alone.py) while it mends, plans and works, so that there is one at a time in a project."""
+    return root / FOLDER / f"{model}.build"
 
 
 def standing(root: Path, model: str, to: Handing, plan: Plan) -> BuildResult | None:
