@@ -21,7 +21,7 @@ ROUNDS ?= 5
 S3 ?=
 WORK ?= build/bench-registry
 
-# torch without CUDA for Python 3.11 on Linux, x86-64.
+# torch without CUDA for Python 3.11 on Linux, x86-64. PyPI does not have it: it is taken where pip is pointed at it, and passed over where not.
 TORCH_CPU := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 PORT ?= 4200
 
@@ -44,6 +44,10 @@ $(VENV)/installed: requirements.lock requirements.sha256 pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'slm-factory needs Python 3.11 or newer')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=26"
+	# by its own name: of files whose digests are allowed, pip takes the one whose digest it knows beforehand, and so PyPI's with CUDA
+	sed -n 's/^\(torch==.*\)/\1+cpu --hash=sha256:$(TORCH_CPU)/p' requirements.lock >$(VENV)/torch.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r $(VENV)/torch.txt 2>$(VENV)/torch.log || \
+		echo "pip knows of no torch without CUDA ($(VENV)/torch.log): PyPI's is taken"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements.sha256
 	# what a package needs on this system alone, as torch its CUDA; elsewhere nothing
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
@@ -118,7 +122,7 @@ $(TOOLS)/ready:
 
 digests: $(TOOLS)/ready  ## write requirements.sha256 anew, after a change of requirements.lock
 	$(TOOLS)/bin/uv pip compile requirements.lock --no-deps --generate-hashes --no-header --no-annotate --quiet --python-version 3.11 --output-file build/digests
-	{ grep '^#' requirements.sha256; sed '/^torch==/a\    --hash=sha256:$(TORCH_CPU) \\' build/digests; } >build/digests.all
+	{ grep '^#' requirements.sha256; cat build/digests; } >build/digests.all
 	mv build/digests.all requirements.sha256
 
 audit: $(TOOLS)/ready  ## known vulnerabilities of what requirements.lock pins, by pip-audit; fails too where one cannot be asked about

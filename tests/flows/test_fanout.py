@@ -17,7 +17,7 @@ from flows import clusters, fanout
 from flows.clusters import Processes, cluster_of
 from pipelines.errors import FanError
 from pipelines.fanning import Serial
-from tests.flows.dask_cluster import dask_cluster
+from tests.flows.local_clusters import CLUSTERS
 from tests.flows.toy import REPOSITORY, environment, wait_for
 
 
@@ -88,22 +88,10 @@ def as_told(answers: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.usefixtures("api")
-def test_a_dask_cluster_of_two_workers_does_the_same(tmp_path: Path) -> None:
-    with dask_cluster(tmp_path, seeing_us()) as workers:
+@pytest.mark.parametrize("kind", CLUSTERS)
+def test_a_cluster_of_two_workers_does_the_same(kind: str, tmp_path: Path) -> None:
+    with CLUSTERS[kind](tmp_path, seeing_us()) as workers:
         found, _ = start("cluster", tmp_path, workers).communicate(timeout=300)
-    as_told(json.loads(found.splitlines()[-1]))
-
-
-@pytest.mark.usefixtures("api")
-def test_a_ray_cluster_does_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("prefect_ray", reason="the group ray is not installed: pip install --group ray")
-    ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    options = ["--head", "--port", "6380", "--num-cpus", "2", "--include-dashboard=false"]
-    subprocess.run([*ray, "start", *options], cwd=REPOSITORY, env=seeing_us(), check=True, capture_output=True)
-    try:
-        found, _ = start("cluster", tmp_path, "ray:127.0.0.1:6380").communicate(timeout=300)
-    finally:
-        subprocess.run([*ray, "stop"], env=seeing_us(), check=True, capture_output=True)
     as_told(json.loads(found.splitlines()[-1]))
 
 
@@ -113,7 +101,7 @@ def test_no_more_at_once_than_the_cores_hold(monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(fanout.fanned("processes:2", lambda fan: fan, "try", 2), Serial)
 
 
-@pytest.mark.parametrize("kind", ["dask", "ray"])
+@pytest.mark.parametrize("kind", CLUSTERS)
 def test_a_package_that_is_missing_is_named_with_its_command(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(FanError, match=rf"prefect-{kind} is not installed; run `pip install --group {kind}` here"):

@@ -17,7 +17,7 @@ from pipelines.stages.label import label
 from pipelines.stages.teach import teach
 from pipelines.stages.validate import validate
 from pipelines.techniques.course import Unkept
-from tests.flows.dask_cluster import dask_cluster
+from tests.flows.local_clusters import CLUSTERS
 from tests.flows.test_fanout import seeing_us
 from tests.recipes import recipe
 from tests.sequence_chain import Chain, clean_data
@@ -79,13 +79,14 @@ def test_two_processes_write_what_one_does(tmp_path: Path, kind: str, monkeypatc
 
 
 @pytest.mark.usefixtures("api")
-def test_a_dask_cluster_of_two_workers_writes_what_one_process_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", CLUSTERS)
+def test_a_cluster_of_two_workers_writes_what_one_process_does(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fanning, "PIECE", 2)
     block, clean, teacher = classifier(tmp_path)
     label(clean, teacher, tmp_path / "one", block.task, block.label)
-    with dask_cluster(tmp_path, seeing_us()) as workers:
+    with CLUSTERS[kind](tmp_path, seeing_us()) as workers:
         monkeypatch.setenv(VARIABLE, f"flows.fanout:{workers}")
         label(clean, teacher, tmp_path / "two", block.task, block.label)
     assert files(tmp_path / "two") == files(tmp_path / "one")

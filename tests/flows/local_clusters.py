@@ -1,4 +1,4 @@
-"""A real Dask cluster of two workers on this machine; tests skip where its package is not installed."""
+"""Real clusters of two workers on this machine: Dask's, which requirements.lock has, and Ray's, whose tests skip where it is not installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from tests.flows.toy import REPOSITORY, wait_for
 @contextmanager
 def dask_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
     """The workers as `--workers` names them."""
-    pytest.importorskip("prefect_dask", reason="the group dask is not installed: pip install --group dask")
     there = {"cwd": REPOSITORY, "env": dict(environment), "stderr": subprocess.DEVNULL}
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
     known = folder / "scheduler.json"
@@ -36,3 +35,20 @@ def dask_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
         for process in reversed(processes):
             process.terminate()
             process.wait(30)
+
+
+@contextmanager
+def ray_cluster(_folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """As dask_cluster does."""
+    pytest.importorskip("prefect_ray", reason="the group ray is not installed: pip install --group ray")
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    there = {"cwd": REPOSITORY, "env": dict(environment), "capture_output": True}
+    options = ["--head", "--port", "6380", "--num-cpus", "2", "--include-dashboard=false"]
+    subprocess.run([*ray, "start", *options], check=True, **there)
+    try:
+        yield "ray:127.0.0.1:6380"
+    finally:
+        subprocess.run([*ray, "stop"], check=True, **there)
+
+
+CLUSTERS = {"dask": dask_cluster, "ray": ray_cluster}
