@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from benchmarks.chain import SHARED, begin_beside, recipe_for, run
 from pipelines.bundle import download_bytes, write_json
 from pipelines.config import Task
 from pipelines.data.clean import CleanData, load_clean
 from pipelines.families import family_of
-from pipelines.predictors import exported_predictor, teacher_predictor
+from pipelines.predictors import exported_predictor, predict_all, teacher_predictor
+from pipelines.techniques.calibrating import fit_biases
 from pipelines.techniques.exporting import export_onnx
 from pipelines.techniques.measuring import Predictor
 from pipelines.techniques.quantizing import dynamic_int8
@@ -25,6 +28,9 @@ STAGES = ("validate", "teach", "label", "distill", "prune", "quantize")
 #: Further shapes of the same teacher, as kinds of recipes: one without layers, and the whole teacher in fewer words.
 SHAPES = ("static", "near")
 THREADS = 1
+BATCH = 32
+#: The least probability that has a logarithm worth reading.
+LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ def build_systems(name: str, source: Path, work: Path) -> tuple[CleanData, list[
         "teacher-torch", teacher_predictor(made / "teacher", THREADS), download_bytes(made / "teacher"), teach
     )
     others = [further_shape(name, kind, source, work, seconds) for kind in SHAPES]
-    return data, [tfidf(data), teacher, *by_hand(made / "teacher", work / "by-hand", teach), factory, *others], seconds
+    theirs = [tfidf(data), teacher, with_biases(teacher, data), *by_hand(made / "teacher", work / "by-hand", teach)]
+    return data, [*theirs, factory, *others], seconds
 
 
 def further_shape(name: str, kind: str, source: Path, work: Path, fixed: Mapping[str, float]) -> System:
@@ -86,6 +93,23 @@ def tfidf(data: CleanData) -> System:
         return probabilities
 
     return System("tfidf", predict, tables + words, seconds)
+
+
+def with_biases(teacher: System, data: CleanData) -> System:
+    """The teacher with what `quantize` fits to a student on validation: a control for how much of a student's accuracy is of that."""
+    start = time.perf_counter()
+
+    def logits(texts: list[str]) -> Tensor:
+        return torch.tensor(predict_all(teacher.predict, texts, BATCH)).clamp(min=LEAST).log()
+
+    found = fit_biases(logits(data.validation.texts), torch.tensor(data.validation.labels))
+    seconds = teacher.build_s + time.perf_counter() - start
+
+    def predict(texts: list[str]) -> np.ndarray:
+        answers: np.ndarray = found.of(logits(texts)).softmax(-1).numpy()
+        return answers
+
+    return System("teacher-biases", predict, teacher.bytes, seconds)
 
 
 def by_hand(teacher: Path, work: Path, teach_s: float) -> list[System]:

@@ -17,7 +17,7 @@ from slm_registry.errors import RegistryError
 from flows import artifacts, child, record
 from flows.clusters import cluster_of
 from flows.console import without_tracebacks
-from flows.errors import Busy, FlowError, GateFailed, GraphError
+from flows.errors import Busy, FlowError, GateFailed, GraphError, StageError
 from flows.graph import Plan, find_root, make_plan
 from flows.history import check_history
 from flows.ledger import Entry, noted
@@ -178,7 +178,7 @@ def _announce(plan: Plan, model: str) -> None:
 
 
 def run_stages(plan: Plan, root: Path, used: dict[str, Used], workers: str | None = None) -> dict[str, str]:
-    """Run one task a stage, as parallel as the graph allows; what became of each. `used` gets what those took that ran.
+    """Run one task a stage, as parallel as the graph allows; what became of each. `used` gets what those took that ran, to their end or to an error.
 
     Raises the StageError of the first stage, in the graph's order, that failed.
     """
@@ -195,7 +195,8 @@ def run_stages(plan: Plan, root: Path, used: dict[str, Used], workers: str | Non
         states = {name: future.state for name, future in futures.items()}
         ended = {name: state for name, state in states.items() if state.is_completed() or state.is_failed()}
         left = {name: state.result(raise_on_failure=False) for name, state in ended.items()}
-        used.update({name: took for name, took in left.items() if isinstance(took, Used)})
+        took = {name: found.used if isinstance(found, StageError) else found for name, found in left.items()}
+        used.update({name: each for name, each in took.items() if isinstance(each, Used)})
     for error in left.values():
         if isinstance(error, Exception):
             raise error

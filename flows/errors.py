@@ -16,9 +16,13 @@ FlowError
 from __future__ import annotations
 
 import inspect
+from typing import TYPE_CHECKING
 
 from pipelines import errors as pipeline_errors
 from pipelines.errors import DataError, FactoryError, GateError, ModelError, RecipeError, TransientError
+
+if TYPE_CHECKING:
+    from flows.transcript import Used
 
 
 class FlowError(Exception):
@@ -50,7 +54,9 @@ class HistoryError(FlowError):
 
 
 class StageError(FlowError):
-    """A stage failed: which one, of what kind, and what it said."""
+    """A stage failed: which one, of what kind, what it said, and what it took where it lived to tell."""
+
+    used: Used | None = None
 
     def __init__(self, stage: str, kind: str, message: str) -> None:
         super().__init__(stage, kind, message)

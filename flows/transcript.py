@@ -87,6 +87,11 @@ class Transcript:
 
     def error(self, code: int) -> StageError:
         """The exception for a stage that ended with a non-zero exit code."""
+        error = self._error(code)
+        error.used = self.used
+        return error
+
+    def _error(self, code: int) -> StageError:
         if self._locked and not self._kind:
             return Locked(self.stage, self._locked.removeprefix("ERROR: "))
         if self._kind:

@@ -74,7 +74,7 @@ BY_BUDGET: dict[str, Any] = {
         "losses": LOSSES | {"relation": 0.0},
         "recovery": STUDENT_TRAINING | {"epochs": 2},
     },
-    "quantize": {"technique": "chosen", "parity": 1e-4, "calibrate": True},
+    "quantize": {"technique": "chosen", "parity": 1e-4, "calibrate": "biases"},
 }
 RECIPE: dict[str, Any] = {
     "task": {"type": "text-classification", "seed": 5, "max_length": 32, "threads": 1},
@@ -136,7 +136,7 @@ RECIPE: dict[str, Any] = {
         "technique": "dynamic_int8",
         "per_channel": True,
         "parity": 1e-4,
-        "calibrate": True,
+        "calibrate": "biases",
         "embeddings": None,
     },
     "evaluate": {

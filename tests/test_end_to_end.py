@@ -89,7 +89,7 @@ def test_only_what_follows_a_change_runs(built: Path) -> None:
     before = (built / "params.yaml").read_text()
     try:
         params = yaml.safe_load(before)
-        params["models"]["tiny"]["quantize"] = {"technique": "none", "parity": 1e-4, "calibrate": True}
+        params["models"]["tiny"]["quantize"] = {"technique": "none", "parity": 1e-4, "calibrate": "biases"}
         (built / "params.yaml").write_text(yaml.safe_dump(params))
         status = json.loads(run(built, "dvc", "status", "--json").stdout)
         assert set(status) == {"quantize@tiny"}

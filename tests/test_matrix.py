@@ -30,8 +30,14 @@ from tests.recipes import LOSSES, TRAINING, recipe
 from tests.tiny import tiny_model, tiny_rows, write_csv
 
 DEPTH_ONLY = {"prune__intermediate_size": None, "prune__num_attention_heads": None, "prune__num_hidden_layers": 1}
-STATIC = {"technique": "static_int8", "per_channel": True, "parity": 1e-4, "calibrate": True, "calibration_rows": 24}
-FLOAT = {"technique": "none", "parity": 1e-4, "calibrate": False}
+STATIC = {
+    "technique": "static_int8",
+    "per_channel": True,
+    "parity": 1e-4,
+    "calibrate": "biases",
+    "calibration_rows": 24,
+}
+FLOAT = {"technique": "none", "parity": 1e-4, "calibrate": "none"}
 
 #: Technique cell -> the recipe's changes.
 TECHNIQUES: dict[str, dict[str, Any]] = {

@@ -6,6 +6,7 @@ A recipe is one block of `models:`; each stage reads the sections that its signa
 from pipelines.config.base import NAME_PATTERN, Action, Fraction, NoTechnique, Section
 from pipelines.config.classification import (
     Blockwise,
+    Calibrate,
     ChosenPruning,
     ChosenQuantization,
     ClassificationRecipe,
@@ -119,6 +120,7 @@ __all__ = [
     "BlockwiseForm",
     "BlockwiseTokens",
     "Budget",
+    "Calibrate",
     "Checks",
     "ChosenPruning",
     "ChosenQuantization",

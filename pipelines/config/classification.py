@@ -223,6 +223,9 @@ class ChosenPruning(Section):
     recovery: StudentTraining = Field(description="The loop's settings in recovery.")
 
 
+Calibrate = Literal["none", "temperature", "biases"]
+
+
 class Export(Section):
     """The ONNX export that every quantization starts from."""
 
@@ -231,8 +234,9 @@ class Export(Section):
         le=0.1,
         description="Largest allowed difference of logits, exported fp32 against torch, padded and unpadded.",
     )
-    calibrate: bool = Field(
-        description="Scale the logits by a temperature fitted on validation (Guo et al. 2017), folded into the head: no cost, no label changes."
+    calibrate: Calibrate = Field(
+        description="What is fitted on validation and folded into the head, at no cost: a temperature, which changes no answer (Guo et al. 2017), or "
+        "with it a bias a class (Alexandari et al. 2020), where cross-validation finds that to help: then rare classes are answered as often as they are there."
     )
 
 

@@ -97,8 +97,8 @@ class Family(Protocol):
     def trim_positions(self, model: Any, max_length: int) -> None:
         """Drop what the model knows of positions that no text of max_length tokens reaches."""
 
-    def scale_logits(self, model: Any, factor: float) -> None:
-        """Multiply the logits by a factor, inside the head's weights."""
+    def calibrate(self, model: Any, temperature: float, biases: Tensor) -> None:
+        """Make logits what they are now over a temperature plus biases [C], inside the head's weights."""
 
     def export_module(self, model: Any) -> nn.Module:
         """A module that takes input_ids and attention_mask [B, T] int64 and answers logits; the export traces it."""

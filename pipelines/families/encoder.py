@@ -177,11 +177,11 @@ class EncoderClassifier:
             if buffer is not None:
                 embeddings.register_buffer(name, buffer[:, :rows].clone(), persistent=False)
 
-    def scale_logits(self, model: Any, factor: float) -> None:
+    def calibrate(self, model: Any, temperature: float, biases: Tensor) -> None:
         for path in anatomy_of(model).head:
             head = part(model, path)
-            head.weight.data.mul_(factor)
-            head.bias.data.mul_(factor)
+            head.weight.data.div_(temperature)
+            head.bias.data.div_(temperature).add_(biases)
 
     def export_module(self, model: Any) -> nn.Module:
         return _LogitsOnly(model) if anatomy_of(model).takes_additive_mask else _OwnMasks(model)

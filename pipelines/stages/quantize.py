@@ -11,6 +11,7 @@ from pipelines.bundle import LINEAGE, Bundle, extend_lineage, write_json
 from pipelines.config import (
     Blockwise,
     BlockwiseTokens,
+    Calibrate,
     ChosenQuantization,
     ChosenTokens,
     DynamicInt8,
@@ -31,8 +32,8 @@ from pipelines.families.base import Family
 from pipelines.reproducible import fix_randomness
 from pipelines.sequences.exporting import export_sequences, save_generation
 from pipelines.stages import Output
+from pipelines.techniques.calibrating import fit_biases, fit_temperature
 from pipelines.techniques.exporting import PARITY_TEXTS, check_parity, export_onnx
-from pipelines.techniques.quantizing import fit_temperature
 from pipelines.techniques.scoring import predict_logits
 
 #: What a classifier's recipe may say.
@@ -73,20 +74,24 @@ def _export_classifier(
     wanted: Quantization,
 ) -> dict[str, Any]:
     family = family_of(task)
-    temperature = _calibrate(family, bundle, data, task) if wanted.calibrate else 1.0
+    calibrated = _calibrate(family, bundle, data, task, wanted.calibrate)
     whole = exported / "float32.onnx"
     export_onnx(family, bundle, task.max_length, whole)
     parity = check_parity(whole, family, bundle, data.train.texts[:PARITY_TEXTS], task.max_length, wanted.parity)
     form = chosen_form(bundle.lineage) if isinstance(wanted, ChosenQuantization) else wanted
     found = shrink(whole, exported / "model.onnx", family, bundle, data, task, form)
     whole.unlink()
-    return {"parity": parity, "temperature": temperature} | found
+    return {"parity": parity, "calibration": calibrated} | found
 
 
-def _calibrate(family: Family, bundle: Bundle, data: CleanData, task: Task) -> float:
-    """Fit the temperature on validation and fold it into the head."""
+def _calibrate(family: Family, bundle: Bundle, data: CleanData, task: Task, how: Calibrate) -> dict[str, Any]:
+    """Fit on validation and fold into the head; what was found, as the lineage tells it."""
+    if how == "none":
+        return {}
     encoded = family.encode(bundle.tokenizer, data.validation.texts, task.max_length)
     logits = predict_logits(family, bundle.model, bundle.tokenizer, encoded)
-    temperature = fit_temperature(logits, torch.tensor(data.validation.labels))
-    family.scale_logits(bundle.model, 1 / temperature)
-    return temperature
+    fit = fit_biases if how == "biases" else fit_temperature
+    found = fit(logits, torch.tensor(data.validation.labels))
+    family.calibrate(bundle.model, found.temperature, found.biases)
+    biases = [round(bias, 4) for bias in found.biases.tolist()]
+    return {"temperature": found.temperature, "ridge": found.ridge, "biases": biases if found.ridge else None}

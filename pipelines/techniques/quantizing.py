@@ -1,4 +1,4 @@
-"""int8 quantization of an exported file, and the temperature that calibrates its confidence."""
+"""int8 quantization of an exported file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pipelines.config import TableBlocks
 from pipelines.errors import ModelError
@@ -108,19 +105,3 @@ def _require_integers(path: Path) -> None:
     model = onnx.load(str(path))
     if not any(node.op_type in INTEGER_NODES for node in model.graph.node):
         raise ModelError(f"{path}: quantization converted no node; use quantize.technique: none for this architecture")
-
-
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature that minimises cross-entropy of logits [N, C] / T (Guo et al. 2017), within 0.05 to 20."""
-    log_t = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
-    scores = logits.double()
-
-    def closure() -> Any:
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(scores / log_t.exp(), labels)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return float(log_t.detach().exp().clamp(0.05, 20))

@@ -23,6 +23,7 @@ from tests.tiny import tiny_model, tiny_rows, write_csv
 SYSTEMS = [
     "tfidf",
     "teacher-torch",
+    "teacher-biases",
     "teacher-ort",
     "teacher-int8",
     "factory",

@@ -41,8 +41,10 @@ def test_builds_are_noted_and_shown(built: Toy) -> None:
     built.behave("gate", "fail GateError: alpha: too much")
     assert built.flows("build", "alpha")[0] == 5
     assert ("slm_build_end_timestamp_seconds", "GateFailed") in gauges(built.folder / FOLDER / "alpha.prom")
+    failed = entries(built.folder, "alpha")[-1]
+    assert (failed.state, failed.version) == ("GateFailed", None) and failed.stages["gate@alpha"].cpu_seconds > 0.05
     code, output = built.flows("costs", "alpha", "--price", "0.05", "--picture", "costs.svg")
-    assert code == 0 and output.count("\n") == 2 and "Published\t1.0.0\t1\t" in output
+    assert code == 0 and output.count("\n") == 3 and "Published\t1.0.0\t1\t" in output
     assert (built.folder / "costs.svg").read_text().count("<svg") == 1
     code, output = built.flows("costs", "beta")
     assert code == 1 and "beta: no build on this machine has run a stage yet" in output

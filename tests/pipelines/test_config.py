@@ -139,7 +139,7 @@ MIXED = {
 def test_a_mix_without_sense_is_refused(
     tmp_path: Path, recipe: dict[str, Any], changes: dict[str, Any], message: str
 ) -> None:
-    recipe["quantize"] = MIXED | {"calibrate": True}
+    recipe["quantize"] = MIXED | {"calibrate": "biases"}
     check(tmp_path, recipe)
     recipe["quantize"] |= changes
     with pytest.raises(RecipeError, match=message):

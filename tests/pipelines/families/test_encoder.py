@@ -81,10 +81,10 @@ def test_hidden_states_and_relations_have_a_vector_a_token(teacher: Bundle) -> N
     assert outputs.mask.sum(1).tolist() == [len(row) for row in FAMILY.encode(teacher.tokenizer, TEXTS, 32)]
 
 
-def test_scaled_logits(teacher: Bundle) -> None:
-    before = logits(teacher)
-    FAMILY.scale_logits(teacher.model, 0.5)
-    assert torch.allclose(logits(teacher), before / 2, atol=1e-6)
+def test_calibrated_logits(teacher: Bundle) -> None:
+    before, biases = logits(teacher), torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64)
+    FAMILY.calibrate(teacher.model, 2.0, biases)
+    assert torch.allclose(logits(teacher), before / 2 + biases.float(), atol=1e-6)
 
 
 def test_a_ready_teachers_labels_are_put_in_the_datas_order(bert: Bundle, tmp_path: Path) -> None:

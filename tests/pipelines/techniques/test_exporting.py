@@ -12,7 +12,7 @@ from pipelines.config import TableBlocks
 from pipelines.errors import ModelError
 from pipelines.families.encoder import EncoderClassifier
 from pipelines.techniques.exporting import check_parity, export_onnx, onnx_logits, open_session
-from pipelines.techniques.quantizing import dynamic_int8, fit_temperature, static_int8
+from pipelines.techniques.quantizing import dynamic_int8, static_int8
 from tests.tiny import tiny_model, tiny_rows
 
 FAMILY = EncoderClassifier()
@@ -38,7 +38,7 @@ def test_parity_on_padded_and_single_texts(bundle: Bundle, exported: Path) -> No
 def test_weights_that_differ_are_a_hard_error(bundle: Bundle, exported: Path, tmp_path: Path) -> None:
     FAMILY.save(Bundle(bundle.model, bundle.tokenizer, {}), tmp_path / "copy")
     other = FAMILY.load(tmp_path / "copy")
-    FAMILY.scale_logits(other.model, 1.5)
+    FAMILY.calibrate(other.model, 1 / 1.5, torch.zeros(3))
     with pytest.raises(ModelError, match=r"differ from torch by .* \(padded, text '.*quantize\.parity allows 1e-05"):
         check_parity(exported, FAMILY, other, TEXTS, 32, 1e-5)
 
@@ -144,15 +144,3 @@ def test_nothing_converted_is_an_error(tmp_path: Path) -> None:
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]), str(tmp_path / "a.onnx"))
     with pytest.raises(ModelError, match="quantization converted no node"):
         dynamic_int8(tmp_path / "a.onnx", tmp_path / "b.onnx", per_channel=True, embeddings=None)
-
-
-def test_the_fitted_temperature_is_the_best_of_a_grid() -> None:
-    torch.manual_seed(0)
-    labels = torch.randint(0, 4, (400,))
-    logits = 3 * (torch.randn(400, 4) + 1.5 * torch.nn.functional.one_hot(labels, 4))
-
-    def loss(temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits / temperature, labels))
-
-    best = min((loss(at / 100), at / 100) for at in range(20, 1000))[1]
-    assert fit_temperature(logits, labels) == pytest.approx(best, abs=0.02)
