@@ -47,7 +47,7 @@ $(VENV)/installed: requirements.lock requirements.sha256 pyproject.toml
 	# by its own name: of files whose digests are allowed, pip takes the one whose digest it knows beforehand, and so PyPI's with CUDA
 	sed -n 's/^\(torch==.*\)/\1+cpu --hash=sha256:$(TORCH_CPU)/p' requirements.lock >$(VENV)/torch.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r $(VENV)/torch.txt 2>$(VENV)/torch.log || \
-		echo "pip knows of no torch without CUDA ($(VENV)/torch.log): PyPI's is taken"
+		echo "torch is PyPI's: its build without CUDA was not installed, $(VENV)/torch.log says why; on another system than Linux, x86-64, Python 3.11: make install TORCH_CPU=DIGEST"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements.sha256
 	# what a package needs on this system alone, as torch its CUDA; elsewhere nothing
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock

@@ -133,7 +133,7 @@ def head(notes: Sequence[str]) -> str:
         "Written by `make bench`, one thread while timing, tokenizing included; every system of a data set was built on one machine (a run that was cut off goes on there) and all were measured together, the latencies in turns of some texts.",
         "Settings were picked on validation data; a run looks at test data once, for what it has built. The difference is to the teacher, with the 95 % interval of a paired bootstrap.",
         "MB is everything that a user downloads to run the model. Build seconds include the teacher's fine-tuning where a system is made from it: not of `tfidf`, model2vec and SetFit.",
-        "Ours have a bias a class that is fitted on validation, where held-out rows are better for it (`quantize.calibrate`). `teacher-biases` is the teacher with the same: a control that says how much of ours is owed to that.",
+        "Ours have a bias a class that is fitted on validation, where held-out rows are better for it (`quantize.calibrate`). No rival has them but `teacher-biases`, the teacher with the same: a control that says how much of ours is owed to that, and about what other forms of the teacher would gain.",
         "",
         *notes,
     ]

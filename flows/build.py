@@ -178,7 +178,7 @@ def _announce(plan: Plan, model: str) -> None:
 
 
 def run_stages(plan: Plan, root: Path, used: dict[str, Used], workers: str | None = None) -> dict[str, str]:
-    """Run one task a stage, as parallel as the graph allows; what became of each. `used` gets what those took that ran, to their end or to an error.
+    """Run one task a stage, as parallel as the graph allows; what became of each. `used` gets what those took that ran, to their end or to an error; of several tries the last.
 
     Raises the StageError of the first stage, in the graph's order, that failed.
     """

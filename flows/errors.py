@@ -56,8 +56,6 @@ class HistoryError(FlowError):
 class StageError(FlowError):
     """A stage failed: which one, of what kind, what it said, and what it took where it lived to tell."""
 
-    used: Used | None = None
-
     def __init__(self, stage: str, kind: str, message: str) -> None:
         super().__init__(stage, kind, message)
         self.stage = stage
@@ -65,6 +63,7 @@ class StageError(FlowError):
         self.message = message
         known = stage_error_kinds().get(kind)
         self.exit_code = known.exit_code if known else 1
+        self.used: Used | None = None
 
     def __str__(self) -> str:
         return f"{self.stage}: {self.kind}: {self.message}"

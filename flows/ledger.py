@@ -44,7 +44,7 @@ class Entry:
 
 @contextmanager
 def noted(root: Path, model: str, *, kept: bool) -> Iterator[Entry]:
-    """An entry to fill in while a build goes on; it is written at the end, however that comes, where a stage was built.
+    """An entry to fill in while a build goes on; it is written at the end, however that comes, where a stage was built or failed.
 
     The file for Prometheus is written either way; without `kept` neither. A build that raises ended in the state that its error names.
     """

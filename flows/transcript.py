@@ -88,7 +88,7 @@ class Transcript:
     def error(self, code: int) -> StageError:
         """The exception for a stage that ended with a non-zero exit code."""
         error = self._error(code)
-        error.used = self.used
+        error.used = None if isinstance(error, Locked) else self.used  # who waited for a lock ran nothing
         return error
 
     def _error(self, code: int) -> StageError:

@@ -236,7 +236,7 @@ class Export(Section):
     )
     calibrate: Calibrate = Field(
         description="What is fitted on validation and folded into the head, at no cost: a temperature, which changes no answer (Guo et al. 2017), or "
-        "with it a bias a class (Alexandari et al. 2020), where cross-validation finds that to help: then rare classes are answered as often as they are there."
+        "with it a bias a class (Alexandari et al. 2020), where cross-validation finds that to help: then a class is answered nearer to as often as validation data has it."
     )
 
 
@@ -280,7 +280,9 @@ class Gate(Section):
     """What the finished model must hold before anything is published."""
 
     max_accuracy_loss: float = Field(
-        gt=0, le=100, description="Non-inferiority margin in points: the 95 % bound of the paired loss must stay below."
+        gt=0,
+        le=100,
+        description="Non-inferiority margin in points: the 95 % bound of the paired loss must stay below. The teacher is held as it was taught, without quantize.calibrate.",
     )
     max_bytes: int = Field(ge=1, description="Largest download in bytes.")
     min_size_ratio: float = Field(gt=0, description="Teacher's bytes over the model's.")

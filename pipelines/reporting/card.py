@@ -30,8 +30,14 @@ LIBRARIES = (
 def write_documents(bundle: Path, result: Evaluation, data: CleanData, lineage: Lineage, task: Task) -> None:
     """Write the card, the metrics and the lineage, with the environment, into a bundle."""
     metrics = result.metrics()
-    card = render("card.md.j2", metrics=metrics, labels=data.labels, lineage=lineage, task=task, rows=rows_of(data))
+    told = {"labels": data.labels, "lineage": lineage, "task": task, "rows": rows_of(data)}
+    card = render("card.md.j2", metrics=metrics, biased=_biased(lineage), **told)
     write_card(bundle, card, metrics, lineage)
+
+
+def _biased(lineage: Lineage) -> bool:
+    """Whether `quantize` fitted biases that the teacher does not have."""
+    return any(stage.get("calibration", {}).get("ridge") is not None for stage in lineage["stages"])
 
 
 def write_card(bundle: Path, card: str, metrics: dict[str, Any], lineage: Lineage) -> None:

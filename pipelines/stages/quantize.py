@@ -93,5 +93,5 @@ def _calibrate(family: Family, bundle: Bundle, data: CleanData, task: Task, how:
     fit = fit_biases if how == "biases" else fit_temperature
     found = fit(logits, torch.tensor(data.validation.labels))
     family.calibrate(bundle.model, found.temperature, found.biases)
-    biases = [round(bias, 4) for bias in found.biases.tolist()]
-    return {"temperature": found.temperature, "ridge": found.ridge, "biases": biases if found.ridge else None}
+    biases = dict(zip(data.labels, (round(bias, 4) for bias in found.biases.tolist()), strict=True))
+    return {"temperature": round(found.temperature, 4), "ridge": found.ridge, "biases": biases if found.ridge else None}

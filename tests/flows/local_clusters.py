@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.server import free_port
 from tests.flows.toy import REPOSITORY, wait_for
 
 
@@ -38,17 +39,20 @@ def dask_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
 
 
 @contextmanager
-def ray_cluster(_folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+def ray_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
     """As dask_cluster does."""
     pytest.importorskip("prefect_ray", reason="the group ray is not installed: pip install --group ray")
-    ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    there = {"cwd": REPOSITORY, "env": dict(environment), "capture_output": True}
-    options = ["--head", "--port", "6380", "--num-cpus", "2", "--include-dashboard=false"]
-    subprocess.run([*ray, "start", *options], check=True, **there)
-    try:
-        yield "ray:127.0.0.1:6380"
-    finally:
-        subprocess.run([*ray, "stop"], check=True, **there)
+    port = free_port()
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port", str(port)]
+    with (folder / "ray.log").open("w+") as log:
+        there = {"cwd": REPOSITORY, "env": dict(environment), "stdout": log, "stderr": log}
+        process = subprocess.Popen([*command, "--num-cpus", "2", "--include-dashboard=false"], **there)
+        try:
+            wait_for(lambda: "Ray runtime started" in (folder / "ray.log").read_text(), 60)
+            yield f"ray:127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 CLUSTERS = {"dask": dask_cluster, "ray": ray_cluster}

@@ -9,15 +9,16 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from pipelines.techniques.calibrating import FOLDS, RIDGES, fit_biases, fit_temperature
+from pipelines.errors import ModelError
+from pipelines.techniques.calibrating import FOLDS, LEAST, MOST, RIDGES, _fitted, fit_biases, fit_temperature
 
 SHY = torch.tensor([0.0, 0.0, 0.0, -3.0])
 
 
 def world(rows: int, biases: Tensor, sure: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Logits [rows, 4] that are right about their labels, then scaled by `sure` and shifted by `biases`."""
+    """Logits [rows, C] that are right about their labels, then shifted by `biases` [C] and scaled by `sure`."""
     generator = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(rows, 4, generator=generator)
+    logits = 2 * torch.randn(rows, len(biases), generator=generator)
     labels = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
     return sure * (logits + biases), labels
 
@@ -74,11 +75,63 @@ def test_logits_that_need_no_bias_get_none(seed: int) -> None:
 @pytest.mark.parametrize("rows", [1, FOLDS - 1, FOLDS])
 def test_few_rows_are_enough_for_an_answer(rows: int) -> None:
     logits, labels = world(rows, SHY)
-    assert torch.isfinite(fit_biases(logits, labels).of(logits)).all()
+    found = fit_biases(logits, labels)
+    assert torch.isfinite(found.of(logits)).all()
+    assert rows == FOLDS or found.ridge is None
 
 
-def test_rows_in_the_order_of_their_classes_are_held_out_of_each() -> None:
-    """Of rows that stand so, a run of them held out would be all there is of a class."""
-    logits, labels = world(1000, SHY)
-    order = labels.argsort(stable=True)
-    assert fit_biases(logits[order], labels[order]).ridge is not None
+@pytest.mark.parametrize("order", ["sorted", "in turns"])
+def test_rows_in_any_order_are_held_out_of_each_class(order: str) -> None:
+    """A run of sorted rows would be all there is of a class; so would every fifth row of five classes in turns."""
+    logits, labels = world(4000, torch.tensor([0.0, 0.0, 0.0, 0.0, -3.0]))
+    place = labels.argsort(stable=True)
+    if order == "in turns":
+        fewest = int(torch.bincount(labels).min())
+        place = torch.stack([torch.nonzero(labels == at).squeeze(1)[:fewest] for at in range(FOLDS)], 1).flatten()
+    assert fit_biases(logits[place], labels[place]).ridge is not None
+
+
+def test_a_class_without_a_row_has_no_bias() -> None:
+    logits, labels = world(2000, SHY)
+    logits = torch.cat([logits, logits.mean(1, keepdim=True)], 1)  # a fifth class, which validation lacks
+    found = fit_biases(logits, labels)
+    assert found.ridge is not None and found.biases[4] == 0 and found.biases[3] > 1
+
+
+@pytest.mark.parametrize(("by", "away", "bound"), [(0.5, 0, LEAST), (200.0, 1, MOST)])
+def test_no_row_in_doubt_keeps_the_temperature_within_the_bounds(by: float, away: int, bound: float) -> None:
+    labels = torch.arange(40) % 4
+    logits = by * one_hot((labels + away) % 4, 4).float()
+    for fit in (fit_temperature, fit_biases):
+        found = fit(logits, labels)
+        assert found.temperature == pytest.approx(bound) and found.biases.abs().max() < 0.1
+
+
+def test_a_row_has_no_say_in_what_it_is_held_out_of() -> None:
+    """Of forty classes in two hundred rows, biases fit what they have seen, and nothing else."""
+    logits, labels = world(200, torch.zeros(40))
+    assert fit_biases(logits, labels).ridge is None
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    logits, labels = world(20, SHY)
+    logits[3, 1] = torch.nan
+    with pytest.raises(ModelError, match="logits that are no numbers"):
+        fit_biases(logits, labels)
+
+
+def test_more_nats_for_fewer_right_answers_is_no_gain() -> None:
+    """Half of the rows hold the temperature where it is, many of the others say that class 2 is too rare, and a few lose by that."""
+    kinds = [
+        ((4.0, 0.0, -30.0), {0: 2455, 1: 45}),
+        ((0.0, 4.0, -30.0), {1: 2455, 0: 45}),
+        ((0.0, -30.0, -8.0), {0: 3600, 2: 400}),
+        ((0.0, -30.0, -0.2), {0: 600, 2: 400}),
+    ]
+    rows = [(row, label) for row, counts in kinds for label, count in counts.items() for _ in range(count)]
+    logits, labels = torch.tensor([row for row, _ in rows]), torch.tensor([label for _, label in rows])
+    biased = _fitted(logits, labels, RIDGES[-1])
+    before, after = (cross_entropy(each, labels, reduction="none") for each in (logits.double(), biased.of(logits)))
+    gain = before - after
+    assert gain.mean() > 5 * gain.std() / len(gain) ** 0.5, "or the rule would have nothing to refuse"
+    assert fit_biases(logits, labels).ridge is None
