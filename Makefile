@@ -65,6 +65,8 @@ types: install
 	$(BIN)/mypy
 
 unit: install
+	# tests start hundreds of processes, and each would compile what it imports
+	$(BIN)/python -m compileall -q pipelines flows registry tests benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 30 --durations-min 5
 
 soak: install  ## the registry's long tests: MINUTES=20 SEED=1; the parsers' fuzzer is atheris where it installs

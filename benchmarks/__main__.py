@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from benchmarks.systems import System
     from pipelines.data.clean import CleanData
 
-LATENCY_ROUNDS = 300
+LATENCY_ROUNDS = 2000
 THROUGHPUT_SECONDS = 4.0
 BOOTSTRAP = 10_000
 OUT_OF_SCOPE = "oos"

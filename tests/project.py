@@ -24,8 +24,8 @@ def make_project(folder: Path, **changes: Any) -> Path:
     folder.mkdir(parents=True)
     for name in COPIED:
         source = ROOT / name
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder)
+        # what is compiled comes along: each process of a project would compile it again
+        shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy(source, folder)
     write_csv(folder / "data" / "tiny.csv", tiny_rows())
     body = tiny_model(folder / "models" / "tiny")
     block = recipe_dict(teach__sha256=sha256_of(body / "model.safetensors"), **changes)

@@ -83,8 +83,13 @@ def throughputs(models: Sequence[Answer], texts: Sequence[str], rounds: int) -> 
 def _in_turns(
     models: Sequence[Answer], inputs: Sequence[list[str]], rounds: int, turn: int, warm_up: int
 ) -> NDArray[np.float64]:
-    """Seconds [models, rounds] of a piece of one input a round."""
+    """Seconds [models, rounds] of a piece of one input a round.
+
+    Each time the models follow in another order, by a fixed seed: who comes after a large one finds the caches full of it.
+    """
     import numpy as np
+
+    orders = np.random.default_rng(0)
 
     for answer in models:
         for at in range(warm_up):
@@ -92,8 +97,8 @@ def _in_turns(
     times = np.empty((len(models), rounds))
     for first in range(0, rounds, turn):
         mine = [inputs[at % len(inputs)] for at in range(first, min(first + turn, rounds))]
-        for which, answer in enumerate(models):
-            times[which, first : first + turn] = seconds_of(answer, mine)
+        for which in orders.permutation(len(models)):
+            times[which, first : first + turn] = seconds_of(models[which], mine)
     return times
 
 
