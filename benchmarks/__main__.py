@@ -42,21 +42,21 @@ def measure(
     from benchmarks.chain import recipe_for
     from benchmarks.peers.board import peer_systems
     from benchmarks.systems import build_systems
-    from benchmarks.unlabelled import with_unlabelled
+    from benchmarks.unlabelled import said_of, with_unlabelled
 
     source = with_unlabelled(name, source, work / "source")
     data, systems, seconds = build_systems(name, source, work)
     teacher = next(system for system in systems if system.name == front.TEACHER)
-    below = []
+    below = said_of(name, source)
     if budgets:
         chosen, explored = budget_systems(name, source, work, seconds, teacher)
         systems += chosen
-        below = [str(explored), ""]
+        below += [str(explored), ""]
     folder = work / "build" / name / "teacher"
     shutil.rmtree(work / "peers", ignore_errors=True)
     with peer_systems(pythons, recipe_for(name, source), data, teacher, folder, work / "peers") as others:
         rows, standings = rows_of(name, data, [*systems, *others])
-    return rows, [*below, *front.table(standings)]
+    return rows, below + front.table(standings)
 
 
 def rows_of(name: str, data: CleanData, systems: Sequence[System]) -> tuple[list[dict[str, Any]], list[front.Standing]]:

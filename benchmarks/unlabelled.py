@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -20,8 +21,8 @@ def with_unlabelled(name: str, source: Path, folder: Path) -> Path:
 
     Raises DataError where a file or a column of it is missing.
     """
-    wanted = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))[BLOCK].get(name)
-    if wanted is None:
+    wanted = _wanted(name)
+    if not wanted:
         return source
     texts = [
         text
@@ -34,6 +35,20 @@ def with_unlabelled(name: str, source: Path, folder: Path) -> Path:
     with (folder / FILE).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["text"], *([text] for text in dict.fromkeys(texts))])
     return folder
+
+
+def said_of(name: str, source: Path) -> list[str]:
+    """A line for the page: how many texts `with_unlabelled` wrote to its folder, and out of which files; none where it wrote none."""
+    wanted = _wanted(name)
+    if not wanted:
+        return []
+    texts, files = len(_texts(source / FILE, "text")), " and ".join(f"`{one['file']}`" for one in wanted)
+    return [f"Ours alone also learned from {texts:,} texts without labels, of {files}.", ""]
+
+
+def _wanted(name: str) -> list[dict[str, Any]]:
+    found: dict[str, list[dict[str, Any]]] = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))[BLOCK]
+    return found.get(name, [])
 
 
 def _texts(path: Path, column: str) -> list[str]:

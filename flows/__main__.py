@@ -232,7 +232,7 @@ def costs_command(given: argparse.Namespace) -> int:
         )
     show_costs(rows_of(found, given.watts, given.price), Console())
     if given.picture:
-        draw(found, given.picture)
+        draw(found, given.picture, given.watts, given.price)
     return 0
 
 

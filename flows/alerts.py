@@ -31,7 +31,7 @@ ALERTS = {
     "drifted": (DRIFTED,),
     "other bytes": (DIFFERENT,),
 }
-FLOWS = ("build", "verify", "monitor", "gc")
+FLOWS = ("build", "verify", "monitor", "follow", "gc")
 SUBJECT = "{{ flow_run.name }}: {{ flow_run.state.name }}"
 BODY = "{{ flow_run.state.message }}\n\n{{ flow_run|ui_url }}"
 

@@ -29,7 +29,7 @@ def leave(kind: str, model: str, text: str, description: str) -> None:
     try:
         create_markdown_artifact(text, key=key_for(kind, model), description=description)
     except Exception as error:  # Prefect's client raises whatever its transport does
-        get_run_logger().warning("the page of %s %s was not left: %r", kind, model, error)
+        get_run_logger(model=model).warning("the page of %s %s was not left: %r", kind, model, error)
 
 
 def show_plan(plan: Plan, model: str) -> None:

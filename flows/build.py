@@ -27,7 +27,7 @@ from flows.publish import check_destination, commit_build, publish_bundle, push_
 from flows.receipt import record_of, write_receipt
 from flows.remote import default_remote
 from flows.stage import stage_task
-from flows.standing import UP_TO_DATE, BuildResult, Handing, lock_of_build, standing
+from flows.standing import NOWHERE, UP_TO_DATE, BuildResult, Handing, lock_of_build, standing
 from flows.transcript import Used
 from flows.updating import imports_of, update_imports
 from pipelines.alone import alone
@@ -103,25 +103,35 @@ def _build(root: Path, entry: Entry, to: Handing, wanted: Wanted) -> BuildResult
     _announce(plan, model)
     if wanted.plan_only:
         return BuildResult(model, {}, {}, None, None, None)
-    if not wanted.until and (done := standing(root, model, to, plan)):
+    if done := standing(root, model, NOWHERE if wanted.until else to, plan):
         return Completed(name=UP_TO_DATE, message=_what_stands(done), data=done)
-    outcomes = run_stages(plan, root, entry.stages, wanted.workers)
+    try:
+        outcomes = run_stages(plan, root, entry.stages, wanted.workers)
+    except GateFailed:
+        _show_measured(root, plan, model)  # when it is needed most
+        raise
     if wanted.until:
         return BuildResult(model, outcomes, entry.stages, None, None, None)
+    metrics, report = _show_measured(root, plan, model)
+    publication = hand_over(root, model, to, plan, head)
+    return _finished(root, entry, BuildResult(model, outcomes, entry.stages, metrics, report, publication))
+
+
+def _show_measured(root: Path, plan: Plan, model: str) -> tuple[Path | None, Path | None]:
+    """Metrics and report on the run's page; where they lie."""
     metrics, report = plan.metrics_file(), plan.find("report.html")
     if metrics:
         artifacts.show_metrics(record.read_json(root / metrics), model)
     if report:
         artifacts.show_report(root / report, model)
-    publication = hand_over(root, model, to, plan, head)
-    return _finished(root, entry, BuildResult(model, outcomes, entry.stages, metrics, report, publication))
+    return metrics, report
 
 
 def _look(root: Path, model: str, wanted: Wanted) -> Plan:
     """What there is to do, once DVC's own files are whole and imported data as it was wanted."""
     if not wanted.plan_only:
         for mended in mend(root):
-            get_run_logger().warning(mended)
+            get_run_logger(model=model).warning(mended)
     plan = make_plan(root, model)
     if wanted.update and not wanted.plan_only and (imports := imports_of(plan)):
         update_imports(model, root, imports)
@@ -162,9 +172,9 @@ def hand_over(root: Path, model: str, to: Handing, plan: Plan, head: str | None)
     if default_remote(root):
         push_outputs(model, root, [step.node.name for step in plan.steps])
     commit = commit_build(model, root, to.commit, bundle, metrics, to.push, head) if to.commit else None
-    if not to.publish:
-        return None
-    publication: Publication = publish_bundle(model, to.publish, to.alias, root, bundle, metrics, commit)
+    publication: Publication | None = None
+    if to.publish:
+        publication = publish_bundle(model, to.publish, to.alias, root, bundle, metrics, commit)
     write_receipt(root, model, to.asked(root), built, publication)
     return publication
 

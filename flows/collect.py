@@ -46,7 +46,7 @@ def collect(registry: str, grace_days: float = 7.0, cache: bool = False) -> Clea
         cache: Also remove from DVC's cache on this machine what no commit of this repository names. Refused where others may share the cache.
     """
     try:
-        with without_tracebacks(FlowError, FactoryError, RegistryError):
+        with child.ends_with_its_worker(), without_tracebacks(FlowError, FactoryError, RegistryError):
             found = _collect(registry, grace_days)
             if cache:
                 _clear_cache(find_root(Path.cwd()))

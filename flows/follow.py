@@ -13,6 +13,7 @@ from prefect.states import Cancelled, Completed, Failed, State
 from slm_registry import Registry
 from slm_registry.errors import RegistryError
 
+from flows import child
 from flows.build import SKIPPED
 from flows.console import without_tracebacks
 from flows.editing import replace_params, with_values
@@ -54,7 +55,11 @@ def follow(model: str, alias: str = "production", build: str | None = None) -> S
     """
     root = find_root(Path.cwd())
     try:
-        with without_tracebacks(FlowError, FactoryError, RegistryError), _without_builds(root):
+        with (
+            child.ends_with_its_worker(),
+            without_tracebacks(FlowError, FactoryError, RegistryError),
+            _without_builds(root),
+        ):
             found = _follow(root, model, alias, build)
     except Busy as busy:
         return Cancelled(name=SKIPPED, message=str(busy), data=busy)
@@ -122,7 +127,7 @@ def _write(root: Path, model: str, wanted: dict[str, str], message: str) -> str 
         )
     replace_params(params, after)
     commit = commit_file(root, PARAMS, message)
-    get_run_logger().info("%s, committed as %s", message, commit[:12])
+    get_run_logger(model=model).info("%s, committed as %s", message, commit[:12])
     return commit
 
 

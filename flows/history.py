@@ -1,4 +1,4 @@
-"""The project's history: dvc.lock, and the pointers beside it, as a commit that says what was built. The same files twice are one commit."""
+"""The project's history: DVC's locks, and the pointers beside them, as a commit that says what was built. The same files twice are one commit."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from pipelines.errors import TransientError
 
 #: The branch that is checked out, as `commit` names it.
 HERE = "HEAD"
-#: What a build itself changes among the files that git tracks: its record, and pointers to data that was updated.
-OWN = ("dvc.lock", ":(glob)**/*.dvc")
-OTHERS = (".", ":(exclude)dvc.lock", ":(exclude,glob)**/*.dvc")
+#: Where DVC records what it ran: beside each dvc.yaml, of which a project may have further ones, for its data.
+LOCKS = ":(glob)**/dvc.lock"
+#: Pointers to data, which `dvc update` changes.
+POINTERS = ":(glob)**/*.dvc"
+#: All that a build does not change itself.
+OTHERS = (".", ":(exclude,glob)**/dvc.lock", ":(exclude,glob)**/*.dvc")
 #: What git says of a remote that moved on, rather than one that does not answer.
 BEHIND = ("[rejected]", "non-fast-forward", "fetch first")
 #: What it says of a remote that has the branch's push forbidden.
@@ -69,12 +72,12 @@ def checked_out(root: Path) -> str | None:
 
 
 def commit_record(root: Path, branch: str, message: str, head: str, push_to: str | None = None) -> Committed:
-    """Commit dvc.lock and changed pointers: to the branch that is checked out (`HEAD`), or to another without touching the work tree.
+    """Commit DVC's locks and changed pointers: to the branch that is checked out (`HEAD`), or to another without touching the work tree.
 
-    `head` is the commit that the build began from. Raises HistoryError where that, or a file of it, has changed meanwhile, or git
-    refuses; TransientError where a git is at work, or the remote does not answer.
+    `head` is the commit that the build began from; other builds may have committed since. Raises HistoryError where a file of it has changed
+    meanwhile, or git refuses; TransientError where a git is at work, or the remote does not answer.
     """
-    _check_unchanged(root, head)
+    head = _check_unchanged(root, head)
     message = f"{message}\n\n{TRAILER}"
     name = checked_out(root)
     if branch not in (HERE, name):
@@ -83,8 +86,8 @@ def commit_record(root: Path, branch: str, message: str, head: str, push_to: str
         return _commit_beside(root, branch, message, head)
     if name is None:
         raise HistoryError(f"{root}: no branch is checked out any more; check one out and build again")
-    _git(root, "add", "--", "dvc.lock")
-    if not _git(root, "status", "--porcelain", "--untracked-files=no", "--", *OWN):
+    _git(root, "add", "--", LOCKS)
+    if not _git(root, "status", "--porcelain", "--untracked-files=no", "--", LOCKS, POINTERS):
         return Committed(head, name, created=False)
     _git(root, *_author(root), "commit", "--quiet", "--only", "--message", message, "--", *_own(root))
     return Committed(_git(root, "rev-parse", HERE), name, created=True)
@@ -111,13 +114,16 @@ def commit_file(root: Path, name: str, message: str) -> str:
 
 
 def holds_record(root: Path, branch: str) -> bool:
-    """Whether a branch holds dvc.lock and the pointers as they stand in the work tree."""
+    """Whether a branch holds DVC's locks and the pointers as they stand in the work tree."""
     ref = HERE if branch == HERE else f"refs/heads/{branch}"
-    held = _ask(root, "rev-parse", "--verify", "--quiet", f"{ref}:./dvc.lock")
-    same = held == _ask(
-        root, "hash-object", "--", "dvc.lock"
-    )  # `git diff` says nothing of a file that neither side tracks
-    return same and _ask(root, "diff", "--quiet", ref, "--", OWN[1]) is not None
+    names = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", LOCKS).split("\0")
+    # Not by `git diff`: of a file that the index does not have it says nothing, or that it is gone.
+    held = all(
+        _ask(root, "rev-parse", "--verify", "--quiet", f"{ref}:./{name}") == _ask(root, "hash-object", "--", name)
+        for name in names
+        if name
+    )
+    return held and _ask(root, "diff", "--quiet", ref, "--", POINTERS) is not None
 
 
 def has_commit(root: Path, commit: str) -> bool:
@@ -143,10 +149,14 @@ def push_branch(root: Path, remote: str, branch: str) -> None:
     raise TransientError(f"git push {remote} {branch}: {said}")
 
 
-def _check_unchanged(root: Path, head: str) -> None:
-    """Raise HistoryError where another commit is checked out, or files other than the build's own differ from it or are unknown to it."""
+def _check_unchanged(root: Path, head: str) -> str:
+    """The commit that is checked out: `head`, or one after it that changed what builds change, no more.
+
+    Raises HistoryError where it is another, or files other than the builds' own differ from it or are unknown to it.
+    """
     now = _git(root, "rev-parse", HERE)
-    if now != head:
+    after = now == head or _ask(root, "merge-base", "--is-ancestor", head, now) is not None
+    if not after or _ask(root, "diff", "--quiet", head, now, "--", *OTHERS) is None:
         raise HistoryError(f"{root}: {now[:12]} was checked out while {head[:12]} was built; build again")
     # With -z names stand as they are, whatever their characters; a renamed file's old name is an entry of its own without a state.
     entries = _git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal", "--", *OTHERS)
@@ -156,6 +166,7 @@ def _check_unchanged(root: Path, head: str) -> None:
             f"{', '.join(changed)}: changed and not committed; what is built now could not be built again from a commit. Commit them first, "
             "or have git ignore what no build reads"
         )
+    return now
 
 
 def _check_ours(root: Path, branch: str, head: str) -> None:
@@ -223,9 +234,9 @@ def _commit_beside(root: Path, branch: str, message: str, head: str) -> Committe
 
 
 def _own(root: Path) -> list[str]:
-    """dvc.lock, and the tracked pointers that changed."""
-    changed = _git(root, "diff", "--name-only", "--relative", "-z", HERE, "--", OWN[1]).split("\0")
-    return ["dvc.lock", *(f":(literal){path}" for path in changed if path)]
+    """DVC's locks, and the tracked pointers that changed."""
+    changed = _git(root, "diff", "--name-only", "--relative", "-z", HERE, "--", POINTERS).split("\0")
+    return [LOCKS, *(f":(literal){path}" for path in changed if path)]
 
 
 def _author(root: Path) -> list[str]:

@@ -12,6 +12,7 @@ from prefect.states import Completed, Failed, State
 from slm_registry import Registry
 from slm_registry.errors import RegistryError
 
+from flows import child
 from flows.artifacts import key_for
 from flows.console import without_tracebacks
 from flows.errors import FlowError
@@ -65,7 +66,7 @@ def monitor(
         build: Deployment that is started once for a version that drifted, such as build/support-intents. Empty: none.
     """
     try:
-        with without_tracebacks(FlowError, FactoryError, RegistryError):
+        with child.ends_with_its_worker(), without_tracebacks(FlowError, FactoryError, RegistryError):
             return _monitor(Registry(registry), f"{model}@{alias}", Path(log), (rows, least), (psi, p_value), build)
     except (FlowError, FactoryError, RegistryError) as error:
         return Failed(message=f"{type(error).__name__}: {error}", data=error)

@@ -54,7 +54,7 @@ def push_outputs(model: str, root: Path, stages: Sequence[str]) -> None:
 
     Raises a StageError where the remote refuses, does not answer, or lacks a file afterwards.
     """
-    transcript, logger = Transcript("push"), get_run_logger()
+    transcript, logger = Transcript("push"), get_run_logger(model=model, stage="push")
 
     def each(line: str) -> None:
         if transcript.read(line):
@@ -82,7 +82,7 @@ def commit_build(
         history.push_branch(root, push_to, done.branch)
     word = "committed" if done.created else "already committed"
     text = f"dvc.lock: {word} as {done.commit[:12]} on {done.branch}{f', pushed to {push_to}' if push_to else ''}"
-    get_run_logger().info("%s", text)
+    get_run_logger(model=model, stage="commit").info("%s", text)
     artifacts.leave("commit", model, f"{text}\n\n```\n{message}\n```", f"{model}: the build's record in git")
     return done.commit
 
@@ -123,7 +123,7 @@ def publish_bundle(
     word = "published" if done.created else "already there, nothing published twice"
     at = alias if pointed == done.version else f"{alias} (which somebody moved to {pointed})"
     text = f"{model} {done.version} ({done.digest}) in {url} as {at}: {word}"
-    get_run_logger().info("%s", text)
+    get_run_logger(model=model, stage="publish").info("%s", text)
     artifacts.leave("publish", model, text, f"{model}: what stands in the registry")
     return Publication(url, model, done.version, done.digest, done.created, alias, pointed)
 

@@ -24,24 +24,27 @@ FOLDER = Path(".dvc") / "tmp" / "slm-factory"
 
 @dataclass(frozen=True)
 class Receipt:
-    """A build that ended well: what was asked of it, the digest of its stages' records, what was published."""
+    """A build that ended well: what was asked of it, the digest of its stages' records, what was published where that was asked for."""
 
     asked: dict[str, Any]
     record: str
-    publication: Publication
+    publication: Publication | None
 
 
 def read_receipt(root: Path, model: str, asked: Mapping[str, Any], plan: Plan) -> Receipt | None:
     """The receipt of a build that was asked for the same and left the same record; None where there is none, or it cannot be read."""
     try:
         found = json.loads(_place(root, model, asked).read_text(encoding="utf-8"))
-        receipt = Receipt(found["asked"], found["record"], Publication(**found["publication"]))
+        published = found["publication"]
+        receipt = Receipt(found["asked"], found["record"], Publication(**published) if published else None)
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return receipt if (receipt.asked, receipt.record) == (dict(asked), record_of(root, plan)) else None
 
 
-def write_receipt(root: Path, model: str, asked: Mapping[str, Any], record: str, publication: Publication) -> None:
+def write_receipt(
+    root: Path, model: str, asked: Mapping[str, Any], record: str, publication: Publication | None
+) -> None:
     """Write it, whole or not at all. `record` is `record_of` as it was before the hand-over."""
     place = _place(root, model, asked)
     place.parent.mkdir(parents=True, exist_ok=True)

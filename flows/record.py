@@ -53,12 +53,15 @@ def recipe_block(root: Path, model: str) -> Any:
 def git_state(root: Path) -> dict[str, Any]:
     """Commit, and whether the work tree differs from it; both null outside git or before the first commit.
 
-    dvc.lock is left out of the comparison: its own digest is recorded, and a build has just written it.
+    DVC's locks are left out of the comparison: a build has just written them, and the project's own has its digest in the record.
     """
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:
         return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain", "--", ".", ":(exclude)dvc.lock"))}
+    return {
+        "commit": commit,
+        "dirty": bool(_git(root, "status", "--porcelain", "--", ".", ":(exclude,glob)**/dvc.lock")),
+    }
 
 
 def made_from(bundle: Path) -> dict[str, Any]:

@@ -30,6 +30,10 @@ class Handing:
         return asdict(self) | {"remote": default_remote(root)}
 
 
+#: Of a build that ends before there is something to hand over.
+NOWHERE = Handing(None, "", None, None)
+
+
 @dataclass(frozen=True)
 class BuildResult:
     """What a finished build leaves: each stage's outcome, and where its metrics and its report lie."""
@@ -55,8 +59,11 @@ def standing(root: Path, model: str, to: Handing, plan: Plan) -> BuildResult | N
     found = None
     if to.publish or to.commit or to.push:
         receipt = read_receipt(root, model, to.asked(root), plan)
-        found = as_it_stands(receipt.publication) if receipt else None
-        if found is None or (to.commit and not holds_record(root, to.commit)):
+        if receipt is None or (to.commit and not holds_record(root, to.commit)):
             return None
+        if to.publish:
+            found = as_it_stands(receipt.publication) if receipt.publication else None
+            if found is None:
+                return None
     outcomes = {step.node.name: UP_TO_DATE for step in plan.steps}
     return BuildResult(model, outcomes, {}, plan.metrics_file(), plan.find("report.html"), found)

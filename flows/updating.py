@@ -29,15 +29,15 @@ def update_imports(model: str, root: Path, imports: Sequence[str]) -> None:
 
     Raises Transient where an origin does not answer or lacks the data, or another DVC process holds a lock.
     """
-    if error := _dvc(root, "update", *imports):
+    if error := _dvc(root, model, "update", *imports):
         # DVC removes what it has before it looks for what is new.
-        _dvc(root, "checkout", "--force", *imports)
+        _dvc(root, model, "checkout", "--force", *imports)
         raise error
 
 
-def _dvc(root: Path, command: str, *arguments: str) -> StageError | None:
+def _dvc(root: Path, model: str, command: str, *arguments: str) -> StageError | None:
     """Run a command of DVC's, its lines in the run's log; the error that it ended with."""
-    transcript, logger = Transcript(command), get_run_logger()
+    transcript, logger = Transcript(command), get_run_logger(model=model, stage=command)
 
     def each(line: str) -> None:
         if transcript.read(line):

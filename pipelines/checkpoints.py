@@ -63,6 +63,8 @@ class Checkpoints:
         if not self._place.exists():
             self.remove()
             self._place.mkdir(parents=True)
+        for partial in self._place.glob("*.partial"):  # of a process that was killed while it wrote
+            partial.unlink()
 
     def load(self, phase: str) -> Kept | None:
         """See Keeper. A file that is damaged is said to be, and counts as none."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pipelines.config.base import Action, Fraction, Section
+from pipelines.config.base import Action, Fraction, Section, holds_secret
 
 
 class GivenSplits(Section):
@@ -124,6 +124,16 @@ class TextData(Section):
         discriminator="kind", description="Given by files, or made by the factory."
     )
     checks: TextChecks = Field(description="What is checked, and what a finding does.")
+
+    @field_validator("source")
+    @classmethod
+    def _no_secret(cls, source: str) -> str:
+        """The source stands in params.yaml, dvc.lock, logs and the published record."""
+        if holds_secret(source):
+            raise ValueError(
+                "holds a password, a token or a signature; it would stand in records and logs: fetch the file and give its path"
+            )
+        return source
 
     @property
     def second_column(self) -> str | None:

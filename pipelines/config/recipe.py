@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError
 
-from pipelines.config.base import NAME_PATTERN, Section
+from pipelines.config.base import NAME_PATTERN, Section, holds_secret
 from pipelines.config.classification import ClassificationRecipe
 from pipelines.config.sequences import (
     SequenceRecipe,
@@ -103,12 +103,11 @@ def _explain(path: Path, item: Any) -> str:
     # The task stands in the path of the error, as the name of the union's branch, and not in the file's.
     key = ".".join(str(part) for place, part in enumerate(item["loc"]) if not (place == 2 and part in RECIPES))
     message = item["msg"].removeprefix("Value error, ")
-    secretive = SECRETIVE.search(key.rpartition(".")[2])
+    given = item["input"]
+    secretive = SECRETIVE.search(key.rpartition(".")[2]) or (isinstance(given, str) and holds_secret(given))
     if item["type"] == "extra_forbidden":
         return f"{path}: {key}: unknown key (value {'not shown' if secretive else repr(item['input'])}); remove it, or see docs/recipe.md for the keys there are"
     if item["type"] == "missing":
         return f"{path}: {key}: missing; every value stands in params.yaml, see docs/recipe.md"
-    value = (
-        item["input"] if isinstance(item["input"], str | int | float | bool | None) else type(item["input"]).__name__
-    )
+    value = given if isinstance(given, str | int | float | bool | None) else type(given).__name__
     return f"{path}: {key}: {'(value not shown)' if secretive else repr(value)}: {message}"

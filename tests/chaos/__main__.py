@@ -56,17 +56,20 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     os.environ["PREFECT_HOME"] = str(folder / "prefect")  # before Prefect is imported
     try:
-        table = _run(given, folder)
+        table, whole = _run(given, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(table)
     if given.page:
         command = f"`make chaos MINUTES={given.minutes:g} SEED={given.seed} KILLS={given.kills}`"
         write_section(given.page, "chaos", f"Written by {command}. {machine()}.\n\n{table}")
-    return 0
+    if not whole:
+        print("the time was over before all was tried: give it more MINUTES, or fewer KILLS", file=sys.stderr)
+    return 0 if whole else 1
 
 
-def _run(given: argparse.Namespace, folder: Path) -> str:
+def _run(given: argparse.Namespace, folder: Path) -> tuple[str, bool]:
+    """The table, and whether there was time for all of it."""
     from tests.chaos.ground import TINY, TOY, make_ground
     from tests.chaos.servers import server
 
@@ -80,12 +83,15 @@ def _run(given: argparse.Namespace, folder: Path) -> str:
         session = Session(folder, given.seed, time.monotonic() + 60 * given.minutes, grounds)
         jobs = {name: [threads.submit(trial, session) for trial in part.trials] for name, part in parts.items()}
         try:
-            rows = [f"| {name} | {parts[name].sum_up([job.result() for job in done])} |" for name, done in jobs.items()]
+            found = {name: [job.result() for job in done] for name, done in jobs.items()}
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
     lengths = " s, ".join(f"{grounds[kind.model].result().seconds:.0f}" for kind in needed)
-    return "\n".join([f"An undisturbed build takes {lengths} s.", "", "| what | came of it |", "|---|---|", *rows])
+    rows = [f"| {name} | {parts[name].sum_up(results)} |" for name, results in found.items()]
+    whole = all(result is not None for results in found.values() for result in results)
+    table = "\n".join([f"An undisturbed build takes {lengths} s.", "", "| what | came of it |", "|---|---|", *rows])
+    return table, whole
 
 
 @dataclass(frozen=True)

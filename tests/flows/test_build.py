@@ -28,7 +28,7 @@ from flows.build import build
 from flows.errors import BadInput, GateFailed, GraphError, PublishError, StageFailed, Transient
 from flows.graph import make_plan
 from flows.stage import run_stage
-from flows.standing import BuildResult
+from flows.standing import UP_TO_DATE, BuildResult
 from pipelines.errors import RecipeError
 from tests.flows.toy import STAGES, Toy, wait_for
 
@@ -197,6 +197,14 @@ def test_plan_only_runs_nothing(toy: Toy, inside: Inside) -> None:
     assert set(artifacts_of(state)) == {"plan-alpha"}
 
 
+def test_up_to_a_stage_nothing_is_a_task_either_where_nothing_is_stale(built: Toy, inside: Inside) -> None:
+    inside(built)
+    built.change("alpha", "gate", "max_bytes", 5)
+    state = run(until="label")
+    assert state.name == UP_TO_DATE and result_of(state).publication is None
+    assert set(artifacts_of(state)) == {"plan-alpha"}
+
+
 def test_a_failed_gate_publishes_nothing_and_is_not_tried_again(built: Toy, inside: Inside) -> None:
     inside(built)
     built.behave("gate", "fail GateError: accuracy 0.90 misses 0.95 by 0.05")
@@ -208,6 +216,7 @@ def test_a_failed_gate_publishes_nothing_and_is_not_tried_again(built: Toy, insi
     assert built.ran() == ["gate"]
     assert not (built.folder / "store").exists()
     assert (built.folder / "build/alpha/evaluation/metrics.json").exists(), "the metrics are kept"
+    assert {"metrics-alpha", "report-alpha"} <= set(artifacts_of(state)), "and shown"
     assert "Traceback" not in logs_of(state)
 
 

@@ -128,6 +128,16 @@ def test_a_store_that_was_lost_is_not_filled_again_unsaid(built: Toy) -> None:
     assert [row.version for row in Registry(built.folder / "store").list("alpha")] == ["1.0.0"]
 
 
+def test_a_build_that_only_commits_has_nothing_to_do_once_it_has(connected: Toy) -> None:
+    asked = ("build", "alpha", "--commit", "HEAD")
+    assert connected.flows(*asked)[0] == 0
+    code, output = connected.flows(*asked)
+    assert code == 0 and "all 5 stages are up to date" in output
+    (connected.folder / "dvc.lock").write_text((connected.folder / "dvc.lock").read_text() + "\n")
+    code, output = connected.flows(*asked)
+    assert code == 0 and "dvc.lock: committed as" in output
+
+
 def test_a_receipt_that_is_damaged_or_of_another_request_counts_for_nothing(built: Toy) -> None:
     publish = ("build", "alpha", "--publish", "store")
     assert built.flows(*publish)[0] == 0

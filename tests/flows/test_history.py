@@ -9,6 +9,7 @@ import pytest
 
 from flows.errors import HistoryError
 from flows.history import HERE, Committed, check_history, commit_record, holds_record, push_branch
+from flows.record import git_state
 from pipelines.errors import TransientError
 from tests.flows.toy import run
 
@@ -54,6 +55,33 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "notes.txt").write_text("not git's\n")
     (folder / ".git" / "info" / "exclude").write_text("notes.txt\n")
     yield folder
+
+
+def test_another_build_may_commit_meanwhile_and_nobody_else(project: Path) -> None:
+    head = check_history(project, HERE)
+    other = record(project, HERE, "Build beta")
+    (project / "dvc.lock").write_text(LOCK + "stages: {more: 1}\n")
+    done = commit_record(project, HERE, "Build alpha", head)
+    assert done.created and git(project, "rev-parse", f"{done.commit}^") == other.commit
+    (project / "params.yaml").write_text("models: {more: 1}\n")
+    committed(project, "params.yaml")
+    with pytest.raises(HistoryError, match="was checked out while"):
+        commit_record(project, HERE, "Build alpha", done.commit)
+
+
+@pytest.mark.parametrize("branch", [HERE, "builds"])
+def test_the_record_of_a_further_dvc_yaml_is_of_the_build_too(project: Path, branch: str) -> None:
+    """DVC writes it beside that file, the first time in the middle of a build."""
+    head = check_history(project, branch)
+    (project / "data" / "dvc.lock").write_text(LOCK)
+    done = commit_record(project, branch, "Build alpha", head)
+    assert done.created and "data/dvc.lock" in files_of(project, done.commit)
+    assert holds_record(project, branch)
+    assert not record(project, branch).created
+    (project / "data" / "dvc.lock").write_text(LOCK + "stages: {}\n")
+    assert not holds_record(project, branch)
+    assert git_state(project)["dirty"] is (branch != HERE), "the pointer"
+    assert record(project, branch).created
 
 
 def test_the_record_and_the_pointers_are_one_commit_and_only_one(project: Path) -> None:

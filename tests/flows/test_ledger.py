@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,5 +131,28 @@ def test_cost_and_energy_where_nothing_was_measured(tmp_path: Path) -> None:
     assert head[-2:] == ["Wh", "cost"]
     assert row == ["1970-01-01 00:00", "Published", "1.0.0", "2", "2.0", "60.0", "900", "7.20 (reckoned)", "0.5000"]
     assert rows_of([entry], None, None)[0][-1] == "most memory, MB"
-    draw([entry, entry], tmp_path / "costs.png")
+    draw([entry, entry], tmp_path / "costs.png", None, None)
     assert (tmp_path / "costs.png").read_bytes().startswith(b"\x89PNG")
+
+
+def panels_of(picture: Path) -> list[str]:
+    """What stands beside the panels of a drawing, from the top; each axis says it in its own words."""
+    return [what for what in ("processor minutes", "Wh", "cost") if f"<!-- {what} -->" in picture.read_text()]
+
+
+@pytest.mark.parametrize(
+    ("watts", "price", "panels"),
+    [
+        (None, None, ["processor minutes"]),
+        (8.0, None, ["processor minutes", "Wh"]),
+        (8.0, 0.04, ["processor minutes", "Wh", "cost"]),
+    ],
+)
+def test_energy_and_cost_are_drawn_where_they_can_be_had(
+    tmp_path: Path, watts: float | None, price: float | None, panels: list[str]
+) -> None:
+    entry = Entry("m", 0.0, "Published", 120.0, None, {"teach@m": USED}, "1.0.0")
+    draw([entry, entry], tmp_path / "costs.svg", watts, price)
+    assert panels_of(tmp_path / "costs.svg") == panels
+    draw([replace(entry, joules=36.0)], tmp_path / "costs.svg", None, None)
+    assert panels_of(tmp_path / "costs.svg") == ["processor minutes", "Wh"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import flow, get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
-from prefect.states import State
+from prefect.states import Cancelled, Completed, Crashed, Failed, Running, State
 from slm_registry import Registry
 from slm_registry.errors import NotFoundError
 from slm_registry.runtime.text_classification import Prediction
@@ -85,6 +85,26 @@ def test_drift_starts_one_build_of_a_version_however_often_it_is_seen(served: Pa
     names = {watched.build for watched in found}
     assert len(names) == 1 and names == {run.name for run in asyncio.run(_runs())}
     assert f"; rebuild/m was started as {names.pop()}" in str(states[0].message)
+
+
+@pytest.mark.parametrize(
+    ("ended", "again"), [(Cancelled, True), (Crashed, True), (Failed, False), (Completed, False), (Running, False)]
+)
+def test_a_build_that_was_cancelled_or_lost_is_started_again_and_no_other(
+    served: Path, ended: Callable[[], State[Any]], again: bool
+) -> None:
+    rebuild.to_deployment("m").apply()
+    predict(served, [LONG] * 300)
+    first = watch(served, build="rebuild/m").result(raise_on_failure=False).build
+    asyncio.run(_end(first, ended()))
+    then = [watch(served, build="rebuild/m").result(raise_on_failure=False).build for _ in range(2)]
+    assert len({first, *then}) == 1 + again and then[0] == then[1]
+
+
+async def _end(name: str, state: State[Any]) -> None:
+    async with get_client() as client:
+        (run,) = [run for run in await _runs() if run.name == name]
+        await client.set_flow_run_state(run.id, state, force=True)
 
 
 async def _runs() -> list[Any]:

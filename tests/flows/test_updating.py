@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from prefect.states import State
 
@@ -35,6 +37,57 @@ def imported(built: Toy, inside: Inside, tmp_path: Path, monkeypatch: pytest.Mon
     run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "imported"], built.folder)
     monkeypatch.setattr(update_imports, "retry_delay_seconds", [0, 0])
     return built, origin
+
+
+@pytest.fixture
+def bucket(s3_server: str, aws: None, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An empty bucket, where DVC and its children look for all of them."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    made = boto3.resource("s3", endpoint_url=s3_server).Bucket(f"origin-{uuid.uuid4().hex}")
+    made.create()
+    return made
+
+
+def of_a_prefix(toy: Toy, bucket: Any, _elsewhere: Path) -> Callable[[], object]:
+    """Data below an s3 prefix; what puts an object more there."""
+    bucket.put_object(Key="tickets/1.csv", Body=b"text,label\nfirst,x\n")
+    toy.dvc("import-url", "-q", f"s3://{bucket.name}/tickets", "data/alpha.csv")
+    return lambda: bucket.put_object(Key="tickets/2.csv", Body=b"second,x\n")
+
+
+def of_a_branch(toy: Toy, _bucket: Any, elsewhere: Path) -> Callable[[], object]:
+    """Data of another repository's branch; what commits there."""
+
+    def commit(rows: str) -> None:
+        (elsewhere / "tickets.csv").write_text(rows)
+        run(["git", "add", "-A"], elsewhere)
+        run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "rows"], elsewhere)
+
+    elsewhere.mkdir()
+    run(["git", "init", "-q", "-b", "main", "."], elsewhere)
+    commit("text,label\nfirst,x\n")
+    toy.dvc("import", "-q", str(elsewhere), "tickets.csv", "-o", "data/alpha.csv", "--rev", "main")
+    return lambda: commit("text,label\nfirst,x\nsecond,x\n")
+
+
+@pytest.mark.parametrize("origin", [of_a_prefix, of_a_branch])
+def test_a_new_object_and_a_new_revision_are_built(
+    built: Toy,
+    inside: Inside,
+    bucket: Any,
+    tmp_path: Path,
+    origin: Callable[[Toy, Any, Path], Callable[[], object]],
+) -> None:
+    inside(built)
+    run(["git", "rm", "-q", "--cached", "data/alpha.csv"], built.folder)
+    (built.folder / "data" / "alpha.csv").unlink()
+    more = origin(built, bucket, tmp_path / "elsewhere")
+    build("alpha", update=True)
+    assert "first" in signals(built) and "second" not in signals(built)
+    more()
+    build("alpha", update=True)
+    assert "second" in signals(built)
+    assert build("alpha", update=True, return_state=True).name == UP_TO_DATE
 
 
 def signals(toy: Toy) -> str:

@@ -108,8 +108,9 @@ if order == "crash":
     raise ValueError(rest)
 out.parent.mkdir(parents=True, exist_ok=True)
 if stage in ("validate", "teach", "label"):
-    source = {"validate": f"data/{model}.csv"}.get(stage, f"build/{model}/data")
-    out.write_text(f"{stage} " + pathlib.Path(source).read_text())
+    source = pathlib.Path({"validate": f"data/{model}.csv"}.get(stage, f"build/{model}/data"))
+    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+    out.write_text(f"{stage} " + "".join(path.read_text() for path in files))
 elif stage == "evaluate":
     side = {"accuracy": 0.9, "accuracy_low": 0.88, "accuracy_high": 0.92, "macro_f1": 0.89, "bytes": 9e7, "p50_ms": 12.0, "texts_per_s": 50.0}
     small = side | {"bytes": 5e6, "p50_ms": 0.8, "classes": [1, 2, 3]}

@@ -142,6 +142,15 @@ def test_a_damaged_file_is_said_and_counts_as_none(
     assert "toy.safetensors: damaged (" in capsys.readouterr().err
 
 
+def test_what_a_killed_process_was_writing_goes(tmp_path: Path) -> None:
+    """Each kill would leave a model and its optimizer."""
+    lasting(tmp_path / "toy")
+    cut = tmp_path / "toy" / "key" / "distill.1234.partial"
+    cut.write_bytes(b"half")
+    lasting(tmp_path / "toy")
+    assert not cut.exists() and cut.parent.exists()
+
+
 def test_a_training_of_other_things_is_let_go_of(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         trained(mortal(tmp_path / "toy", 5))

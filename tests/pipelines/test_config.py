@@ -62,6 +62,22 @@ def test_a_bad_value_names_key_value_and_what_is_allowed(
         check(tmp_path, recipe)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["https://me:plant@host/x.csv", "https://host/x.csv?Token=plant", "s3://b/x.csv?a=1&X-Amz-Signature=plant"],
+)
+def test_a_secret_in_the_address_of_the_data_is_refused_and_not_shown(
+    tmp_path: Path, recipe: dict[str, Any], address: str
+) -> None:
+    """It would stand in params.yaml, dvc.lock, logs and the published record."""
+    recipe["data"]["source"] = address
+    with pytest.raises(RecipeError, match="holds a password, a token or a signature") as found:
+        check(tmp_path, recipe)
+    assert "plant" not in str(found.value)
+    recipe["data"]["source"] = "https://host/x.csv?page=1"
+    check(tmp_path, recipe)
+
+
 def test_nothing_to_learn_from_is_refused(tmp_path: Path, recipe: dict[str, Any]) -> None:
     recipe["distill"]["losses"] |= {"kl": 0, "cross_entropy": 0}
     with pytest.raises(RecipeError, match="at least one of kl, reverse_kl and cross_entropy"):
