@@ -329,11 +329,25 @@ def _run_flow(root: Path, name: str, **asked: Any) -> tuple[Any, State[Any]]:
     signal.signal(signal.SIGTERM, _terminate)
     module = f"flows.{name}"
     with prefect_api(meanwhile=lambda: _import_the_rest(module)):
-        state = getattr(import_module(module), name)(**asked, return_state=True)
+        try:
+            state = getattr(import_module(module), name)(**asked, return_state=True)
+        except RuntimeError as error:
+            if not _unreachable(error):
+                raise
+            raise TransientError(
+                f"{error}; PREFECT_API_URL names that server: start it (`make up`), or `unset PREFECT_API_URL` for one of this build's own"
+            ) from error
     result = state.result(raise_on_failure=False)
     if isinstance(result, BaseException):
         raise result
     return result, state
+
+
+def _unreachable(error: RuntimeError) -> bool:
+    """Whether Prefect's client reached no server at the start of a flow, which it says in an error of no class of its own."""
+    import httpx
+
+    return isinstance(error.__cause__, httpx.TransportError)
 
 
 def _prefect_home(root: Path) -> Path:

@@ -122,6 +122,14 @@ def test_a_failed_stage_ends_in_one_line_and_its_exit_code(built: Toy) -> None:
     assert not (built.folder / "store").exists()
 
 
+def test_a_server_that_is_gone_is_one_line(toy: Toy) -> None:
+    """As `make down` leaves it, to a terminal that still names it."""
+    code, output = toy.flows("build", "alpha", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert (code, output.count("\n")) == (7, 1), output
+    assert output.startswith("TransientError: Failed to reach API at http://127.0.0.1:9/api")
+    assert "`unset PREFECT_API_URL`" in output and toy.ran() == []
+
+
 @pytest.mark.usefixtures("api")
 def test_a_mistake_is_one_line(built: Toy) -> None:
     code, output = built.flows("build", "gamma")
