@@ -60,7 +60,7 @@ def server(home: Path) -> Iterator[Server]:
 @contextmanager
 def worker(place: Place) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[str, dict[str, Any]], None]]]:
     """A worker of a pool of its own in a place's project, and what starts a flow's run there."""
-    pool = f"{POOL}-{place.folder.name}"
+    pool = f"{POOL}-{place.folder.parent.name}-{place.folder.name}"  # of the trial and its attempt
     variables = place.variables()
     _prefect(place, "work-pool", "create", pool, "--type", "process")
     log = place.folder / "worker.log"
