@@ -16,6 +16,8 @@ _RESTORED = re.compile(r"is cached - skipping run, checking out outputs$")
 _LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
 _DVC_ERROR = re.compile(r"^ERROR: (?:failed to reproduce '[^']*': )?(?P<message>.*)$")
 _EXIT = re.compile(r"exited with (?P<code>-?\d+)$")
+#: What a system says where a disk is full.
+FULL = "No space left on device"
 _USED = re.compile(
     r"^used (?P<seconds>[0-9.]+) s, (?P<cpu>[0-9.]+) s of processor time, (?P<memory>[0-9.]+) MB of memory at most$"
 )
@@ -101,5 +103,7 @@ class Transcript:
             return StageFailed(
                 self.stage, "ResourceError", "killed from outside (signal 9), most often for want of memory"
             )
+        if self._dvc and not exit_code:  # not the command, but DVC itself, which stood in its way
+            return StageFailed(self.stage, "ResourceError" if FULL in self._dvc else "StageFailed", self._dvc)
         said = self._last[-1].strip() if self._last else ""
         return StageFailed(self.stage, "StageFailed", said or self._dvc or f"exited with {code} and said nothing")

@@ -99,6 +99,14 @@ def test_outcome(line: str, outcome: str) -> None:
     assert transcript.outcome == outcome
 
 
+def test_where_dvc_itself_failed_its_word_counts_and_not_the_stages_last() -> None:
+    error = error_of("epoch 15: loss 0.2", "ERROR: unexpected error - [Errno 28] No space left on device: 'cache/1'")
+    assert (error.kind, error.exit_code) == ("ResourceError", 6)
+    assert error.message == "unexpected error - [Errno 28] No space left on device: 'cache/1'"
+    error = error_of("epoch 15: loss 0.2", "ERROR: failed to reproduce 'gate@a': output 'b' does not exist")
+    assert (error.kind, error.message) == ("StageFailed", "output 'b' does not exist")
+
+
 def test_dvcs_advice_is_not_shown() -> None:
     transcript = Transcript("gate@a")
     shown = [
