@@ -107,8 +107,8 @@ def _build(root: Path, entry: Entry, to: Handing, wanted: Wanted) -> BuildResult
         return Completed(name=UP_TO_DATE, message=_what_stands(done), data=done)
     try:
         outcomes = run_stages(plan, root, entry.stages, wanted.workers)
-    except GateFailed:
-        _show_measured(root, plan, model)  # when it is needed most
+    except GateFailed as error:
+        _show_measured(root, plan.before(error.stage), model)  # when it is needed most; of this build alone
         raise
     if wanted.until:
         return BuildResult(model, outcomes, entry.stages, None, None, None)

@@ -97,7 +97,15 @@ class Plan:
         nodes = {step.node.name: step.node for step in self.steps}
         if f"{stage}@{model}" not in nodes:
             raise GraphError(f"dvc.yaml: no stage {stage}@{model}; the plan holds {', '.join(nodes)}")
-        needed, left = set(), [f"{stage}@{model}"]
+        return self._above([f"{stage}@{model}"])
+
+    def before(self, name: str) -> Plan:
+        """The steps that a stage of this plan needs, without itself."""
+        return self._above([above for step in self.steps if step.node.name == name for above in step.node.upstream])
+
+    def _above(self, left: list[str]) -> Plan:
+        nodes = {step.node.name: step.node for step in self.steps}
+        needed: set[str] = set()
         while left:
             needed.add(name := left.pop())
             left += nodes[name].upstream

@@ -220,6 +220,16 @@ def test_a_failed_gate_publishes_nothing_and_is_not_tried_again(built: Toy, insi
     assert "Traceback" not in logs_of(state)
 
 
+def test_a_budget_that_cannot_be_met_shows_no_metrics_of_an_earlier_build(built: Toy, inside: Inside) -> None:
+    inside(built)
+    built.behave("label", "fail BudgetError: no point holds max_bytes 1,000 bytes")
+    built.change("alpha", "label", "batch_size", 8)
+    state = run(publish="store")
+    assert state.message == "GateFailed: label@alpha: BudgetError: no point holds max_bytes 1,000 bytes"
+    assert (built.folder / "build/alpha/evaluation/metrics.json").exists(), "of the build before"
+    assert not {"metrics-alpha", "report-alpha"} & set(artifacts_of(state))
+
+
 @pytest.mark.parametrize(
     ("order", "expected"), [("fail DataError: data/alpha.csv: no column 'text'", BadInput), ("crash boom", StageFailed)]
 )
