@@ -55,11 +55,12 @@ class Service:
         if not healthy(self.port):
             started = self._start("server", "server", "start", "--host", HOST, "--port", str(self.port))
             self._wait("server", started, lambda: healthy(self.port))
-        if self._prefect("work-pool", "inspect", POOL, check=False):
-            self._prefect("work-pool", "create", POOL, "--type", "process")
-        if self._prefect("gcl", "inspect", limit_here(), check=False):
-            self._prefect("gcl", "create", limit_here(), "--limit", "1")
-        self._prefect("--no-prompt", "deploy", "--all")
+        if self._run("prefect", "work-pool", "inspect", POOL, check=False):
+            self._run("prefect", "work-pool", "create", POOL, "--type", "process")
+        if self._run("prefect", "gcl", "inspect", limit_here(), check=False):
+            self._run("prefect", "gcl", "create", limit_here(), "--limit", "1")
+        self._run("prefect", "--no-prompt", "deploy", "--all")
+        self._run("flows.lost")
         if self.process("worker") is None:
             started = self._start("worker", "worker", "start", "--pool", POOL)
             log = self.log("worker")
@@ -140,9 +141,9 @@ class Service:
                 raise FlowError(f"Prefect's {name} did not start{': ' + last[0] if last else ''}; see {self.log(name)}")
             time.sleep(_TICK)
 
-    def _prefect(self, *arguments: str, check: bool = True) -> int:
+    def _run(self, *module: str, check: bool = True) -> int:
         done = subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments],
+            [sys.executable, "-m", *module],
             cwd=self.root,
             env=self._environment(),
             stdin=subprocess.DEVNULL,
@@ -151,7 +152,7 @@ class Service:
             check=False,
         )
         if check and done.returncode:
-            raise FlowError(f"`prefect {' '.join(arguments)}` failed: {(done.stdout + done.stderr).strip()}")
+            raise FlowError(f"`python -m {' '.join(module)}` failed: {(done.stdout + done.stderr).strip()}")
         return done.returncode
 
 

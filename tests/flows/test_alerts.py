@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from itertools import chain
+from typing import Any
 
 import pytest
+from prefect import Flow, State
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
 
+import flows
 from flows.alerts import ALERTS, set_up
+from flows.automations import FLOWS
+from flows.build import PUBLISHED
 from flows.errors import FlowError
+from flows.standing import UP_TO_DATE
 from tests.flows.toy import REPOSITORY, Toy, environment, run, wait_for
 
 pytestmark = pytest.mark.usefixtures("api")
@@ -43,6 +53,12 @@ def told() -> Iterator[tuple[str, list[str]]]:
     server.shutdown()
 
 
+def every_flow() -> Iterator[Flow[..., Any]]:
+    for module in pkgutil.iter_modules(flows.__path__, "flows."):
+        if not module.name.endswith("__main__"):
+            yield from (found for found in vars(import_module(module.name)).values() if isinstance(found, Flow))
+
+
 def test_published_failed_and_gate_failed_are_told_and_nothing_else(built: Toy, told: tuple[str, list[str]]) -> None:
     address, texts = told
     block = CustomWebhookNotificationBlock(name="team", url=address, json_data={"text": "{{subject}} | {{body}}"})
@@ -64,6 +80,27 @@ def test_published_failed_and_gate_failed_are_told_and_nothing_else(built: Toy, 
     assert subjects == ["build · alpha: Failed", "build · alpha: Gate failed", "build · alpha: Published"]
     assert any("alpha 1.0.0 in store as candidate" in text for text in texts)
     assert any("5 MB are more than 3" in text for text in texts)
+
+
+def test_every_flow_and_every_alert_is_told(told: tuple[str, list[str]]) -> None:
+    """The states are given to runs by hand here: that flows end in them is tested where they are."""
+    address, texts = told
+    CustomWebhookNotificationBlock(name="team", url=address, json_data={"text": "{{subject}}"}).save(
+        "team", overwrite=True
+    )
+    ours = {found.name: found for found in every_flow()}
+    assert set(ours) == set(FLOWS)
+    expected = []
+    with get_client(sync_client=True) as client:
+        set_up(client, "custom-webhook/team")
+        for flow in ours.values():
+            for state in (*chain(*ALERTS.values()), UP_TO_DATE):
+                run = client.create_flow_run(flow, name=flow.name)
+                kind = StateType.COMPLETED if state in (PUBLISHED, UP_TO_DATE) else StateType.FAILED
+                client.set_flow_run_state(run.id, State(type=kind, name=state), force=True)
+                expected += [f"{flow.name}: {state}"] if state != UP_TO_DATE else []
+    wait_for(lambda: len(texts) >= len(expected), 60)
+    assert sorted(texts) == sorted(expected)
 
 
 def test_a_block_that_there_is_not_is_named() -> None:

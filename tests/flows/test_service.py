@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -48,6 +49,11 @@ def service(toy: Toy, port: int, command: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def listed(address: str) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = httpx.post(address, json={}).raise_for_status().json()
+    return found
+
+
 def test_up_twice_then_down(project: Toy, port: int) -> None:
     code, output = service(project, port, "up")
     assert code == 0, output
@@ -57,22 +63,18 @@ def test_up_twice_then_down(project: Toy, port: int) -> None:
     ]
     assert f"export PREFECT_API_URL=http://{HOST}:{port}/api" in output
     running = {one.pid for one in project.processes()}
-    listed = subprocess.run(
-        [sys.executable, "-m", "prefect", "deployment", "ls"],
-        cwd=project.folder,
-        env=environment() | {"PREFECT_API_URL": f"http://{HOST}:{port}/api", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in (
+    api = f"http://{HOST}:{port}/api"
+    names = {
+        f"{found['entrypoint'].rpartition(':')[2]}/{found['name']}" for found in listed(f"{api}/deployments/filter")
+    }
+    assert names == {
         "build/support-intents",
         "build/support-budget-front",
         "verify/support-intents",
         "monitor/support-intents",
-        "gc/store",
-    ):
-        assert name in listed
+        "collect/store",
+    }
+    assert [found["name"] for found in listed(f"{api}/automations/filter")] == ["slm-factory: lost"]
     assert service(project, port, "up")[0] == 0
     assert {one.pid for one in project.processes()} == running, "what runs is left alone"
     code, output = service(project, port, "down")
