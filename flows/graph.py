@@ -48,6 +48,11 @@ class Node:
         """`support-intents` of `distill@support-intents`; empty for a stage that belongs to no model."""
         return self.name.partition("@")[2]
 
+    @property
+    def speaker(self) -> dict[str, str]:
+        """Who speaks in a log record, beside the run and the task that Prefect names: fields of it, for logs that are read by machines."""
+        return {"model": self.model, "stage": self.stage}
+
 
 @dataclass(frozen=True)
 class Reason:

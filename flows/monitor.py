@@ -107,4 +107,4 @@ def _show(model: str, what: str, features: list[Moved]) -> None:
     ]
     create_table_artifact(rows, key=key_for("drift", model), description=f"Drift of {what}, beside its evaluation")
     for row in rows:
-        get_run_logger().info("%s", "  ".join(f"{key} {value}" for key, value in row.items() if value != ""))
+        get_run_logger(model=model).info("%s", "  ".join(f"{key} {value}" for key, value in row.items() if value != ""))

@@ -76,7 +76,7 @@ def run_stage(step: Step, root: Path, stop: threading.Event, workers: str | None
 
     Raises a StageError where the stage failed.
     """
-    logger = get_run_logger(**speaker(step.node))
+    logger = get_run_logger(**step.node.speaker)
     if stop.is_set():
         return Cancelled(message="the build was stopped before this stage")
     if not step.stale:
@@ -98,11 +98,6 @@ def run_stage(step: Step, root: Path, stop: threading.Event, workers: str | None
         "restored": "these inputs were built before, here or on another machine: outputs restored from DVC's run cache",
     }
     return Completed(name=outcome.capitalize(), message=messages[outcome], data=used if outcome == "built" else None)
-
-
-def speaker(node: Node) -> dict[str, str]:
-    """Who speaks in a log record, beside the run and the task that Prefect names: fields of it, for logs that are read by machines."""
-    return {"model": node.model, "stage": node.stage}
 
 
 def stage_task(node: Node) -> Task[..., State[Used | None]]:

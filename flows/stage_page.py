@@ -67,7 +67,7 @@ class Gauge:
             try:
                 bar = self._show(bar) if self._at else None
             except Exception as error:  # whatever keeps the page from being told, the stage goes on
-                get_run_logger().debug("the bar on the page stays where it is: %r", error)
+                get_run_logger(**self._node.speaker).debug("the bar on the page stays where it is: %r", error)
             self._ended.wait(TICK)
 
     def _show(self, bar: UUID | None) -> UUID:

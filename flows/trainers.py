@@ -33,15 +33,15 @@ def place_to_train(node: Node, stop: threading.Event) -> Iterator[None]:
 
     Without an answer from Prefect the stage goes on: it can do without its server, and of two trainers of one output the second gives way.
     """
-    place = _take(stop) if node.trains else None
+    place = _take(node, stop) if node.trains else None
     try:
         yield
     finally:
         if place:
-            _leave(place)
+            _leave(node, place)
 
 
-def _take(stop: threading.Event) -> AbstractContextManager[None] | None:
+def _take(node: Node, stop: threading.Event) -> AbstractContextManager[None] | None:
     while not stop.is_set():
         place: AbstractContextManager[None] = concurrency(
             limit_here(), max_retries=0, lease_duration=_LEASE, raise_on_lease_renewal_failure=False
@@ -50,7 +50,7 @@ def _take(stop: threading.Event) -> AbstractContextManager[None] | None:
             place.__enter__()
         except (ConcurrencySlotAcquisitionError, httpx.HTTPError) as error:
             if not _full(error):
-                get_run_logger().warning("no answer to how many may train at once (%s): going on", error)
+                get_run_logger(**node.speaker).warning("no answer to how many may train at once (%s): going on", error)
                 return None
             stop.wait(_PAUSE)
         else:
@@ -63,9 +63,11 @@ def _full(error: Exception) -> bool:
     return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == _LOCKED
 
 
-def _leave(place: AbstractContextManager[None]) -> None:
+def _leave(node: Node, place: AbstractContextManager[None]) -> None:
     """Give it back. What the stage came to does not depend on whether the server hears of it."""
     try:
         place.__exit__(None, None, None)
     except httpx.HTTPError as error:
-        get_run_logger().warning("the place to train could not be given back, and is free in %.0f s: %r", _LEASE, error)
+        get_run_logger(**node.speaker).warning(
+            "the place to train could not be given back, and is free in %.0f s: %r", _LEASE, error
+        )

@@ -6,6 +6,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def _verify(root: Path, model: str, registry: str, alias: str) -> Verified:
     commit = commit_of(root, f"{model} {details.version}", details.lineage.get("git"))
     published = {file.path: file.digest.removeprefix("sha256:") for file in details.files if file.path not in DOCUMENTS}
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
-        again = rebuilt(root, commit, model, Path(folder) / "clone", _run)
+        again = rebuilt(root, commit, model, Path(folder) / "clone", partial(_run, model))
     files = {path: (published.get(path), again.get(path)) for path in published.keys() | again.keys()}
     if not files:
         raise HistoryError(f"{model} {details.version} holds no file of a model, so there is nothing to compare")
@@ -98,10 +99,12 @@ def commit_of(root: Path, what: str, recorded: Any) -> str:
     return commit
 
 
-def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> int:
+def _run(model: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> int:
     """As a stage is run: lines into the log, and nothing left when the flow ends."""
     env = child_environment() | {key: environment[key] for key in ("PYTHONPATH",) if key in environment}
-    return child.run(command, cwd=folder, env=env, stop=threading.Event(), each=get_run_logger().info)
+    return child.run(
+        command, cwd=folder, env=env, stop=threading.Event(), each=get_run_logger(model=model, stage="verify").info
+    )
 
 
 def _show(found: Verified) -> None:

@@ -64,7 +64,7 @@ def short(count: int) -> list[str]:
     return [SHORT + "?" * (at % 7) for at in range(count)]
 
 
-def test_few_rows_say_nothing_and_the_same_texts_are_steady(served: Path) -> None:
+def test_few_rows_say_nothing_and_the_same_texts_are_steady(served: Path, caplog: pytest.LogCaptureFixture) -> None:
     predict(served, short(150))
     state = watch(served)
     assert (state.name, state.is_completed()) == (FEW, True) and "150 predictions: 200 are needed" in str(state.message)
@@ -73,6 +73,8 @@ def test_few_rows_say_nothing_and_the_same_texts_are_steady(served: Path) -> Non
     watched = state.result(raise_on_failure=False)
     assert state.name == STEADY and isinstance(watched, Watched)
     assert (watched.rows, watched.drifted, watched.build) == (250, [], None)
+    said = [record for record in caplog.records if "drifted no" in record.message]
+    assert {record.__dict__["model"] for record in said} == {"m"}, "a field of each, for machines that read logs"
 
 
 def test_drift_starts_one_build_of_a_version_however_often_it_is_seen(served: Path) -> None:
