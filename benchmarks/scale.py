@@ -192,7 +192,7 @@ def main(argv: Sequence[str]) -> int:
     from flows.server import prefect_api
 
     before = load()
-    with prefect_api(lambda: None) as url:
+    with prefect_api(work / "prefect", lambda: None) as url:
         os.environ["PREFECT_API_URL"] = url
         found = measured(work, options.texts)
     text = table(found, f"{before} at the start")

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pipelines.environment import disable_telemetry
+from pipelines.environment import disable_telemetry, importing
 from pipelines.errors import FactoryError, TransientError
 
 if TYPE_CHECKING:
@@ -325,10 +325,11 @@ def _run_flow(root: Path, name: str, **asked: Any) -> tuple[Any, State[Any]]:
 
     for key, value in LOG_FORMATS.items():
         os.environ.setdefault(key, value)
-    os.environ.setdefault("PREFECT_HOME", str(_prefect_home(root)))
+    home = _prefect_home(root).expanduser().absolute()
+    os.environ["PREFECT_HOME"] = str(home)
     signal.signal(signal.SIGTERM, _terminate)
     module = f"flows.{name}"
-    with prefect_api(meanwhile=lambda: _import_the_rest(module)):
+    with prefect_api(home, meanwhile=lambda: _import_the_rest(module)):
         try:
             state = getattr(import_module(module), name)(**asked, return_state=True)
         except RuntimeError as error:
@@ -357,9 +358,10 @@ def _prefect_home(root: Path) -> Path:
 
 def _import_the_rest(module: str) -> None:
     """Import what the flow needs while the server starts."""
-    import dvc.repo  # noqa: F401
+    with importing():
+        import dvc.repo  # noqa: F401
 
-    import_module(module)
+        import_module(module)
 
 
 def _report(root: Path, result: BuildResult) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from flows.graph import find_root
 from flows.remote import default_remote, is_record
 from flows.transcript import Used
-from pipelines.environment import disable_telemetry
+from pipelines.environment import disable_telemetry, importing
 
 
 def bring(root: Path, name: str) -> int:
@@ -75,7 +75,10 @@ def main(name: str) -> int:
     """Bring what there is, then let DVC do what is left; its exit code. Where nothing can be brought the stage is built here."""
     began = time.monotonic()
     disable_telemetry()
-    from dvc.cli import main as dvc
+    with importing():
+        import dvc.commands.repro
+        import dvc.repo
+        from dvc.cli import main as dvc
 
     root = find_root(Path.cwd())
     if default_remote(root) and not name.endswith(".dvc"):

@@ -15,11 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from flows import child
+from flows import child, temporary
 from flows.errors import FlowError
+from pipelines.environment import importing
 
 START_SECONDS = 90.0
 HOST = "127.0.0.1"
@@ -30,25 +32,45 @@ _READY_TICK = 0.1
 
 
 @contextmanager
-def prefect_api(meanwhile: Callable[[], None]) -> Iterator[str]:
-    """Point Prefect at a server for the time of the `with`; `meanwhile` runs while a temporary one starts.
+def prefect_api(home: Path, meanwhile: Callable[[], None]) -> Iterator[str]:
+    """Point Prefect at a server for the time of the `with`: the one that its settings name, or a temporary one that keeps its runs in `home`.
 
-    Raises FlowError where a temporary server does not come up.
+    `meanwhile` runs while that one starts. Raises FlowError where it does not come up.
     """
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_UI_URL, temporary_settings
+    with ExitStack() as starting:
+        # Before Prefect is imported, which takes a second: a server that a profile of Prefect's names is rarer than none.
+        begun = None if os.environ.get("PREFECT_API_URL") else starting.enter_context(_temporary_server(home))
+        with importing():
+            from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
-    named = PREFECT_API_URL.value()
-    if named:
+        if (named := PREFECT_API_URL.value()) and begun:
+            child.end(begun.process)
         meanwhile()
-        yield named
+        if begun and not named:
+            _wait_until_healthy(begun)
+    if named or begun is None:
+        yield str(named)
         return
-    url = _temporary_server(Path(PREFECT_HOME.value()).absolute(), meanwhile)
-    with temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: ""}):
-        yield url
+    with temporary_settings({PREFECT_API_URL: begun.url, PREFECT_UI_URL: ""}):
+        yield begun.url
 
 
-def _temporary_server(home: Path, meanwhile: Callable[[], None]) -> str:
-    """Start a server on a free port of this machine, its runs kept in `home`; it ends with this process, however that ends."""
+@dataclass(frozen=True)
+class _Temporary:
+    """A server that was begun."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}/api"
+
+
+@contextmanager
+def _temporary_server(home: Path) -> Iterator[_Temporary]:
+    """Begin a server on a free port of this machine, which is to be up when the `with` ends; it ends with this process, however that ends."""
     home.mkdir(parents=True, exist_ok=True)
     log = home / "temporary-server.log"
     with _one_at_a_time(home / "temporary-server.lock"), log.open("w", encoding="utf-8") as output:
@@ -59,31 +81,11 @@ def _temporary_server(home: Path, meanwhile: Callable[[], None]) -> str:
             "PREFECT__SERVER_EPHEMERAL": "1",
             **LEASES,
         }
-        process = child.start(_command(port), cwd=home, env=environment, stdout=output)
+        command = [sys.executable, "-P", temporary.__file__, HOST, str(port)]
+        process = child.start(command, cwd=home, env=environment, stdout=output)
         # At exit and not earlier: Prefect's own exit handlers, which run first, still send logs and events.
         atexit.register(child.end, process)
-        meanwhile()
-        _wait_until_healthy(process, port, log)
-    return f"http://{HOST}:{port}/api"
-
-
-def _command(port: int) -> list[str]:
-    """The command with which Prefect itself starts its temporary server."""
-    app = ["--factory", "prefect.server.api.server:create_app"]
-    return [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        *app,
-        "--host",
-        HOST,
-        "--port",
-        str(port),
-        "--log-level",
-        "error",
-        "--lifespan",
-        "on",
-    ]
+        yield _Temporary(process, port, log)
 
 
 @contextmanager
@@ -102,15 +104,15 @@ def free_port() -> int:
         return port
 
 
-def _wait_until_healthy(process: subprocess.Popen[str], port: int, log: Path) -> None:
+def _wait_until_healthy(begun: _Temporary) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        if healthy(port):
+    while time.monotonic() < deadline and begun.process.poll() is None:
+        if healthy(begun.port):
             return
         time.sleep(_READY_TICK)
-    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+    last = begun.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
     raise FlowError(
-        f"Prefect's temporary server did not start{': ' + last[0] if last else ''}; see {log}, or set PREFECT_API_URL to a running server"
+        f"Prefect's temporary server did not start{': ' + last[0] if last else ''}; see {begun.log}, or set PREFECT_API_URL to a running server"
     )
 
 

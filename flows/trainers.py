@@ -9,8 +9,10 @@ from contextlib import AbstractContextManager, contextmanager
 
 import httpx
 from prefect import get_run_logger
+from prefect.client.orchestration import get_client
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
 
 from flows.graph import Node
 
@@ -47,6 +49,8 @@ def _take(node: Node, stop: threading.Event) -> AbstractContextManager[None] | N
             limit_here(), max_retries=0, lease_duration=_LEASE, raise_on_lease_renewal_failure=False
         )
         try:
+            if not _limited():
+                return None
             place.__enter__()
         except (ConcurrencySlotAcquisitionError, httpx.HTTPError) as error:
             if not _full(error):
@@ -56,6 +60,16 @@ def _take(node: Node, stop: threading.Event) -> AbstractContextManager[None] | N
         else:
             return place
     return None
+
+
+def _limited() -> bool:
+    """Whether there is such a limit. Where there is none a place costs two seconds: a server that is busy writing refuses, and its client waits."""
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_global_concurrency_limit_by_name(limit_here())
+    except ObjectNotFound:
+        return False
+    return True
 
 
 def _full(error: Exception) -> bool:

@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
         os.environ["PREFECT_HOME"] = str(folder / "prefect")  # before Prefect is imported
         from flows.server import prefect_api
 
-        with prefect_api(lambda: None) as api:
+        with prefect_api(folder / "prefect", lambda: None) as api:
             del os.environ["PREFECT_HOME"]
             rounds = [round_of(folder / str(at), api) for at in range(options.rounds)]
     text = table(rounds, f"{before} at the start")

@@ -6,18 +6,23 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import boto3
 import psutil
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import FlowRunSort
 from slm_registry import Registry
 from slm_registry.errors import UnreachableError
 
+from flows import temporary
 from flows.graph import make_plan
 from flows.receipt import FOLDER
-from tests.flows.toy import STAGES, Toy, wait_for
+from tests.flows.toy import STAGES, Toy, environment, wait_for
 
 RESULT = """\
                                              teacher        published model
@@ -80,6 +85,18 @@ def test_plan_needs_no_server_and_runs_nothing(built: Toy) -> None:
         "gate@alpha: parameter changed: models.alpha.gate.max_bytes (8000000 -> 5)",
     ]
     assert built.ran() == []
+
+
+def test_a_server_that_a_profile_names_is_the_one(built: Toy, api: str, tmp_path: Path) -> None:
+    (tmp_path / "profiles.toml").write_text(f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{api}"\n')
+    env = {key: value for key, value in environment().items() if key != "PREFECT_API_URL"}
+    command = [sys.executable, "-m", "flows", "build", "alpha", "--update", "--publish", "store"]
+    env["PREFECT_HOME"] = str(tmp_path)
+    subprocess.run(command, cwd=built.folder, env=env, check=True, capture_output=True)
+    with get_client(sync_client=True) as client:
+        newest = client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1)[0]
+    assert newest.state and newest.state.message == "alpha 1.0.0 in store as candidate", "it was told"
+    assert built.processes() == [], "one of its own has gone"
 
 
 @pytest.mark.usefixtures("on_path")
@@ -208,7 +225,7 @@ def test_sigkill_leaves_neither_stage_nor_server(built: Toy) -> None:
     process = built.start("build", "alpha", PREFECT_API_URL="")
     wait_for(lambda: napping(built), 60)
     family = psutil.Process(process.pid).children(recursive=True)
-    assert any("uvicorn" in one.cmdline() for one in family)
+    assert any(temporary.__file__ in one.cmdline() for one in family)
     assert any("flows.repro" in one.cmdline() for one in family)
     process.kill()
     process.communicate()
