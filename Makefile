@@ -36,7 +36,8 @@ up: install  ## server, work pool, deployments and a worker on this machine, unt
 down: install  ## end what `make up` started
 	$(BIN)/python -m flows.service down --port $(PORT)
 
-test: lint types unit  ## lint, types, tests
+test: lint  ## lint, then types beside the tests, which wait for their servers now and then
+	$(MAKE) --jobs 2 types unit
 
 install: $(VENV)/installed
 
