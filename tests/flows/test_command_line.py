@@ -15,6 +15,7 @@ import psutil
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterStartTime
 from prefect.client.schemas.sorting import FlowRunSort
 from slm_registry import Registry
 from slm_registry.errors import UnreachableError
@@ -94,7 +95,8 @@ def test_a_server_that_a_profile_names_is_the_one(built: Toy, api: str, tmp_path
     env["PREFECT_HOME"] = str(tmp_path)
     subprocess.run(command, cwd=built.folder, env=env, check=True, capture_output=True)
     with get_client(sync_client=True) as client:
-        newest = client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1)[0]
+        begun = FlowRunFilter(start_time=FlowRunFilterStartTime(is_null_=False))
+        newest = client.read_flow_runs(flow_run_filter=begun, sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
     assert newest.state and newest.state.message == "alpha 1.0.0 in store as candidate", "it was told"
     assert built.processes() == [], "one of its own has gone"
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterStartTime
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 
@@ -27,7 +28,9 @@ def client() -> Iterator[SyncPrefectClient]:
 
 
 def newest(client: SyncPrefectClient) -> FlowRun:
-    return client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1)[0]
+    """The run that began last: deployments of other tests have runs that are to begin tomorrow."""
+    begun = FlowRunFilter(start_time=FlowRunFilterStartTime(is_null_=False))
+    return client.read_flow_runs(flow_run_filter=begun, sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
 
 
 def state_of(client: SyncPrefectClient, run: FlowRun) -> tuple[str | None, str | None]:
