@@ -44,6 +44,32 @@ class Row:
     accuracy: float
 
 
+@dataclass(frozen=True)
+class Board:
+    """The board's recipes of a data set: of a fixed shape, and of the elastic student."""
+
+    fixed: dict[str, Any]
+    front: dict[str, Any]
+
+
+def board_of(name: str, source: Path, share: float) -> Board:
+    """Both, with a share of their passes."""
+    return Board(*(shortened(recipe_for(name, source, kind), share) for kind in ("", "-front")))
+
+
+def shortened(recipe: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """A recipe of the board with a share of the passes of each of its trainings, one at least."""
+    found = copy.deepcopy(dict(recipe))
+    student = found["distill"]["student"]
+    for training in (found["teach"]["training"], found["distill"]["training"], found["prune"]["recovery"]):
+        training["epochs"] = max(1, round(share * training["epochs"]))
+        training["patience"] = min(training["patience"], training["epochs"])
+    if student["kind"] == "elastic":
+        student["whole_epochs"] = max(1, round(share * student["whole_epochs"]))
+        student["without_layers"] = None  # it learns by itself, beside the parts that are looked at here
+    return found
+
+
 def alone(recipe: Mapping[str, Any], front: Mapping[str, Any], shape: Slice, seed: int) -> dict[str, Any]:
     """The board's recipe of a fixed shape, for this one."""
     found = copy.deepcopy(dict(recipe))
@@ -67,7 +93,7 @@ def accuracy_of(bundle: Bundle, recipe: ClassificationRecipe, data: CleanData) -
     return score(family, bundle.model, bundle.tokenizer, rows, data.validation.labels).accuracy
 
 
-def rows_alone(name: str, source: Path, work: Path, seed: int, shapes: Sequence[Slice]) -> Iterator[Row]:
+def rows_alone(name: str, board: Board, work: Path, seed: int, shapes: Sequence[Slice]) -> Iterator[Row]:
     """Each shape by itself."""
     from pipelines.config import ClassificationRecipe
     from pipelines.data.clean import load_clean
@@ -76,7 +102,7 @@ def rows_alone(name: str, source: Path, work: Path, seed: int, shapes: Sequence[
     for at, shape in enumerate(shapes):
         folder = work / f"alone-{seed}-{at}"
         made = begin_beside(name, work / "shared", folder)
-        recipe = alone(recipe_for(name, source), recipe_for(name, source, "-front"), shape, seed)
+        recipe = alone(board.fixed, board.front, shape, seed)
         run(name, recipe, folder, ("distill", "prune"))
         checked = ClassificationRecipe.model_validate(recipe)
         bundle = family_of(checked.task).load(made / "pruned")
@@ -84,7 +110,7 @@ def rows_alone(name: str, source: Path, work: Path, seed: int, shapes: Sequence[
         shutil.rmtree(folder)
 
 
-def rows_elastic(name: str, source: Path, work: Path, seed: int, shapes: Sequence[Slice]) -> Iterator[Row]:
+def rows_elastic(name: str, board: Board, work: Path, seed: int, shapes: Sequence[Slice]) -> Iterator[Row]:
     """Each shape as it is cut out of one elastic student, and once recovered."""
     import numpy as np
 
@@ -94,7 +120,7 @@ def rows_elastic(name: str, source: Path, work: Path, seed: int, shapes: Sequenc
 
     folder = work / f"elastic-{seed}"
     made = begin_beside(name, work / "shared", folder)
-    raw = recipe_for(name, source, "-front")
+    raw = copy.deepcopy(board.front)
     raw["task"]["seed"] = seed
     run(name, raw, folder, ("distill",))
     recipe = ClassificationRecipe.model_validate(raw)
@@ -110,13 +136,17 @@ def rows_elastic(name: str, source: Path, work: Path, seed: int, shapes: Sequenc
     shutil.rmtree(folder)
 
 
-def section(name: str, rows: Sequence[Row], texts: int) -> str:
+def section(name: str, rows: Sequence[Row], texts: int, share: float) -> str:
     """Means over seeds, and their differences to the shape distilled alone, as Markdown."""
     seeds = sorted({row.seed for row in rows})
+    passes = (
+        "the board's passes" if share == 1 else f"{share:.0%} of the board's passes in each training, the teacher's too"
+    )
+    command = "make bench-elastic" if share == 1 else f"make bench-elastic SHARE={share:g}"
     lines = [
         f"# Elastic parts beside the same shapes alone: {name}",
         "",
-        f"Written by `make bench-elastic`: share of {texts} validation texts answered rightly, mean of seeds {', '.join(map(str, seeds))} (least to most).",
+        f"Written by `{command}` ({passes}): share of {texts} validation texts answered rightly, mean of seeds {', '.join(map(str, seeds))} (least to most).",
         "",
         "| part | alone, % | cut out, % | points | recovered, % | points |",
         "|---|---|---|---|---|---|",
@@ -157,26 +187,27 @@ def main(argv: Sequence[str]) -> int:
         help="folder to build in; a run that was cut off goes on there, if it was of the same recipe, data and code",
     )
     parser.add_argument("--page", type=Path, required=True, help="the page that the table goes to")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the passes of the board's trainings")
     given = parser.parse_args(argv)
     name, before = given.data.resolve().name, load()
     source = with_unlabelled(name, given.data, given.work / "source")
     made, done = given.work / "shared" / "build" / name, given.work / "rows.json"
-    run(name, recipe_for(name, source), given.work / "shared", list(SHARED))
-    recipe = recipe_for(name, source, "-front")
-    made_of = identity(recipe, list(recipe))
+    board = board_of(name, source, given.share)
+    run(name, board.fixed, given.work / "shared", list(SHARED))
+    made_of = identity(board.front, list(board.front))
     kept = json.loads(done.read_text()) if done.exists() else {}
     rows = [Row(**row) for row in kept["rows"]] if kept.get("of") == made_of else []
     for seed in SEEDS:
         for make, last in ((rows_elastic, RECOVERED), (rows_alone, ALONE)):
             had = {row.shape for row in rows if (row.seed, row.side) == (seed, last)}
             left = [shape for shape in SHAPES if str(shape) not in had]
-            for row in make(name, source, given.work, seed, left) if left else ():
+            for row in make(name, board, given.work, seed, left) if left else ():
                 rows = [old for old in rows if (old.shape, old.seed, old.side) != (row.shape, row.seed, row.side)] + [
                     row
                 ]
                 done.write_text(json.dumps({"of": made_of, "rows": [asdict(each) for each in rows]}, indent=1))
                 print(row, flush=True)
-    page = section(name, rows, len(load_clean(made / "data").validation.texts))
+    page = section(name, rows, len(load_clean(made / "data").validation.texts), given.share)
     write_section(given.page, f"elastic {name}", f"{page}\n\n{machine()}; {before} at the start.")
     print(page)
     return 0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.errors import ModelError
-from pipelines.techniques.exporting import OPSET, quiet, strip_traces, without_stack_traces
+from pipelines.techniques.exporting import OPSET, quiet, strip_traces, unburdened
 
 #: The name that our attention and experts are registered under in transformers.
 _PLAIN = "factory_plain"
@@ -128,7 +128,7 @@ def trace(module: nn.Module, arguments: tuple[Any, ...], inputs: Axes, outputs: 
     `arguments` is what the module is called with; a tuple among them is flat inputs of one variadic parameter.
     """
     shapes = _dynamic_shapes(arguments, list(inputs.values()))
-    with warnings.catch_warnings(), quiet("torch"), without_stack_traces(), torch.no_grad():
+    with warnings.catch_warnings(), quiet("torch"), unburdened(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecated internals
         program = torch.onnx.export(
             module.eval(),

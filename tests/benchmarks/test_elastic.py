@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import elastic
 from benchmarks.chain import recipe_for
-from benchmarks.elastic import ALONE, CUT, RECOVERED, SEEDS, SHAPES, Row, alone, main, section
+from benchmarks.elastic import ALONE, CUT, RECOVERED, SEEDS, SHAPES, Row, alone, board_of, main, section
 from pipelines.config import ClassificationRecipe
 from pipelines.environment import ROOT
 from pipelines.techniques.elastic import slices_of
@@ -33,9 +33,30 @@ def test_every_shape_is_a_part_of_the_boards_elastic_student_and_a_valid_recipe_
 def test_the_table_says_what_elasticity_costs_before_and_after_recovery() -> None:
     sides = {ALONE: (0.90, 0.92), CUT: (0.88, 0.90), RECOVERED: (0.91, 0.92)}
     rows = [Row("1 layer", 17 + at, side, value) for side, values in sides.items() for at, value in enumerate(values)]
-    page = section("data", rows, 1001)
+    page = section("data", rows, 1001, 1)
     assert "| 1 layer | 91.00 (90.0 to 92.0) | 89.00 (88.0 to 90.0) | -2.00 | 91.50 (91.0 to 92.0) | +0.50 |" in page
-    assert "share of 1001 validation texts answered rightly, mean of seeds 17, 18" in page
+    assert (
+        "Written by `make bench-elastic` (the board's passes): share of 1001 validation texts answered rightly, mean of seeds 17, 18"
+        in page
+    )
+    shorter = section("data", rows, 1001, 0.33)
+    assert (
+        "Written by `make bench-elastic SHARE=0.33` (33% of the board's passes in each training, the teacher's too)"
+        in shorter
+    )
+
+
+def test_a_share_of_the_passes_is_one_of_every_training_and_of_nothing_else() -> None:
+    whole, third = (board_of("any", ROOT, share) for share in (1, 0.33))
+    checked = [ClassificationRecipe.model_validate(recipe) for recipe in (third.fixed, third.front)]
+    assert [one.teach.training.epochs for one in checked] == [2, 2]
+    assert [one.distill.training.epochs for one in checked] == [3, 4]
+    assert [one.prune.recovery.epochs for one in checked] == [3, 3]
+    assert third.front["distill"]["student"]["whole_epochs"] == 3
+    assert third.front["label"] == whole.front["label"] and third.front["explore"] == whole.front["explore"]
+    assert whole.fixed == recipe_for("any", ROOT)
+    fewest = ClassificationRecipe.model_validate(board_of("any", ROOT, 0.01).front)
+    assert fewest.distill.training.epochs == fewest.distill.training.patience == 1
 
 
 def test_a_run_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from pipelines.bundle import Bundle
 from pipelines.config import TableBlocks
 from pipelines.errors import ModelError
 from pipelines.families.encoder import EncoderClassifier
-from pipelines.techniques.exporting import check_parity, export_onnx, onnx_logits, open_session
+from pipelines.techniques.exporting import check_parity, export_onnx, onnx_logits, open_session, unburdened
 from pipelines.techniques.quantizing import dynamic_int8, static_int8
 from tests.tiny import tiny_model, tiny_rows
 
@@ -144,3 +145,20 @@ def test_nothing_converted_is_an_error(tmp_path: Path) -> None:
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]), str(tmp_path / "a.onnx"))
     with pytest.raises(ModelError, match="quantization converted no node"):
         dynamic_int8(tmp_path / "a.onnx", tmp_path / "b.onnx", per_channel=True, embeddings=None)
+
+
+def test_garbage_is_collected_again_after_an_export_that_failed() -> None:
+    with pytest.raises(RuntimeError, match="cannot be traced"), unburdened():
+        assert not gc.isenabled()
+        raise RuntimeError("cannot be traced")
+    assert gc.isenabled()
+
+
+def test_garbage_stays_where_nobody_wants_it_collected() -> None:
+    gc.disable()
+    try:
+        with unburdened():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
