@@ -19,6 +19,8 @@ from pathlib import Path
 
 # Both servers take the credentials that the fixture `aws` puts into the environment.
 KEY, SECRET = "test", "test"
+#: Users of their own for who asks what each may do, as docs/operations.md names them.
+ROLES = ("reader", "publisher", "gc")
 CEPH_TOOLS = ("ceph-mon", "ceph-osd", "radosgw", "monmaptool", "ceph", "radosgw-admin", "setpriv")
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
@@ -68,7 +70,7 @@ def rclone_program() -> str | None:
 
 @contextlib.contextmanager
 def ceph_gateway(folder: Path, memory: int = 2 << 30) -> Iterator[str]:
-    """The address of a RADOS gateway over one monitor and one OSD that holds up to `memory` bytes."""
+    """The address of a RADOS gateway over one monitor and one OSD that holds up to `memory` bytes. Roles are users too, whose key is their name."""
     port, v2, v1 = free_ports(3)
     fsid = str(uuid.uuid4())
     (folder / "ceph.conf").write_text(
@@ -87,8 +89,9 @@ def ceph_gateway(folder: Path, memory: int = 2 << 30) -> Iterator[str]:
         gateway = servers.enter_context(_server(["radosgw", *conf, "-n", "client.rgw", "-f"], folder / "rgw.out"))
         url = f"http://127.0.0.1:{port}"
         _wait(url, gateway, folder / "rgw.out")
-        user = ["user", "create", "--uid=tester", "--display-name=tester", f"--access-key={KEY}", f"--secret={SECRET}"]
-        _tool(["radosgw-admin", *conf, *user])
+        for name, key in {"tester": KEY, **{role: role for role in ROLES}}.items():
+            user = [f"--uid={name}", f"--display-name={name}", f"--access-key={key}", f"--secret={SECRET}"]
+            _tool(["radosgw-admin", *conf, "user", "create", *user])
         yield url
 
 
