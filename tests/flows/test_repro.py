@@ -46,6 +46,21 @@ def test_what_another_machine_built_is_brought(pushed: Toy, tmp_path: Path, comm
     assert other.flows("build", "alpha")[0] == 0 and other.ran() == []
 
 
+def test_a_work_tree_of_another_branch_builds_as_a_clone_does(pushed: Toy, tmp_path: Path) -> None:
+    """It brings what was built, builds the rest, and commits to its own branch."""
+    run(["git", "worktree", "add", "-q", "-b", "next", str(tmp_path / "next")], pushed.folder)
+    before = run(["git", "rev-parse", "HEAD"], pushed.folder)
+    other = Toy(tmp_path / "next")
+    other.change("alpha", "gate", "max_bytes", 77)
+    run(["git", *_WHO, "commit", "-qam", "gate"], other.folder)
+    code, output = other.flows("build", "alpha", "--publish", str(tmp_path / "registry"), "--commit", "HEAD")
+    assert code == 0, output
+    assert other.ran() == ["gate"]
+    assert run(["git", "log", "-1", "--format=%s", "next"], pushed.folder).strip() == "Build alpha"
+    assert run(["git", "rev-parse", "HEAD"], pushed.folder) == before
+    assert run(["git", "status", "--porcelain"], other.folder) == ""
+
+
 def test_only_what_nobody_built_is_built(pushed: Toy, tmp_path: Path) -> None:
     other = other_machine(pushed, tmp_path / "other")
     other.change("alpha", "gate", "max_bytes", 77)
