@@ -88,7 +88,7 @@ def test_every_command_of_the_page_works(project: Path, tmp_path: Path) -> None:
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     (row,) = Registry(project / "store").list("alpha")
-    assert (row.version, row.aliases) == ("1.0.0", ("candidate",))
+    assert (row.version, row.aliases) == ("1.0.0", ("candidate", "production"))
     assert "Build alpha" in done.stdout, "the log of git"
     assert list((tmp_path / "slm-factory-storage").glob("files/md5/*/*"))
     assert "worker  does not run" in done.stdout
